@@ -1,0 +1,218 @@
+"""What an editing method is: it computes an :class:`Edit`; the runner applies it, measures and takes it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from .errors import KnbenchError, unknown_name
+from .interventions import edit_output
+from .language_model import LanguageModel
+from .types import EditRequest, JsonObject
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to a model, not yet made.
+
+    Attributes:
+        weights: whole new tensors by parameter name, of the parameter's shape and type.
+        outputs: functions that change the output of a module, by module name.
+        prefix: text that is put before every prompt (in-context editing).
+        diagnostics: JSON values that explain how the edit came about.
+    """
+
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    outputs: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    prefix: str = ""
+    diagnostics: JsonObject = field(default_factory=dict)
+
+    @contextmanager
+    def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
+        """``with edit.applied(lm): ...`` makes the change; leaving, also by an exception, takes it back.
+
+        The original tensors are set aside untouched and put back as they were, so they return bit for bit.
+
+        Raises:
+            KnbenchError: a tensor does not fit its parameter, or is not finite.
+        """
+        swaps = [(lm.parameter(name), name, new) for name, new in self.weights.items()]
+        for parameter, name, new in swaps:
+            if new.shape != parameter.shape or new.dtype != parameter.dtype:
+                raise KnbenchError(
+                    f"edit of '{name}' is {tuple(new.shape)} {new.dtype}; "
+                    f"the parameter is {tuple(parameter.shape)} {parameter.dtype}"
+                )
+            if not bool(new.isfinite().all()):
+                raise KnbenchError(f"edit of '{name}' holds values that are not finite")
+        originals = [parameter.data for parameter, _, _ in swaps]
+        before = lm.prompt_prefix
+        with ExitStack() as stack:
+            try:
+                for parameter, _, new in swaps:
+                    parameter.data = new.to(parameter.device)
+                for name, change in self.outputs.items():
+                    stack.enter_context(edit_output(lm.model.get_submodule(name), change))
+                lm.prompt_prefix = before + self.prefix
+                yield lm
+            finally:
+                lm.prompt_prefix = before
+                for (parameter, _, _), original in zip(swaps, originals, strict=True):
+                    parameter.data = original
+
+
+@dataclass(frozen=True)
+class Published:
+    """Hyper-parameters with their origin, for one model shape (see :attr:`LanguageModel.shape`).
+
+    ``shape`` may leave out keys; what it names must match.
+    """
+
+    shape: JsonObject
+    values: JsonObject
+    source: str
+
+    def fits(self, lm: LanguageModel) -> bool:
+        """Whether these values were published or tuned for a model of this shape."""
+        return all(lm.shape.get(key) == value for key, value in self.shape.items())
+
+
+ConfigT = TypeVar("ConfigT")
+
+
+class Editor(ABC, Generic[ConfigT]):
+    """An editing method.
+
+    A subclass sets the class attributes, and implements :meth:`edit`. It computes and leaves the model
+    bit-identical; it draws random numbers from torch's global generator, which the runner seeds per case, or
+    from ``self.seed``.
+
+    Attributes:
+        name: how the registry, the command line and the board call it.
+        summary: one line for people.
+        paper: citation of the method.
+        Config: a frozen dataclass of its hyper-parameters, with defaults for all but ``layer``-like fields that
+            :meth:`generic` fills in.
+        published: hyper-parameters for particular model shapes.
+        causal_only: whether it cannot edit masked models.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str] = ""
+    Config: ClassVar[type]
+    published: ClassVar[Sequence[Published]] = ()
+    causal_only: ClassVar[bool] = False
+
+    def __init__(self, config: ConfigT, seed: int = 0) -> None:
+        self.config = config
+        self.seed = seed
+
+    @classmethod
+    def generic(cls, lm: LanguageModel) -> dict[str, Any]:
+        """Return values for a model that nothing was published for, where the dataclass has no default."""
+        del lm
+        return {}
+
+    def prepare(self, lm: LanguageModel) -> JsonObject:
+        """Compute what all edits of a model share, and return its provenance for the result."""
+        del lm
+        return {}
+
+    @abstractmethod
+    def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
+        """Compute one edit that makes all ``requests`` true, leaving ``lm`` as it was.
+
+        Raises:
+            ValueError: a request that this method cannot edit; recorded as a failed case.
+        """
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """For methods without hyper-parameters."""
+
+
+def build_editor(
+    cls: type[Editor[Any]], lm: LanguageModel, overrides: Mapping[str, str] | None = None, seed: int = 0
+) -> tuple[Editor[Any], str]:
+    """Configure an editor for a model: generic values, then published ones, then the user's.
+
+    Returns:
+        The editor, and a phrase that says where its hyper-parameters come from.
+
+    Raises:
+        KnbenchError: an override names no field or has the wrong type, or the method cannot edit this model.
+    """
+    if cls.causal_only and not lm.causal:
+        raise KnbenchError(f"editor '{cls.name}' needs a causal model; '{lm.name}' is a masked one")
+    values, source = cls.generic(lm), "generic"
+    for entry in cls.published:
+        if entry.fits(lm):
+            values, source = {**values, **entry.values}, entry.source
+    if not dataclasses.fields(cls.Config):
+        source = "no hyper-parameters"
+    changed = parse_overrides(cls, overrides or {})
+    if changed:
+        source += "; user set " + ", ".join(sorted(changed))
+    try:
+        config = cls.Config(**{**values, **changed})
+    except (TypeError, ValueError) as error:
+        raise KnbenchError(f"editor '{cls.name}': {error}") from error
+    return cls(config, seed), source
+
+
+def parse_overrides(cls: type[Editor[Any]], overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Turn ``{"layer": "7"}`` into values of the config's types.
+
+    Raises:
+        KnbenchError: no such field, or a value that does not fit it.
+    """
+    hints = typing.get_type_hints(cls.Config)
+    fields = [f.name for f in dataclasses.fields(cls.Config)]
+    values = {}
+    for name, text in overrides.items():
+        if name not in fields:
+            raise unknown_name(f"hyper-parameter of editor '{cls.name}'", name, fields)
+        try:
+            values[name] = _coerce(text, hints[name])
+        except ValueError as error:
+            raise KnbenchError(f"--editor-args {cls.name}.{name}={text}: {error}") from error
+    return values
+
+
+def _coerce(text: str, hint: Any) -> Any:
+    """Read a value of the annotated type from text.
+
+    >>> _coerce("5e-4", float), _coerce("no", bool), _coerce("null", int | None)
+    (0.0005, False, None)
+    """
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        return None if text.casefold() in ("none", "null") else _coerce(text, options[0])
+    if hint is bool:
+        folded = text.casefold()
+        if folded not in ("true", "yes", "1", "false", "no", "0"):
+            raise ValueError("expected true or false")
+        return folded in ("true", "yes", "1")
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            raise ValueError(f"expected {'a whole number' if hint is int else 'a number'}") from None
+    if typing.get_origin(hint) is tuple:
+        return tuple(_coerce(part.strip(), typing.get_args(hint)[0]) for part in text.split("|"))
+    if typing.get_origin(hint) is typing.Literal:
+        options = [str(option) for option in typing.get_args(hint)]
+        if text not in options:
+            raise ValueError(f"expected one of {', '.join(options)}")
+        return text
+    return text

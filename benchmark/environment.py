@@ -1,0 +1,84 @@
+"""What a result was measured with: versions, machine, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("knbench", "torch", "transformers", "tokenizers", "numpy")
+
+
+def describe_environment(device: str) -> dict[str, Any]:
+    """Return versions and hardware as JSON values. Names no user, host or path."""
+    import psutil
+    import torch
+
+    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "device": accelerator or device,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+class PeakMemory:
+    """``peak = PeakMemory(device); ...; peak.megabytes()``: the most memory in use since it was made.
+
+    On a GPU this is what torch allocated there; on a CPU the resident size of the process, whose high-water mark
+    Linux lets a process reset. Where it cannot be reset the mark since the process began is given.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device.startswith("cuda")
+        if self._cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
+            self._device = device
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            pass
+
+    def megabytes(self) -> float:
+        """Return the peak so far in MB (2**20 bytes)."""
+        if self._cuda:
+            import torch
+
+            return float(torch.cuda.max_memory_allocated(self._device) / 2**20)
+        try:
+            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+                if line.startswith("VmHWM"):
+                    return int(line.split()[1]) / 1024
+        except OSError:
+            pass
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

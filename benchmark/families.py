@@ -1,0 +1,123 @@
+"""Where the parts of a transformer sit, as a table keyed by the Hugging Face architecture class.
+
+Supporting a new architecture is one row, here or through the entry-point group ``knbench.families``
+(a mapping from architecture class name to :class:`ModelFamily`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import KnbenchError, nearest
+from .registry import FAMILIES, load, registered
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """Dotted module paths of one architecture.
+
+    Attributes:
+        blocks: the list of transformer blocks, from the model.
+        attention: the attention module, from a block.
+        mlp: the module whose output is the MLP output, from a block.
+        mlp_out: the MLP's output projection, from a block: its input are the *neurons*, its weight is W.
+        norm: the final norm, from the model.
+        embedding: the token embedding, from the model.
+        head: the module that turns hidden states into logits, from the model.
+        objective: ``causal`` predicts the next token, ``masked`` fills a mask token.
+
+    Whether W is stored transposed is not said here: it follows from the type of the module (GPT-2's
+    ``Conv1D``), never from its shape, which a square matrix would make ambiguous.
+    """
+
+    blocks: str
+    attention: str
+    mlp: str
+    mlp_out: str
+    norm: str
+    embedding: str
+    head: str
+    objective: Literal["causal", "masked"] = "causal"
+
+
+LLAMA_LIKE = ModelFamily(
+    blocks="model.layers",
+    attention="self_attn",
+    mlp="mlp",
+    mlp_out="mlp.down_proj",
+    norm="model.norm",
+    embedding="model.embed_tokens",
+    head="lm_head",
+)
+
+BUILT_IN: Mapping[str, ModelFamily] = {
+    "GPT2LMHeadModel": ModelFamily(
+        blocks="transformer.h",
+        attention="attn",
+        mlp="mlp",
+        mlp_out="mlp.c_proj",
+        norm="transformer.ln_f",
+        embedding="transformer.wte",
+        head="lm_head",
+    ),
+    "GPTJForCausalLM": ModelFamily(
+        blocks="transformer.h",
+        attention="attn",
+        mlp="mlp",
+        mlp_out="mlp.fc_out",
+        norm="transformer.ln_f",
+        embedding="transformer.wte",
+        head="lm_head",
+    ),
+    "GPTNeoXForCausalLM": ModelFamily(
+        blocks="gpt_neox.layers",
+        attention="attention",
+        mlp="mlp",
+        mlp_out="mlp.dense_4h_to_h",
+        norm="gpt_neox.final_layer_norm",
+        embedding="gpt_neox.embed_in",
+        head="embed_out",
+    ),
+    "LlamaForCausalLM": LLAMA_LIKE,
+    "MistralForCausalLM": LLAMA_LIKE,
+    "Qwen2ForCausalLM": LLAMA_LIKE,
+    "Qwen3ForCausalLM": LLAMA_LIKE,
+    "Gemma3ForCausalLM": LLAMA_LIKE,
+    "BertForMaskedLM": ModelFamily(
+        blocks="bert.encoder.layer",
+        attention="attention",
+        mlp="output.dense",
+        mlp_out="output.dense",
+        norm="cls.predictions.transform.LayerNorm",
+        embedding="bert.embeddings.word_embeddings",
+        head="cls",
+        objective="masked",
+    ),
+}
+
+
+def known_families() -> dict[str, ModelFamily]:
+    """Return the built-in table with the rows of installed plug-ins."""
+    table = dict(BUILT_IN)
+    for point in registered(FAMILIES).values():
+        table.update(load(point))
+    return table
+
+
+def family_of(architecture: str) -> ModelFamily:
+    """Return the family of a Hugging Face architecture class name.
+
+    Raises:
+        KnbenchError: the architecture has no row; the message lists those that have.
+    """
+    table = known_families()
+    if architecture not in table:
+        guess = nearest(architecture, table)
+        hint = f" (nearest: {guess})" if guess else ""
+        raise KnbenchError(
+            f"no model family for architecture '{architecture}'{hint}; known: {', '.join(sorted(table))}. "
+            "Add a row through the entry-point group knbench.families"
+        )
+    return table[architecture]

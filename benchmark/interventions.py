@@ -1,0 +1,118 @@
+"""Reading and changing activations. Each intervention is a ``with`` block; leaving it undoes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from .language_model import LanguageModel
+
+Side = Literal["input", "output"]
+
+
+def hidden(output: Any) -> Tensor:
+    """Return the hidden states of a module's output, which some families wrap in a tuple."""
+    state = output[0] if isinstance(output, tuple) else output
+    if not isinstance(state, Tensor) or state.dim() != 3:
+        raise TypeError(f"expected hidden states of shape (batch, position, d), got {type(output).__name__}")
+    return state
+
+
+def _like(output: Any, state: Tensor) -> Any:
+    return (state, *output[1:]) if isinstance(output, tuple) else state
+
+
+@contextmanager
+def capture(wanted: Mapping[str, tuple[nn.Module, Side]]) -> Iterator[dict[str, Tensor]]:
+    """``with capture({"k": (lm.mlp_out(5), "input")}) as seen: lm.model(...)``, then ``seen["k"]``.
+
+    Captured tensors have shape (batch, position, features) and stay in the graph if there is one.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def reader(key: str, side: Side) -> Callable[..., None]:
+        if side == "input":
+
+            def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                seen[key] = args[0] if args else kwargs["hidden_states"]
+
+            return before
+
+        def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            seen[key] = hidden(output)
+
+        return after
+
+    with ExitStack() as stack:
+        for key, (module, side) in wanted.items():
+            if side == "input":
+                handle = module.register_forward_pre_hook(reader(key, side), with_kwargs=True)
+            else:
+                handle = module.register_forward_hook(reader(key, side))
+            stack.callback(handle.remove)
+        yield seen
+
+
+@contextmanager
+def edit_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """``with edit_output(lm.mlp(5), lambda v: v * 2): lm.model(...)`` replaces the module's output."""
+
+    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        return _like(output, change(hidden(output)))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def resume(lm: LanguageModel, layer: int, state: Tensor) -> Iterator[None]:
+    """``with resume(lm, 5, state): lm.model(...)`` computes from block 5 on, whose input is ``state``.
+
+    The blocks below are skipped, so that the model costs only its upper part. ``state`` has shape (batch,
+    position, d) and must be what block ``layer`` would have received for the positions that are fed. With
+    ``layer`` 0 there is nothing to skip, and the embeddings of the fed tokens are used.
+    """
+    with ExitStack() as stack:
+        for i in range(layer):
+            result = state if i == layer - 1 else None
+            stack.enter_context(_bypassed(lm.block(i), result, as_tuple=lm.blocks_return_tuples))
+        yield
+
+
+@contextmanager
+def _bypassed(block: nn.Module, result: Tensor | None, *, as_tuple: bool) -> Iterator[None]:
+    """Replace a block's forward by the identity, or by a constant ``result``."""
+
+    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        out = hidden_states if result is None else result
+        return (out,) if as_tuple else out
+
+    block.forward = forward
+    try:
+        yield
+    finally:
+        del block.forward  # the class's own method shows again
+
+
+@contextmanager
+def select_positions(lm: LanguageModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """``with select_positions(lm, rows, columns): logits = lm.model(...).logits`` gives (n, vocabulary) logits.
+
+    Only the hidden states at ``(rows[i], columns[i])`` pass through the head, which for a small model costs as
+    much as many of its layers.
+    """
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][rows, columns], *args[1:])
+
+    handle = lm.head.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,241 @@
+"""Asking a model a batch of probes, and writing down raw observations.
+
+The same numbers as one forward pass per answer, with less work: answers that share a text share its row, a
+text that begins another is read off the longer one, rows of like length share a batch, and only the positions
+that are asked for pass through the output head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .interventions import select_positions
+from .language_model import LanguageModel
+from .types import Case, Probe
+
+Observation = dict[str, Any]
+"""Raw numbers of one probe on one model, as they stand in a record; see :meth:`Prober.observe`."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A target in its context, as token ids."""
+
+    context: tuple[int, ...]
+    ids: tuple[int, ...]
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """What the model must read to predict every token of the answer."""
+        return self.context + self.ids[:-1]
+
+    @property
+    def columns(self) -> range:
+        """Positions in the row at which the answer's tokens are predicted."""
+        return range(len(self.context) - 1, len(self.context) + len(self.ids) - 1)
+
+
+@dataclass
+class Reference:
+    """The unedited model's next-token log-probabilities, by prompt: what ``kl`` is measured against."""
+
+    distributions: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Prober:
+    """Measures probes on a causal model.
+
+    Args:
+        lm: the model.
+        batch_size: rows per forward pass.
+        new_tokens: length of the greedy continuation, in tokens.
+    """
+
+    def __init__(self, lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6) -> None:
+        self.lm = lm
+        self.batch_size = batch_size
+        self.new_tokens = new_tokens
+
+    def check(self, case: Case) -> None:
+        """Make sure that a case can be tokenised for this model.
+
+        Raises:
+            ValueError: its subject covers no token, or an answer has none of its own.
+        """
+        self.lm.subject_span(case.request.prompt, case.request.subject)
+        self.lm.split(case.request.text, case.request.target_new)
+        for probe in case.probes:
+            self._answer(probe, probe.target)
+            self._answer(probe, probe.rival)
+
+    @torch.inference_mode()
+    def observe(
+        self, probes: Sequence[Probe], *, remember: Reference | None = None, against: Reference | None = None
+    ) -> list[Observation]:
+        """Measure every probe once.
+
+        Each observation holds, for ``target`` and ``rival``, the summed ``logprob``, and per token
+        ``token_logprobs``, ``ranks`` (0: no token is more probable) and ``argmax`` ids, each token after the
+        *true* previous ones. Completions also hold the most probable next token (``top``, ``top_id``,
+        ``top_logprob``) and the ``generated`` greedy continuation, which is fed nothing but the prompt.
+
+        Args:
+            probes: what to ask.
+            remember: where to keep the distributions of ``unchanged`` probes, on the unedited model.
+            against: distributions to compare with: adds ``kl``, KL(before || now) in nats, to those probes.
+
+        Raises:
+            ValueError: an answer cannot be tokenised after its prompt.
+        """
+        pairs = [(self._answer(p, p.target), self._answer(p, p.rival)) for p in probes]
+        wanted = {(a.row, c) for pair in pairs for a in pair for c in a.columns}
+        tokens: dict[tuple[tuple[int, ...], int], set[int]] = {key: set() for key in wanted}
+        for answer in (a for pair in pairs for a in pair):
+            for column, token in zip(answer.columns, answer.ids, strict=True):
+                tokens[answer.row, column].add(token)
+        prompts: dict[tuple[int, ...], str] = {
+            target.context: probe.prompt
+            for probe, (target, _) in zip(probes, pairs, strict=True)
+            if probe.expect == "unchanged" and probe.kind == "completion"
+        }
+        seen, divergences = self._read(tokens, prompts, remember, against)
+        contexts = dict.fromkeys(t.context for p, (t, _) in zip(probes, pairs, strict=True) if p.kind == "completion")
+        texts = self._generate(list(contexts))
+        observations = []
+        for probe, (target, rival) in zip(probes, pairs, strict=True):
+            observation: Observation = {"target": _summary(target, seen), "rival": _summary(rival, seen)}
+            if probe.kind == "completion":
+                top = seen[target.row, len(target.context) - 1]
+                observation["top"] = self.lm.decode([top.argmax])
+                observation["top_id"] = top.argmax
+                observation["top_logprob"] = top.top
+                observation["generated"] = texts[target.context]
+                if target.context in divergences and probe.expect == "unchanged":
+                    observation["kl"] = divergences[target.context]
+            observations.append(observation)
+        return observations
+
+    def _answer(self, probe: Probe, text: str) -> _Answer:
+        context, ids = self.lm.split(self.lm.prompt_prefix + probe.prompt, text)
+        return _Answer(context, ids)
+
+    def _read(
+        self,
+        tokens: Mapping[tuple[tuple[int, ...], int], set[int]],
+        prompts: Mapping[tuple[int, ...], str],
+        remember: Reference | None,
+        against: Reference | None,
+    ) -> tuple[dict[tuple[tuple[int, ...], int], _Position], dict[tuple[int, ...], float]]:
+        """Run the rows and read off the asked-for positions."""
+        hosts = _hosts({row for row, _ in tokens})
+        asked: dict[tuple[int, ...], dict[int, list[tuple[tuple[int, ...], int]]]] = {}
+        for row, column in tokens:
+            asked.setdefault(hosts[row], {}).setdefault(column, []).append((row, column))
+        seen: dict[tuple[tuple[int, ...], int], _Position] = {}
+        divergences: dict[tuple[int, ...], float] = {}
+        for rows in _batches(sorted(asked, key=lambda r: (len(r), r)), self.batch_size):
+            spots = [(i, column) for i, row in enumerate(rows) for column in asked[row]]
+            logprobs = self._logprobs(rows, spots)
+            top = logprobs.max(dim=-1)
+            for n, (i, column) in enumerate(spots):
+                prompt = prompts.get(rows[i][: column + 1])
+                if prompt is not None:
+                    if remember is not None:
+                        remember.distributions[prompt] = logprobs[n].clone()
+                    if against is not None:
+                        divergences[rows[i][: column + 1]] = _kl(against.distributions[prompt], logprobs[n])
+                for key in asked[rows[i]][column]:
+                    ids = sorted(tokens[key])
+                    values = logprobs[n, ids]
+                    ranks = (logprobs[n] > values[:, None]).sum(-1)
+                    seen[key] = _Position(
+                        argmax=int(top.indices[n]),
+                        top=float(top.values[n]),
+                        logprob=dict(zip(ids, values.tolist(), strict=True)),
+                        rank=dict(zip(ids, ranks.tolist(), strict=True)),
+                    )
+        return seen, divergences
+
+    def _logprobs(self, rows: Sequence[Sequence[int]], spots: Sequence[tuple[int, int]]) -> Tensor:
+        """Return log-probabilities at the ``(row, column)`` spots, shape (spot, vocabulary), float32."""
+        batch = self.lm.pad(rows)
+        index = torch.tensor(spots, device=self.lm.device)
+        with select_positions(self.lm, index[:, 0], index[:, 1]):
+            logits = self.lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+        logprobs: Tensor = logits.float().log_softmax(-1)
+        if bool(logprobs.isnan().any()):
+            raise FloatingPointError("the model's probabilities are not numbers")
+        return logprobs
+
+    def _generate(self, contexts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], str]:
+        """Continue each context greedily; the padding stands left so that new tokens line up."""
+        if not self.new_tokens:
+            return dict.fromkeys(contexts, "")
+        texts: dict[tuple[int, ...], str] = {}
+        for rows in _batches(sorted(contexts, key=lambda r: (len(r), r)), self.batch_size):
+            batch = self.lm.pad(rows, side="left")
+            out = self.lm.model.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                max_new_tokens=self.new_tokens,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=1.0,
+                pad_token_id=self.lm.start_id,
+            )
+            for row, ids in zip(rows, out[:, batch.ids.shape[1] :].tolist(), strict=True):
+                texts[row] = self.lm.decode(ids)
+        return texts
+
+
+@dataclass(frozen=True)
+class _Position:
+    """What the model predicts at one position."""
+
+    argmax: int
+    top: float
+    logprob: Mapping[int, float]
+    rank: Mapping[int, int]
+
+
+def _summary(answer: _Answer, seen: Mapping[tuple[tuple[int, ...], int], _Position]) -> dict[str, Any]:
+    spots = [seen[answer.row, column] for column in answer.columns]
+    logprobs = [spot.logprob[token] for spot, token in zip(spots, answer.ids, strict=True)]
+    return {
+        "logprob": sum(logprobs),
+        "token_logprobs": logprobs,
+        "ranks": [spot.rank[token] for spot, token in zip(spots, answer.ids, strict=True)],
+        "argmax": [spot.argmax for spot in spots],
+    }
+
+
+def _hosts(rows: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """Map each row to a longest row that begins with it, whose causal states it shares.
+
+    >>> _hosts([(1,), (1, 2), (3,)])
+    {(3,): (3,), (1, 2): (1, 2), (1,): (1, 2)}
+    """
+    hosts: dict[tuple[int, ...], tuple[int, ...]] = {}
+    following: tuple[int, ...] | None = None
+    for row in sorted(rows, reverse=True):  # what begins with a row stands directly behind it in order
+        hosts[row] = hosts[following] if following and following[: len(row)] == row else row
+        following = row
+    return hosts
+
+
+def _batches(rows: Sequence[tuple[int, ...]], size: int) -> Iterable[Sequence[tuple[int, ...]]]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _kl(before: Tensor, now: Tensor) -> float:
+    """KL(before || now) in nats from two vectors of log-probabilities, summed in float64."""
+    p, q = before.double(), now.double()
+    return max(0.0, float((p.exp() * (p - q)).sum()))

@@ -1,0 +1,130 @@
+"""The plain values that flow through a run: a task's cases, their edit requests and their probes.
+
+Nothing here knows of models, token ids or scores. See ``docs`` in the README for the flow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+ProbeKind = Literal["completion", "minimal_pair"]
+Expectation = Literal["new", "unchanged", "gone"]
+TaskKind = Literal["fact", "linguistic"]
+
+SLOT = "{}"
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One edit in words: after it, ``prompt`` about ``subject`` shall continue with ``target_new``.
+
+    Attributes:
+        prompt: the statement up to the target, with one ``{}`` where the subject stands.
+        subject: the entity (facts) or the cue word (phenomena) that the edit is keyed on.
+        target_new: what the model shall say, without the space that precedes it.
+        target_true: what it should say before the edit.
+    """
+
+    prompt: str
+    subject: str
+    target_new: str
+    target_true: str
+
+    def __post_init__(self) -> None:
+        if self.prompt.count(SLOT) != 1:
+            raise ValueError(f"an edit prompt needs exactly one {{}} for its subject: {self.prompt!r}")
+        if not self.subject or not self.target_new:
+            raise ValueError(f"an edit needs a subject and a new target: {self!r}")
+        if self.target_new == self.target_true:
+            raise ValueError(f"the new target equals the true one: {self!r}")
+
+    @property
+    def text(self) -> str:
+        """The prompt with its subject filled in."""
+        return self.prompt.replace(SLOT, self.subject, 1)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question to the model, asked before and after the edit.
+
+    Attributes:
+        criterion: the criterion that the probe is evidence for.
+        kind: ``completion`` asks for what follows ``prompt``; ``minimal_pair`` compares two whole sentences
+            (``prompt`` is then empty).
+        prompt: the text that the targets continue.
+        target: the answer that the probe is about.
+        rival: the answer that ``target`` is weighed against.
+        expect: ``new``: after the edit ``target`` is the answer; ``gone``: ``target`` is no longer the answer;
+            ``unchanged``: the model behaves as before, ``target`` being the true answer.
+        aliases: other spellings of ``target`` that count in generated text.
+    """
+
+    criterion: str
+    kind: ProbeKind
+    prompt: str
+    target: str
+    rival: str
+    expect: Expectation
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """An edit request with its probes: the unit of running, of resuming and of statistics."""
+
+    id: str
+    request: EditRequest
+    probes: tuple[Probe, ...]
+    source: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the case as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A standardized task: data and provenance, no model and no scores.
+
+    ``cases`` is called once per use and must give the same cases, in the same order, on every machine.
+    """
+
+    name: str
+    version: int
+    kind: TaskKind
+    title: str
+    description: str
+    licence: str
+    citation: str
+    source: str
+    relation: str
+    criteria: tuple[str, ...]
+    cases: Callable[[], tuple[Case, ...]] = field(repr=False)
+
+    def content_hash(self) -> str:
+        """Return a sha256 over every case, which changes exactly when the task's content does."""
+        return digest([case.to_json() for case in self.cases()])
+
+    def card(self) -> dict[str, Any]:
+        """Return the task's provenance as plain JSON values."""
+        plain = {k: v for k, v in self.__dict__.items() if k != "cases"}
+        return {**plain, "criteria": list(self.criteria)}
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a JSON value, independent of key order, platform and hash seed."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def derived_seed(*parts: object) -> int:
+    """Return a 63-bit seed that depends on all ``parts`` and on nothing else (unlike ``hash``)."""
+    return int(digest([str(part) for part in parts])[:15], 16)
+
+
+JsonObject = Mapping[str, Any]

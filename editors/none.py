@@ -1,0 +1,22 @@
+"""No edit at all: the row that every other row is read against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..benchmark.editing import Edit, Editor, NoConfig
+from ..benchmark.language_model import LanguageModel
+from ..benchmark.types import EditRequest
+
+
+class NoEdit(Editor[NoConfig]):
+    """Leaves the model as it is."""
+
+    name = "none"
+    summary = "No edit: the unedited model, as the control"
+    Config = NoConfig
+
+    def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
+        """Return the empty edit."""
+        del lm, requests
+        return Edit()

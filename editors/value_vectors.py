@@ -1,0 +1,284 @@
+"""Keys and target values of facts in one MLP layer, as ROME defines them, computed for many requests at once.
+
+Meng et al. 2022, section 3.1: the *key* of a subject is what the MLP's output projection receives at the subject's
+last token, averaged over contexts; its new *value* v* is the MLP output there that makes the model continue with the
+new target.
+
+In a causal model a change at the subject's last token of layer l alters nothing before that token and nothing below
+that layer. So everything up to there is computed once; each optimisation step runs only the tokens from the
+subject's last one on, through the layers from l on, with the earlier keys and values taken from the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..benchmark.interventions import capture, edit_output, resume, select_positions
+from ..benchmark.language_model import LanguageModel
+from ..benchmark.types import SLOT, EditRequest
+
+KL_PROMPT = SLOT + " is a"
+"""The prompt whose continuation shall not change: it holds what the subject is."""
+
+START_WORDS = ("The", "Therefore", "Because", "I", "You")
+"""First words of sampled contexts (Meng et al. 2022, appendix E.5)."""
+
+
+@dataclass(frozen=True)
+class ValueObjective:
+    """How v* is optimised: Adam on delta, added to the MLP output at the subject's last token.
+
+    The loss is the mean NLL of the target over contexts, plus ``kl_factor`` times KL(P_delta || P) at the subject's
+    last token of "{subject} is a", plus ``weight_decay`` times |delta| / |v0|^2. The last of ``steps`` iterations
+    evaluates and does not step; a loss below ``stop_below`` ends earlier; |delta| is kept within ``clamp`` |v0|.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    clamp: float
+    kl_factor: float
+    stop_below: float
+
+
+@dataclass(frozen=True)
+class ValueVector:
+    """One request's key and value in a layer.
+
+    Attributes:
+        key: mean over contexts of the neurons at the subject's last token, (m,).
+        bare_key: the neurons there without a context before the prompt, (m,).
+        value: the MLP output v* that is wanted there, (d,).
+        bare_value: what the MLP gives there now, v0, (d,).
+        losses: total loss at each iteration.
+    """
+
+    key: Tensor
+    bare_key: Tensor
+    value: Tensor
+    bare_value: Tensor
+    losses: tuple[float, ...]
+
+
+def sample_contexts(lm: LanguageModel, *, per_length: int = 10, lengths: Sequence[int] = (5, 10)) -> tuple[str, ...]:
+    """Let the model write the short texts that stand before a prompt; the first is always the empty one.
+
+    Draws from torch's global generator, so seed it. Returns templates with a ``{}`` for the prompt.
+    """
+    templates = [SLOT]
+    share = -(-per_length // len(START_WORDS))
+    for length in lengths:
+        batch = lm.pad([lm.encode(word).ids for word in START_WORDS], side="left")
+        with torch.no_grad():
+            out = lm.model.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                do_sample=True,
+                top_k=5,
+                top_p=1.0,
+                temperature=1.0,
+                max_new_tokens=length,
+                num_return_sequences=share,
+                pad_token_id=lm.start_id,
+            )
+        texts = [lm.decode(row) for row in out.tolist()]
+        templates += [text.replace("{", " ").replace("}", " ").strip() + ". " + SLOT for text in texts[:per_length]]
+    return tuple(templates)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A text that the model reads: token ids, the subject's last position, and what shall be predicted where."""
+
+    request: int
+    ids: tuple[int, ...]
+    subject: int
+    columns: tuple[int, ...]  # positions whose prediction enters the loss
+    targets: tuple[int, ...]  # wanted tokens there; empty for the row whose distribution shall not move
+
+
+def _rows(lm: LanguageModel, index: int, request: EditRequest, contexts: Sequence[str]) -> list[_Row]:
+    """Lay out a request: one row per context, the bare prompt first, and the row of the KL term."""
+    rows = []
+    for context in contexts:
+        template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
+        prompt, target = lm.split(template.replace(SLOT, request.subject, 1), request.target_new)
+        _, span = lm.subject_span(f"{template} {request.target_new}", request.subject)
+        columns = tuple(range(len(prompt) - 1, len(prompt) + len(target) - 1))
+        rows.append(_Row(index, prompt + target[:-1], span[-1], columns, target))
+    tokens, span = lm.subject_span(KL_PROMPT, request.subject)
+    rows.append(_Row(index, tokens.ids[: span[-1] + 1], span[-1], (span[-1],), ()))
+    return rows
+
+
+def value_vectors(
+    lm: LanguageModel, requests: Sequence[EditRequest], layer: int, contexts: Sequence[str], objective: ValueObjective
+) -> list[ValueVector]:
+    """Compute keys and optimise values of all requests, each as if it were alone.
+
+    Args:
+        lm: a causal model.
+        requests: the facts.
+        layer: the MLP layer.
+        contexts: templates with a ``{}`` for the prompt; the first must be the empty one.
+        objective: how to optimise.
+
+    Raises:
+        ValueError: a subject or target cannot be tokenised, or the loss is not a number.
+    """
+    if not contexts or contexts[0] != SLOT:
+        raise ValueError(f"the first context must be the empty one, {SLOT!r}")
+    rows = [row for i, request in enumerate(requests) for row in _rows(lm, i, request, contexts)]
+    read = _Read(lm, rows, layer)
+    bare = [next(i for i, row in enumerate(rows) if row.request == r) for r in range(len(requests))]
+    v0 = read.values[bare]  # (request, d)
+    limit = objective.clamp * v0.norm(dim=-1)
+    delta = torch.zeros_like(v0, requires_grad=True)
+    best = torch.zeros_like(v0)
+    optimiser = torch.optim.Adam([delta], lr=objective.learning_rate)
+    losses: list[list[float]] = [[] for _ in requests]
+    active = list(range(len(requests)))
+    tail = read.tail(active)
+    unmoved: Tensor | None = None
+    for step in range(objective.steps):
+        logprobs = tail.logprobs(delta)
+        if unmoved is None:  # delta is still zero: this is the model's own distribution
+            unmoved = logprobs[tail.kl_spots].detach()
+        nll = tail.mean_nll(logprobs)
+        now = logprobs[tail.kl_spots]
+        divergence = (now.exp() * (now - unmoved[active])).sum(-1)
+        decay = objective.weight_decay * delta[active].norm(dim=-1) / v0[active].norm(dim=-1) ** 2
+        loss = nll + objective.kl_factor * divergence + decay
+        for request, value in zip(active, loss.tolist(), strict=True):
+            losses[request].append(value)
+        if not bool(loss.isfinite().all()):
+            raise ValueError("the loss of the value vector is not a number")
+        last = step == objective.steps - 1
+        ends = [r for r in active if last or losses[r][-1] < objective.stop_below]
+        best[ends] = delta.detach()[ends]
+        if len(ends) == len(active):
+            break
+        optimiser.zero_grad()
+        loss.sum().backward()
+        optimiser.step()
+        with torch.no_grad():
+            norms = delta.norm(dim=-1)
+            delta *= torch.where(norms > limit, limit / norms, torch.ones_like(norms))[:, None]
+        if ends:
+            active = [r for r in active if r not in ends]
+            tail = read.tail(active)
+    keys = read.keys
+    result = []
+    for r in range(len(requests)):
+        mine = [i for i, row in enumerate(rows) if row.request == r and row.targets]
+        result.append(
+            ValueVector(
+                key=keys[mine].mean(0),
+                bare_key=keys[bare[r]],
+                value=v0[r] + best[r],
+                bare_value=v0[r],
+                losses=tuple(losses[r]),
+            )
+        )
+    return result
+
+
+class _Read:
+    """One pass over all rows, from which the keys, the values and every later step are taken.
+
+    Attributes:
+        keys: neurons at each row's subject, (row, m), float32.
+        values: MLP output at each row's subject, (row, d), float32.
+    """
+
+    def __init__(self, lm: LanguageModel, rows: Sequence[_Row], layer: int) -> None:
+        self.lm, self.rows, self.layer = lm, rows, layer
+        batch = lm.pad([row.ids for row in rows])
+        index = torch.arange(len(rows), device=lm.device)
+        self.subject = torch.tensor([row.subject for row in rows], device=lm.device)
+        cache = DynamicCache()
+        wanted = {
+            "k": (lm.mlp_out(layer), "input"),
+            "v": (lm.mlp(layer), "output"),
+            "x": (lm.block(layer), "input"),
+        }
+        with torch.no_grad(), capture(wanted) as seen, select_positions(lm, index[:1], index[:1]):  # type: ignore[arg-type]
+            lm.model(input_ids=batch.ids, attention_mask=batch.mask, past_key_values=cache, use_cache=True)
+        self.keys = seen["k"][index, self.subject].float()
+        self.values = seen["v"][index, self.subject].float()
+        self.ids, self.state, self.lengths = batch.ids, seen["x"], batch.lengths
+        self.past = [(layer.keys, layer.values) for layer in cache.layers]
+
+    def tail(self, requests: Sequence[int]) -> _Tail:
+        """Lay out the rows of some requests from their subject's last token on."""
+        return _Tail(self, [i for i, row in enumerate(self.rows) if row.request in set(requests)], requests)
+
+
+class _Tail:
+    """Rows from the subject's last token on, over a cache of what stands before it.
+
+    The past is padded left, so that the subject is column 0 of every row; the rest is padded right.
+    """
+
+    def __init__(self, read: _Read, picked: Sequence[int], requests: Sequence[int]) -> None:
+        lm, rows = read.lm, [read.rows[i] for i in picked]
+        self.lm, self.layer = lm, read.layer
+        pick = torch.tensor(picked, device=lm.device)
+        subject, lengths = read.subject[pick], read.lengths[pick]
+        width, before = int((lengths - subject).max()), int(subject.max())
+        offset = torch.arange(width, device=lm.device)
+        self.position_ids = subject[:, None] + offset  # (row, width)
+        inside = self.position_ids < lengths[:, None]
+        place = self.position_ids.clamp(max=read.ids.shape[1] - 1)
+        self.ids = read.ids[pick].gather(1, place)
+        self.state = read.state[pick[:, None], place]  # (row, width, d)
+        source = torch.arange(before, device=lm.device) - (before - subject[:, None])  # (row, before)
+        self.mask = torch.cat([source >= 0, inside], dim=1).long()
+        self.past = []
+        for keys, values in read.past:
+            gathered = [t[pick[:, None], :, source.clamp(min=0)].transpose(1, 2) for t in (keys, values)]
+            self.past.append((gathered[0], gathered[1]))  # (row, head, before, head size)
+        spots = [(i, c - row.subject) for i, row in enumerate(rows) for c in row.columns]
+        self.spots = torch.tensor(spots, device=lm.device).T
+        self.request = torch.tensor([row.request for row in rows], device=lm.device)
+        owner = [row for row in rows for _ in row.columns]
+        self.kl_spots = [n for n, row in enumerate(owner) if not row.targets]
+        self.nll_spots = [n for n, row in enumerate(owner) if row.targets]
+        self.targets = torch.tensor([t for row in rows for t in row.targets], device=lm.device)
+        order = {request: i for i, request in enumerate(requests)}
+        self.owner = torch.tensor([order[owner[n].request] for n in self.nll_spots], device=lm.device)
+        self.n_requests = len(requests)
+
+    def logprobs(self, delta: Tensor) -> Tensor:
+        """Return log-probabilities where the loss looks, with delta added at column 0, (spot, vocabulary)."""
+        added = delta[self.request]
+
+        def add(value: Tensor) -> Tensor:
+            moved = value[:, 0] + added.to(value.dtype)
+            return torch.cat([moved[:, None], value[:, 1:]], dim=1)
+
+        cache = DynamicCache(self.past)
+        with (
+            edit_output(self.lm.mlp(self.layer), add),
+            resume(self.lm, self.layer, self.state),
+            select_positions(self.lm, *self.spots),
+        ):
+            logits = self.lm.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=self.position_ids,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+        return logits.float().log_softmax(-1)  # type: ignore[no-any-return]
+
+    def mean_nll(self, logprobs: Tensor) -> Tensor:
+        """Return each request's mean NLL over contexts and target tokens, (request,)."""
+        picked = -logprobs[self.nll_spots].gather(1, self.targets[:, None])[:, 0]
+        total = torch.zeros(self.n_requests, device=picked.device).index_add(0, self.owner, picked)
+        return total / torch.bincount(self.owner, minlength=self.n_requests)
