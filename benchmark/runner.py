@@ -17,6 +17,7 @@ from .editing import Editor, build_editor
 from .environment import PeakMemory, describe_environment
 from .errors import KnbenchError
 from .language_model import LanguageModel
+from .progress import Reporter
 from .probing import Observation, Prober, Reference
 from .results import SCHEMA_VERSION
 from .run_folder import finish, open_folder
@@ -40,22 +41,6 @@ class RunSettings:
     batch_size: int = 32
     new_tokens: int = 6
     editor_args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-
-class Reporter:
-    """Receives what happens during a run; this one keeps silent."""
-
-    def begin(self, total: int) -> None:
-        """Announce the number of cases to come."""
-
-    def doing(self, what: str) -> None:
-        """Name the stage that begins."""
-
-    def advance(self, count: int = 1) -> None:
-        """Say that cases are done."""
-
-    def note(self, text: str) -> None:
-        """Tell the user something worth a line."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +82,10 @@ def run(
     fingerprint = lm.fingerprint()
     prepared: dict[str, Any] = {}
     folders = []
-    reporter.begin(0)
+    reporter.begin(len(built) * sum(min(len(t.cases()), settings.limit or len(t.cases())) for t in tasks))
     for task in tasks:
         reporter.doing(f"unedited model on {task.name}")
         baseline = measure_baseline(prober, task, settings)
-        reporter.begin(len(baseline.cases) * len(built))
         for editor, source in built:
             folder = output / editor.name / task.name
             reporter.doing(f"{editor.name} on {task.name}")

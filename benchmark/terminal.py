@@ -1,0 +1,120 @@
+"""Tables and progress for people, through rich. Tables go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .criteria import CRITERIA
+from .progress import Reporter
+
+COMPOSITE_TITLES = {"score": "S", "extended_score": "S ext."}
+
+
+def console() -> Console:
+    """Return a console for stdout; text that is piped keeps a width that does not cut columns."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=160)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console().print(table)
+
+
+def print_card(card: Mapping[str, Any]) -> None:
+    """Print a description: short values as lines, lists of like objects as tables."""
+    out = console()
+    tables = {}
+    for key, value in card.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            tables[key] = value
+        elif isinstance(value, Mapping):
+            out.print(f"[bold]{key}[/]: " + ", ".join(f"{k} {v}" for k, v in value.items()), highlight=False)
+        elif isinstance(value, list):
+            out.print(f"[bold]{key}[/]: " + ", ".join(map(str, value)), highlight=False)
+        elif value != "":
+            out.print(f"[bold]{key}[/]: {value}", highlight=False)
+    for key, value in tables.items():
+        print_table(key, list(value[0]), [[row.get(k) for k in value[0]] for row in value])
+
+
+def print_results(results: Sequence[Mapping[str, Any]], measure: str = "success") -> None:
+    """Print one table a task: editors as rows, criteria as columns, one measure for all."""
+    out = console()
+    for task in dict.fromkeys(result["task"]["name"] for result in results):
+        of_task = [result for result in results if result["task"]["name"] == task]
+        present = {row["criterion"] for result in of_task for row in result["summary"]}
+        columns = [c for c in [*CRITERIA, *COMPOSITE_TITLES] if c in present]
+        protocol, model = of_task[0]["protocol"], of_task[0]["model"]
+        notes = [f"{model['name']}", f"{protocol['regime']} edits", f"{protocol['cases']} cases", measure]
+        notes += [f"limit {protocol['limit']}"] if protocol["limit"] else []
+        notes += ["known only"] if protocol["known_only"] else []
+        table = Table(title=f"{task}: {', '.join(notes)}", title_justify="left", header_style="bold")
+        table.add_column("editor")
+        for column in columns:
+            table.add_column(COMPOSITE_TITLES.get(column, column), justify="right")
+        table.add_column("s/edit", justify="right")
+        table.add_column("failed", justify="right")
+        for result in of_task:
+            found = {row["criterion"]: row for row in result["summary"] if row["measure"] == measure}
+            seconds = result["cost"]["edit_seconds"]
+            table.add_row(
+                result["editor"]["name"],
+                *(_cell(found.get(column)) for column in columns),
+                "" if seconds is None else f"{seconds:.2f}",
+                str(result["records"]["failed"]),
+            )
+        out.print(table)
+    out.print("Values are means over cases with 95% intervals. Higher is better.", style="dim")
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    value = f"{100 * row['value']:.0f}"
+    return value if row["low"] is None else f"{value} [{100 * row['low']:.0f}-{100 * row['high']:.0f}]"
+
+
+class ProgressReporter(Reporter):
+    """A progress bar with the time left, on stderr."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._bar = self._progress.add_task("loading", total=None)
+
+    def __enter__(self) -> ProgressReporter:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def begin(self, total: int) -> None:
+        """Set how many cases there are."""
+        self._progress.update(self._bar, total=total)
+
+    def doing(self, what: str) -> None:
+        """Show the stage."""
+        self._progress.update(self._bar, description=what)
+
+    def advance(self, count: int = 1) -> None:
+        """Move on."""
+        self._progress.advance(self._bar, count)

@@ -1,0 +1,1 @@
+"""How data files were made: run by an author, never by a user."""

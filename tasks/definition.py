@@ -1,0 +1,75 @@
+"""Reads a task's definition file, checks it, and hands out the task."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from ..benchmark.errors import KnbenchError
+from ..benchmark.types import Case, Task, digest
+from .facts import fact_cases
+from .phenomena import phenomenon_cases
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(files(__package__).joinpath("task.schema.json").read_text(encoding="utf-8"))
+    return schema
+
+
+def load_definition(path: Path) -> Task:
+    """Read a task definition; its data is read when its cases are first asked for.
+
+    Raises:
+        KnbenchError: the file is no YAML, or does not fit the schema; names file, key and reason.
+    """
+    try:
+        definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KnbenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))
+    if error is not None:
+        key = ".".join(str(part) for part in error.absolute_path) or "top level"
+        raise KnbenchError(f"{path}: {key}: {error.message}")
+    if path.stem != definition["name"]:
+        raise KnbenchError(f"{path}: name: '{definition['name']}' should be the file's name, '{path.stem}'")
+    name, version = definition["name"], definition["version"]
+
+    @cache
+    def cases() -> tuple[Case, ...]:
+        if "facts" in definition:
+            made = fact_cases(definition["facts"], path)
+        else:
+            made = phenomenon_cases(definition["phenomenon"], path)
+        # A fixed shuffle, so that the first cases are a fair sample and not the beginning of the alphabet.
+        return tuple(sorted(made, key=lambda case: digest([name, version, case.id])))
+
+    return Task(
+        name=name,
+        version=version,
+        kind=definition["kind"],
+        title=definition["title"],
+        description=definition["description"],
+        licence=definition["licence"],
+        citation=definition["citation"],
+        source=definition["source"],
+        relation=definition["relation"],
+        criteria=_criteria(definition),
+        cases=cases,
+    )
+
+
+def _criteria(definition: dict[str, Any]) -> tuple[str, ...]:
+    """Return the criteria of a definition's probes, in the order in which boards show them."""
+    if "phenomenon" in definition:
+        return ("reliability", "paraphrase", "symmetry", "synonym", "neighbourhood")
+    probes = definition["facts"]["probes"]
+    asked = {"reliability", *probes} | ({"release"} if "symmetry" in probes else set())
+    order = ("reliability", "paraphrase", "symmetry", "release", "synonym", "neighbourhood")
+    return tuple(name for name in order if name in asked)
