@@ -132,9 +132,7 @@ def _list_tasks() -> list[dict[str, Any]]:
 
 
 def _list_models() -> list[dict[str, Any]]:
-    return [
-        {"name": m.name, "title": m.title, "source": m.origin, "licence": m.licence} for m in catalogue().values()
-    ]
+    return [{"name": m.name, "title": m.title, "source": m.origin, "licence": m.licence} for m in catalogue().values()]
 
 
 @knbench.command(epilog="\b\nExamples:\n  knbench describe capital\n  knbench describe rome --json\n")
@@ -224,7 +222,7 @@ Starting the same command again continues where it stopped.
 @click.option("--editors", default="none,rome", show_default=True, help="Editors, comma-separated, or 'all'.")
 @click.option("--tasks", required=True, help="Tasks, comma-separated, or 'all'.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many cases a task; the result says so.")
-@click.option("--known-only", is_flag=True, help="Only cases whose true answer the model prefers to the new one.")
+@click.option("--known-only", is_flag=True, help="Judge only cases and neighbours that the unedited model gets right.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random choice.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
@@ -238,7 +236,10 @@ Starting the same command again continues where it stopped.
     help="Whether texts begin with BOS; auto does as the tokenizer does.",
 )
 @click.option(
-    "--editor-args", multiple=True, metavar="EDITOR.FIELD=VALUE", help="Set a hyper-parameter; may be repeated."
+    "--editor-args",
+    multiple=True,
+    metavar="EDITOR.FIELD=VALUE",
+    help="Set a hyper-parameter; may be repeated.",
 )
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), help="Run folder. [default: runs/MODEL]")
 @JSON_FLAG
@@ -278,9 +279,7 @@ def run(
 
     lm = load_model(model, device=device, dtype=dtype, revision=revision, bos=bos)
     folder = output or Path("runs") / lm.name.replace("/", "--")
-    settings = RunSettings(
-        limit=limit, seed=seed, known_only=known_only, batch_size=batch_size, editor_args=args
-    )
+    settings = RunSettings(limit=limit, seed=seed, known_only=known_only, batch_size=batch_size, editor_args=args)
     try:
         with ProgressReporter() as reporter:
             folders = run_benchmark(lm, classes, chosen, folder, settings, reporter)
@@ -356,13 +355,14 @@ def score(folders: Sequence[Path], write: bool, as_json: bool) -> None:
     FOLDERS are run folders, at any depth. A stored result that its records do not give is an error, unless --write
     replaces it.
     """
-    from .results import MANIFEST, RESULT, load_result
+    from .results import MANIFEST, RESULT, load_result, write_result
     from .run_folder import rescore
-    from .results import write_result
 
     found = [path.parent for folder in folders for path in sorted(folder.rglob(MANIFEST))]
     if not found:
-        raise KnbenchError(f"no {MANIFEST} below {', '.join(map(str, folders))}; make one with: knbench run --output ...")
+        raise KnbenchError(
+            f"no {MANIFEST} below {', '.join(map(str, folders))}; make one with: knbench run --output ..."
+        )
     results = []
     for folder in found:
         result = rescore(folder)
@@ -381,5 +381,3 @@ def score(folders: Sequence[Path], write: bool, as_json: bool) -> None:
     from .terminal import print_results
 
     print_results(results)
-
-

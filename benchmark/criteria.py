@@ -47,7 +47,11 @@ CRITERIA: Mapping[str, Criterion] = {
             "Symmetry's second question: asked of the old object, does the inverse relation no longer name "
             "the subject?",
         ),
-        Criterion("synonym", "Synonymous invariance", "Does a word of the same meaning or class take part in the edit?"),
+        Criterion(
+            "synonym",
+            "Synonymous invariance",
+            "Does a word of the same meaning or class take part in the edit?",
+        ),
         Criterion("neighbourhood", "Neighbourhood", "Is what the edit is not about as it was?"),
     )
 }
@@ -87,7 +91,7 @@ def magnitude(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
     del before
     if probe["kind"] == "minimal_pair":
         return None
-    difference = math.exp(after["target"]["logprob"]) - math.exp(after["rival"]["logprob"])
+    difference: float = math.exp(after["target"]["logprob"]) - math.exp(after["rival"]["logprob"])
     return -difference if probe["expect"] == "gone" else difference
 
 
@@ -110,9 +114,9 @@ def token_accuracy(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
         return None
     if probe["expect"] == "unchanged":
         pairs = list(zip(before["target"]["argmax"], after["target"]["argmax"], strict=True))
-        return sum(a == b for a, b in pairs) / len(pairs)
+        return float(sum(a == b for a, b in pairs) / len(pairs))
     ranks = after["target"]["ranks"]
-    share = sum(rank == 0 for rank in ranks) / len(ranks)
+    share: float = sum(rank == 0 for rank in ranks) / len(ranks)
     return 1 - share if probe["expect"] == "gone" else share
 
 

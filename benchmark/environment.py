@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -63,10 +64,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self._device = device
             return
-        try:
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:
-            pass
 
     def megabytes(self) -> float:
         """Return the peak so far in MB (2**20 bytes)."""

@@ -281,4 +281,5 @@ class LanguageModel:
 
 def _bytes(tensor: Tensor) -> memoryview:
     """Return a tensor's bytes, without a copy where it lies contiguous in main memory."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).cast("B")
+    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)

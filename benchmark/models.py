@@ -160,9 +160,7 @@ def _quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _load(
-    where: str, *, label: str, revision: str | None, device: str, dtype: str, bos: BosPolicy
-) -> LanguageModel:
+def _load(where: str, *, label: str, revision: str | None, device: str, dtype: str, bos: BosPolicy) -> LanguageModel:
     import torch
     import transformers
 
@@ -280,9 +278,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     options = {"gguf_file": gguf.name, "trust_remote_code": False}
     with _quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), **options)
-        packed = transformers.AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), dtype=torch.float32, **options
-        )
+        packed = transformers.AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **options)
         # The loader marks the model as quantised although its tensors are not any more, and then refuses to save.
         config = packed.config
         if hasattr(config, "quantization_config"):

@@ -142,12 +142,14 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             record = json.loads(line, parse_constant=_no_constant)
         except ValueError as error:
             raise KnbenchError(f"{path}: line {number} is broken: {error}") from None
-        error = jsonschema.exceptions.best_match(validator.iter_errors(record))
-        if error is not None:
-            pointer = "/" + "/".join(str(part) for part in error.absolute_path)
-            raise KnbenchError(f"{path}: line {number} is no valid record at {pointer}: {error.message[:200]}")
+        flaw = jsonschema.exceptions.best_match(validator.iter_errors(record))
+        if flaw is not None:
+            pointer = "/" + "/".join(str(part) for part in flaw.absolute_path)
+            raise KnbenchError(f"{path}: line {number} is no valid record at {pointer}: {flaw.message[:200]}")
         if record["case_id"] in seen:
-            raise KnbenchError(f"{path}: line {number} repeats case '{record['case_id']}' of line {seen[record['case_id']]}")
+            raise KnbenchError(
+                f"{path}: line {number} repeats case '{record['case_id']}' of line {seen[record['case_id']]}"
+            )
         seen[record["case_id"]] = number
         yield number, record
 

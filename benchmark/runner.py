@@ -17,11 +17,12 @@ from .editing import Editor, build_editor
 from .environment import PeakMemory, describe_environment
 from .errors import KnbenchError
 from .language_model import LanguageModel
-from .progress import Reporter
 from .probing import Observation, Prober, Reference
+from .progress import Reporter
 from .results import SCHEMA_VERSION
 from .run_folder import finish, open_folder
 from .types import Case, Task, derived_seed
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -29,7 +30,9 @@ class RunSettings:
 
     Attributes:
         limit: at most so many cases a task, or None for all.
-        known_only: keep the cases whose true answer the unedited model prefers to the new one.
+        known_only: judge only what the unedited model knows: keep the cases whose true answer it prefers to the
+            new one, and of their ``unchanged`` probes those whose target it prefers to the rival. What it gets
+            wrong before the edit can neither be rewritten nor kept.
         batch_size: rows per probing batch.
         new_tokens: length of greedy continuations.
         editor_args: per editor, hyper-parameters by name, as text.
@@ -97,7 +100,11 @@ def run(
                 "benchmark_version": __version__,
                 "editor": describe_editor(editor, source, prepared[editor.name]),
                 "model": model_card,
-                "task": {**task.card(), "content_hash": task.content_hash(), "cases_total": len(task.cases())},
+                "task": {
+                    **task.card(),
+                    "content_hash": task.content_hash(),
+                    "cases_total": len(task.cases()),
+                },
                 "protocol": describe_protocol(lm, settings, len(baseline.cases)),
                 "seed": settings.seed,
                 "environment": environment,
@@ -129,17 +136,30 @@ def measure_baseline(prober: Prober, task: Task, settings: RunSettings) -> Basel
         asked = [case for case in cases if case.id not in unreadable]
         quick = Prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
         probes = [next(p for p in case.probes if p.criterion == "reliability") for case in asked]
-        seen = quick.observe(probes)
-        cases = [c for c, o in zip(asked, seen, strict=True) if o["target"]["logprob"] < o["rival"]["logprob"]]
+        quickly = quick.observe(probes)
+        cases = [case for case, seen in zip(asked, quickly, strict=True) if not _prefers_target(seen)]
     cases = cases[: settings.limit]
     if not cases:
         raise KnbenchError(f"task '{task.name}': no case left to run; the model knows none of them, or limit is 0")
     measured = [case for case in cases if case.id not in unreadable]
     reference = Reference()
     flat = [probe for case in measured for probe in case.probes]
-    observations = iter(prober.observe(flat, remember=reference))
-    table = {case.id: [next(observations) for _ in case.probes] for case in measured}
-    return Baseline(task, cases, table, unreadable, reference)
+    seen = iter(prober.observe(flat, remember=reference))
+    table = {case.id: [(probe, next(seen)) for probe in case.probes] for case in measured}
+    if settings.known_only:
+        table = {
+            i: [(p, o) for p, o in pairs if p.expect != "unchanged" or _prefers_target(o)] for i, pairs in table.items()
+        }
+    cases = [
+        dataclasses.replace(case, probes=tuple(p for p, _ in table[case.id])) if case.id in table else case
+        for case in cases
+    ]
+    observations = {case_id: [o for _, o in pairs] for case_id, pairs in table.items()}
+    return Baseline(task, cases, observations, unreadable, reference)
+
+
+def _prefers_target(observation: Observation) -> bool:
+    return bool(observation["target"]["logprob"] > observation["rival"]["logprob"])
 
 
 def run_case(

@@ -62,9 +62,7 @@ def summarise(records: Sequence[Row]) -> list[dict[str, Any]]:
     return rows
 
 
-def _composite(
-    records: Sequence[Row], parts: Sequence[str], measure: Measure
-) -> tuple[Estimate, int] | None:
+def _composite(records: Sequence[Row], parts: Sequence[str], measure: Measure) -> tuple[Estimate, int] | None:
     """Harmonic mean of criteria, over the cases that have them all.
 
     None where some criterion of the score does not have this measure: leaving it out would give another score

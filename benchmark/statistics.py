@@ -86,6 +86,8 @@ def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate
     if n == 1 or all(np.ptp(a) == 0 for a in arrays):
         return Estimate(value, None, None, "none", n)
     low, high, method = _bootstrap(arrays, statistic)
+    if low == high:  # one criterion is zero in every case, and with it every resample: that is no certainty
+        return Estimate(value, None, None, "none", n)
     return Estimate(value, low, high, method, n)
 
 

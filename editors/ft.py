@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.func import functional_call
 
 from ..benchmark.editing import Edit, Editor
-from ..benchmark.interventions import capture, resume, select_positions
+from ..benchmark.interventions import Side, capture, resume, select_positions
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.types import EditRequest
 from .published import published
@@ -66,9 +67,9 @@ class FineTuning(Editor[FineTuningConfig]):
         rows, columns = torch.tensor(spots, device=lm.device).T
         wanted = torch.tensor([token for _, target in pairs for token in target], device=lm.device)
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
-        with torch.no_grad(), capture({"x": (lm.block(config.layer), "input")}) as seen:
-            with select_positions(lm, rows[:1], columns[:1]):
-                lm.model(**inputs)
+        below: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(config.layer), "input")}
+        with torch.no_grad(), capture(below) as seen, select_positions(lm, rows[:1], columns[:1]):
+            lm.model(**inputs)
         weight = lm.parameter(name).detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([weight], lr=config.learning_rate)
         losses: list[float] = []
@@ -80,6 +81,6 @@ class FineTuning(Editor[FineTuningConfig]):
                 if losses[-1] < config.stop_below:
                     break
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
         return Edit(weights={name: weight.detach()}, diagnostics={"losses": [round(x, 6) for x in losses]})

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..benchmark.interventions import capture, edit_output, resume, select_positions
+from ..benchmark.interventions import Side, capture, edit_output, resume, select_positions
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.types import SLOT, EditRequest
 
@@ -117,7 +117,11 @@ def _rows(lm: LanguageModel, index: int, request: EditRequest, contexts: Sequenc
 
 
 def value_vectors(
-    lm: LanguageModel, requests: Sequence[EditRequest], layer: int, contexts: Sequence[str], objective: ValueObjective
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    layer: int,
+    contexts: Sequence[str],
+    objective: ValueObjective,
 ) -> list[ValueVector]:
     """Compute keys and optimise values of all requests, each as if it were alone.
 
@@ -202,12 +206,12 @@ class _Read:
         index = torch.arange(len(rows), device=lm.device)
         self.subject = torch.tensor([row.subject for row in rows], device=lm.device)
         cache = DynamicCache()
-        wanted = {
+        wanted: dict[str, tuple[nn.Module, Side]] = {
             "k": (lm.mlp_out(layer), "input"),
             "v": (lm.mlp(layer), "output"),
             "x": (lm.block(layer), "input"),
         }
-        with torch.no_grad(), capture(wanted) as seen, select_positions(lm, index[:1], index[:1]):  # type: ignore[arg-type]
+        with torch.no_grad(), capture(wanted) as seen, select_positions(lm, index[:1], index[:1]):
             lm.model(input_ids=batch.ids, attention_mask=batch.mask, past_key_values=cache, use_cache=True)
         self.keys = seen["k"][index, self.subject].float()
         self.values = seen["v"][index, self.subject].float()

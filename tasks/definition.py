@@ -33,10 +33,10 @@ def load_definition(path: Path) -> Task:
         definition = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise KnbenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))
-    if error is not None:
-        key = ".".join(str(part) for part in error.absolute_path) or "top level"
-        raise KnbenchError(f"{path}: {key}: {error.message}")
+    flaw = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))
+    if flaw is not None:
+        key = ".".join(str(part) for part in flaw.absolute_path) or "top level"
+        raise KnbenchError(f"{path}: {key}: {flaw.message}")
     if path.stem != definition["name"]:
         raise KnbenchError(f"{path}: name: '{definition['name']}' should be the file's name, '{path.stem}'")
     name, version = definition["name"], definition["version"]

