@@ -24,12 +24,11 @@ class ModelFamily:
         mlp: the module whose output is the MLP output, from a block.
         mlp_out: the MLP's output projection, from a block: its input are the *neurons*, its weight is W.
         norm: the final norm, from the model.
-        embedding: the token embedding, from the model.
-        head: the module that turns hidden states into logits, from the model.
         objective: ``causal`` predicts the next token, ``masked`` fills a mask token.
 
-    Whether W is stored transposed is not said here: it follows from the type of the module (GPT-2's
-    ``Conv1D``), never from its shape, which a square matrix would make ambiguous.
+    Token embedding and output head are not listed: the library's own accessors name them. Whether W is stored
+    transposed is not said either: it follows from the type of the module (GPT-2's ``Conv1D``), never from its
+    shape, which a square matrix would make ambiguous.
     """
 
     blocks: str
@@ -37,8 +36,6 @@ class ModelFamily:
     mlp: str
     mlp_out: str
     norm: str
-    embedding: str
-    head: str
     objective: Literal["causal", "masked"] = "causal"
 
 
@@ -48,8 +45,6 @@ LLAMA_LIKE = ModelFamily(
     mlp="mlp",
     mlp_out="mlp.down_proj",
     norm="model.norm",
-    embedding="model.embed_tokens",
-    head="lm_head",
 )
 
 BUILT_IN: Mapping[str, ModelFamily] = {
@@ -59,8 +54,6 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_out="mlp.c_proj",
         norm="transformer.ln_f",
-        embedding="transformer.wte",
-        head="lm_head",
     ),
     "GPTJForCausalLM": ModelFamily(
         blocks="transformer.h",
@@ -68,8 +61,6 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_out="mlp.fc_out",
         norm="transformer.ln_f",
-        embedding="transformer.wte",
-        head="lm_head",
     ),
     "GPTNeoXForCausalLM": ModelFamily(
         blocks="gpt_neox.layers",
@@ -77,8 +68,6 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_out="mlp.dense_4h_to_h",
         norm="gpt_neox.final_layer_norm",
-        embedding="gpt_neox.embed_in",
-        head="embed_out",
     ),
     "LlamaForCausalLM": LLAMA_LIKE,
     "MistralForCausalLM": LLAMA_LIKE,
@@ -91,8 +80,6 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="output.dense",
         mlp_out="output.dense",
         norm="cls.predictions.transform.LayerNorm",
-        embedding="bert.embeddings.word_embeddings",
-        head="cls",
         objective="masked",
     ),
 }

@@ -142,7 +142,8 @@ class LanguageModel:
     @property
     def head(self) -> nn.Module:
         """The module that turns hidden states into logits."""
-        return self.model.get_submodule(self.family.head)  # type: ignore[no-any-return]
+        module: nn.Module = self.model.get_output_embeddings()
+        return module
 
     def mlp_weight_name(self, layer: int) -> str:
         """Return the parameter name of ``W`` of a layer."""

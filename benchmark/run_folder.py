@@ -23,6 +23,8 @@ from .scoring import result_from
 
 VOLATILE = ("environment",)
 """Parts of a manifest that may differ when a run is continued."""
+DERIVED = ("editor.prepared", "task.content_hash", "task.cases_total")
+"""What follows from other differences, and is named only where there are no others."""
 
 
 def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RecordsFile:
@@ -35,8 +37,8 @@ def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RecordsFile:
     if path.exists():
         other = read_json(path)
         differing = [
-            f"{place}: {was!r} there, {now!r} now"
-            for place, was, now in _differences(other, manifest)
+            f"{place}: {_short(was)} there, {_short(now)} now"
+            for place, was, now in sorted(_differences(other, manifest), key=lambda d: d[0].startswith(DERIVED))
             if place.split(".")[0] not in VOLATILE
         ]
         if differing:
@@ -47,6 +49,11 @@ def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RecordsFile:
     else:
         write_json(path, manifest)
     return RecordsFile(folder / RECORDS)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _differences(was: Any, now: Any, place: str = "") -> list[tuple[str, Any, Any]]:

@@ -16,7 +16,7 @@ def site() -> None:
 
 
 @site.command(
-    epilog="\b\nExamples:\n  knbench site build runs/first\n  knbench site build results --title 'Our board' --output public\n"
+    epilog="\b\nExamples:\n  knbench site build runs/first\n  knbench site build results --title 'Our board'\n"
 )
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
 from knbench.benchmark.families import family_of
 from knbench.benchmark.language_model import LanguageModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 SHARED = Path(__file__).parents[2] / "shared"
 WIDTH = 32
@@ -34,7 +33,8 @@ def train_tokenizer(*, bos: bool) -> Any:
     special = ["<s>", "</s>", "[MASK]"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     inner.train_from_iterator(
-        SENTENCES, trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        SENTENCES,
+        trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     if bos:
         inner.post_processor = processors.TemplateProcessing(

@@ -40,7 +40,9 @@ def test_arrows_of_import(folder):
             assert any(module == a or module.startswith(a + ".") for a in allowed), f"{path.name} imports {module}"
 
 
-@pytest.mark.parametrize("module", ["knbench.leaderboard.command", "knbench.benchmark.cli", "knbench.benchmark.run_folder"])
+@pytest.mark.parametrize(
+    "module", ["knbench.leaderboard.command", "knbench.benchmark.cli", "knbench.benchmark.run_folder"]
+)
 def test_what_must_answer_at_once_does_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from knbench.benchmark.criteria import MEASURES, begins_with
 
 

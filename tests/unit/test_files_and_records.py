@@ -5,7 +5,6 @@ import json
 import os
 
 import pytest
-
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.files import atomic_write, write_json
 from knbench.benchmark.results import RecordsFile, read_records
@@ -28,11 +27,16 @@ def record(case_id, **more):
 def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "result.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), atomic_write(path) as stream:
-        stream.write("half")
-        raise RuntimeError
+
+    def fails():
+        with atomic_write(path) as stream:
+            stream.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
     assert json.loads(path.read_text()) == {"a": 1}
-    assert os.listdir(tmp_path) == ["result.json"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nan_is_not_written(tmp_path):

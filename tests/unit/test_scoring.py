@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from knbench.benchmark.scoring import result_from, summarise
 
 

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from knbench.benchmark.statistics import harmonic_mean_over_cases, mean_over_cases
+from scipy import stats
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 12), (12, 12), (7, 10), (1, 2)])

@@ -1,0 +1,197 @@
+"""Edits are made and taken back bit for bit; editors agree with slow versions on every family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from knbench.benchmark.editing import Edit, build_editor
+from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.interventions import capture
+from knbench.benchmark.types import EditRequest
+from knbench.editors.ft import FineTuning
+from knbench.editors.none import NoEdit
+from knbench.editors.rome import Rome, RomeConfig
+from knbench.editors.value_vectors import ValueObjective, value_vectors
+
+from tests.conftest import CAUSAL, make_lm
+from tests.references.slow_rome import slow_value_vector
+
+REQUEST = EditRequest("The capital of {} is", "Canada", "Rome", "Ottawa")
+TWO_TOKENS = EditRequest("{} works in the field of", "Danielle Darrieux", "Mexico City", "physics")
+CUE = EditRequest("Susan saw {}", "this", "sketches", "sketch")
+CONTEXTS = ("{}", "Because it was late. {}", "You and I. {}")
+OBJECTIVE = ValueObjective(steps=6, learning_rate=0.1, weight_decay=0.01, clamp=3.0, kl_factor=0.5, stop_below=0.05)
+NAME = "model.layers.1.mlp.down_proj.weight"
+
+
+# --- making and taking back --------------------------------------------------------------------------------------
+
+
+def test_weights_come_back_bit_for_bit_also_after_an_exception(lm):
+    before = lm.weight_hash()
+    new = torch.randn_like(lm.parameter(NAME))
+
+    def interrupted():
+        with Edit(weights={NAME: new}).applied(lm):
+            assert torch.equal(lm.parameter(NAME), new)
+            lm.parameter(NAME).data.add_(1.0)  # a second change inside is undone with the first
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert lm.weight_hash() == before
+
+
+def test_tied_weights_stay_tied(lm):
+    name = "model.embed_tokens.weight"
+    new = torch.zeros_like(lm.parameter(name))
+    with Edit(weights={name: new}).applied(lm):
+        assert lm.model.lm_head.weight is lm.model.model.embed_tokens.weight
+        assert (lm.model(input_ids=torch.tensor([[5, 6]])).logits == 0).all()
+    assert lm.model.lm_head.weight is lm.model.model.embed_tokens.weight
+
+
+def test_hooks_and_prefix_are_taken_back(lm):
+    ids = torch.tensor([[5, 6, 7]])
+    before = lm.model(input_ids=ids).logits
+    edit = Edit(outputs={"model.layers.1.mlp": lambda v: v * 0}, prefix="Note. ")
+    with edit.applied(lm):
+        assert lm.prompt_prefix == "Note. "
+        assert not torch.allclose(lm.model(input_ids=ids).logits, before)
+    assert lm.prompt_prefix == ""
+    torch.testing.assert_close(lm.model(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "complaint"),
+    [
+        (NAME, torch.zeros(3, 3), "the parameter is"),
+        (NAME, torch.zeros(32, 48, dtype=torch.float64), "float64"),
+        (NAME, torch.full((32, 48), float("nan")), "not finite"),
+        ("model.layers.9.mlp", torch.zeros(1), "has no parameter"),
+    ],
+)
+def test_an_edit_that_does_not_fit_is_refused_and_changes_nothing(lm, name, tensor, complaint):
+    before = lm.weight_hash()
+    good = {"model.layers.0.mlp.down_proj.weight": torch.zeros(32, 48)}
+    with pytest.raises(KnbenchError, match=complaint), Edit(weights={**good, name: tensor}).applied(lm):
+        pass
+    assert lm.weight_hash() == before
+
+
+# --- configuration -----------------------------------------------------------------------------------------------
+
+
+def test_hyper_parameters_generic_published_and_set_by_hand(lm):
+    editor, source = build_editor(Rome, lm)
+    assert (editor.config.layer, source) == (1, "generic")
+    editor, source = build_editor(Rome, lm, {"layer": "2", "learning_rate": "5e-2", "contexts": "{}|He said. {}"})
+    assert (editor.config.layer, editor.config.learning_rate) == (2, 0.05)
+    assert editor.config.contexts == ("{}", "He said. {}")
+    assert source == "generic; user set contexts, layer, learning_rate"
+    lm.model.config.num_hidden_layers = 4
+    gpt_j = next(p for p in Rome.published if p.shape["architecture"] == "GPTJForCausalLM")
+    assert (gpt_j.shape["layers"], gpt_j.values["layer"], gpt_j.values["weight_decay"]) == (28, 5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        ({"layr": "2"}, "did you mean 'layer'"),
+        ({"layer": "two"}, "rome.layer=two: expected a whole number"),
+        ({"steps": "0"}, "steps at least 1"),
+        ({"contexts": "He said. {}"}, "begin with the empty one"),
+    ],
+)
+def test_wrong_hyper_parameters_are_named(lm, args, complaint):
+    with pytest.raises(KnbenchError, match=complaint):
+        build_editor(Rome, lm, args)
+
+
+def test_a_masked_model_is_refused_by_editors_that_need_a_causal_one():
+    with pytest.raises(KnbenchError, match="needs a causal model"):
+        build_editor(Rome, make_lm("bert"))
+    build_editor(NoEdit, make_lm("bert"))
+
+
+# --- editors against references ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_fast_value_vectors_equal_the_slow_ones_alone_and_together(kind, bos):
+    lm = make_lm(kind, bos=bos)
+    requests = [REQUEST, TWO_TOKENS, CUE]
+    slow = [slow_value_vector(lm, r, 1, CONTEXTS, OBJECTIVE) for r in requests]
+    together = value_vectors(lm, requests, 1, CONTEXTS, OBJECTIVE)
+    alone = [value_vectors(lm, [r], 1, CONTEXTS, OBJECTIVE)[0] for r in requests]
+    for fast in (together, alone):
+        for found, reference in zip(fast, slow, strict=True):
+            for part in ("key", "bare_key", "value", "bare_value"):
+                torch.testing.assert_close(getattr(found, part), reference[part], atol=2e-4, rtol=2e-4)
+            assert found.losses == pytest.approx(reference["losses"], rel=1e-3, abs=1e-4)
+    assert slow[0]["losses"][0] > slow[0]["losses"][-1]
+
+
+def test_requests_that_converge_early_stop_alone(lm):
+    objective = ValueObjective(steps=30, learning_rate=0.2, weight_decay=0.0, clamp=9.0, kl_factor=0.0, stop_below=4.5)
+    requests = [REQUEST, TWO_TOKENS, CUE]
+    together = value_vectors(lm, requests, 1, CONTEXTS, objective)
+    lengths = [len(found.losses) for found in together]
+    assert len(set(lengths)) > 1
+    assert min(lengths) < 30
+    for request, found in zip(requests, together, strict=True):
+        (single,) = value_vectors(lm, [request], 1, CONTEXTS, objective)
+        assert len(single.losses) == len(found.losses)
+        torch.testing.assert_close(single.value, found.value, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_rome_maps_the_key_to_the_wanted_value_in_both_layouts(kind):
+    """The identity that defines the update: after it, the layer maps the bare key to v* exactly."""
+    lm = make_lm(kind)
+    before = lm.weight_hash()
+    editor = Rome(RomeConfig(layer=1, steps=5, learning_rate=0.1, contexts=CONTEXTS))
+    edit = editor.edit(lm, [REQUEST])
+    assert lm.weight_hash() == before
+    (wanted,) = value_vectors(lm, [REQUEST], 1, CONTEXTS, editor.config.objective)
+    tokens, span = lm.subject_span(REQUEST.prompt, REQUEST.subject)
+    with edit.applied(lm), capture({"v": (lm.mlp(1), "output")}) as seen:
+        lm.model(input_ids=torch.tensor([tokens.ids]))
+    torch.testing.assert_close(seen["v"][0, span[-1]], wanted.value, atol=1e-3, rtol=1e-3)
+    (name,) = edit.weights
+    change = edit.weights[name] - lm.parameter(name)
+    assert torch.linalg.matrix_rank(change, rtol=1e-3) == 1
+
+
+def test_contexts_are_seeded_and_do_not_outlive_their_model():
+    one, other = make_lm("llama", seed=1), make_lm("llama", seed=2)
+    editor = Rome(RomeConfig(layer=1), seed=3)
+    first = editor.contexts(one)
+    assert (first[0], len(first)) == ("{}", 21)
+    assert editor.contexts(other) != first
+    assert editor.contexts(one) == first == Rome(RomeConfig(layer=1), seed=3).contexts(one)
+    assert Rome(RomeConfig(layer=1), seed=4).contexts(one) != first
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_fine_tuning_equals_plain_training_of_the_whole_model(kind):
+    lm = make_lm(kind)
+    before = lm.weight_hash()
+    editor, _ = build_editor(FineTuning, lm, {"layer": "2", "steps": "4", "learning_rate": "1e-3"})
+    edit = editor.edit(lm, [TWO_TOKENS])
+    assert lm.weight_hash() == before
+    weight = lm.parameter(lm.mlp_weight_name(2)).requires_grad_()
+    optimiser = torch.optim.Adam([weight], lr=1e-3)
+    context, target = lm.split(TWO_TOKENS.text, TWO_TOKENS.target_new)
+    losses = []
+    for _ in range(4):
+        logits = lm.model(input_ids=torch.tensor([context + target])).logits[0]
+        wanted = logits[len(context) - 1 : -1].log_softmax(-1)
+        loss = -torch.stack([wanted[i, token] for i, token in enumerate(target)]).mean()
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert edit.diagnostics["losses"] == pytest.approx(losses, rel=1e-4)
+    torch.testing.assert_close(edit.weights[lm.mlp_weight_name(2)], weight.detach(), atol=1e-4, rtol=1e-3)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from knbench.benchmark.editing import Edit, Editor, NoConfig
+from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.results import load_result, read_records
+from knbench.benchmark.run_folder import rescore
+from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.types import Case, EditRequest, Probe, Task
+from knbench.editors.ft import FineTuning
+from knbench.editors.none import NoEdit
+from knbench.editors.rome import Rome
+
+NAMES = ["Canada", "Italy", "France", "Mexico", "Susan"]
+SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "3"}})
+
+
+def case(name):
+    new, true = ("Rome", "Ottawa") if len(name) % 2 else ("Ottawa", "Rome")  # of which the model prefers some
+    request = EditRequest("The capital of {} is", name, new, true)
+    probes = (
+        Probe("reliability", "completion", request.text, new, true, "new"),
+        Probe("paraphrase", "completion", f"{name} is", new, true, "new"),
+        Probe("neighbourhood", "completion", "Danielle Darrieux is", "physics", "Rome", "unchanged"),
+    )
+    return Case(name, request, probes)
+
+
+def task(names=NAMES):
+    cases = tuple(map(case, names))
+    text = {"title": "T", "description": "d", "licence": "CC0-1.0", "citation": "c", "source": "s", "relation": "r"}
+    criteria = ("reliability", "paraphrase", "neighbourhood")
+    return Task(name="towns", version=1, kind="fact", criteria=criteria, cases=lambda: cases, **text)
+
+
+def without_timings(folder):
+    return [{k: v for k, v in record.items() if k != "timings"} for record in read_records(folder / "records.jsonl")]
+
+
+def test_a_run_gives_valid_results_that_its_records_give_again(lm, tmp_path):
+    before = lm.weight_hash()
+    folders = run(lm, [NoEdit, FineTuning, Rome], [task()], tmp_path, SETTINGS)
+    assert lm.weight_hash() == before
+    assert [f.relative_to(tmp_path).as_posix() for f in folders] == ["none/towns", "ft/towns", "rome/towns"]
+    for folder in folders:
+        result = load_result(folder / "result.json")
+        assert result == rescore(folder)
+        assert result["model"]["weight_hash"] == before
+        assert result["records"] | {"sha256": ""} == {
+            "file": "records.jsonl", "cases": 5, "failed": 0, "failures": {}, "sha256": "",
+        }  # fmt: skip
+    values = {(r["criterion"], r["measure"]): r["value"] for r in load_result(folders[0] / "result.json")["summary"]}
+    assert values["neighbourhood", "exact"] == 1.0
+    assert values["neighbourhood", "kl"] == pytest.approx(0, abs=1e-9)
+    assert len(load_result(folders[2] / "result.json")["editor"]["prepared"]["contexts"]) == 21
+
+
+def test_the_same_seed_gives_the_same_records_and_another_does_not(lm, tmp_path):
+    (a,) = run(lm, [Rome], [task()], tmp_path / "a", SETTINGS)
+    torch.manual_seed(99)
+    (b,) = run(lm, [Rome], [task()], tmp_path / "b", SETTINGS)
+    (c,) = run(lm, [Rome], [task()], tmp_path / "c", replace(SETTINGS, seed=1))
+    assert without_timings(a) == without_timings(b)
+    assert without_timings(a) != without_timings(c)
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_records(lm, tmp_path):
+    class Stops(Rome):
+        left = 2
+
+        def edit(self, lm, requests):
+            Stops.left -= 1
+            if Stops.left < 0:
+                raise KeyboardInterrupt
+            return super().edit(lm, requests)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(lm, [Stops], [task()], tmp_path / "a", SETTINGS)
+    path = tmp_path / "a/rome/towns/records.jsonl"
+    assert len(read_records(path)) == 2
+    path.write_bytes(path.read_bytes()[:-40])  # and the second record is cut off
+    assert not (path.parent / "result.json").exists()
+    (resumed,) = run(lm, [Rome], [task()], tmp_path / "a", SETTINGS)
+    (whole,) = run(lm, [Rome], [task()], tmp_path / "b", SETTINGS)
+    assert without_timings(resumed) == without_timings(whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names", "complaint"),
+    [
+        (replace(SETTINGS, seed=5), NAMES, "seed: 0 there, 5 now"),
+        (replace(SETTINGS, editor_args={"rome": {"steps": "4"}}), NAMES, "editor.config.steps: 3 there, 4 now"),
+        (SETTINGS, NAMES[:4], "protocol.cases: 5 there, 4 now"),
+        (SETTINGS, [*NAMES[:4], "Ann"], "task.content_hash"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(lm, tmp_path, settings, names, complaint):
+    run(lm, [Rome], [task()], tmp_path, SETTINGS)
+    kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(KnbenchError, match=complaint):
+        run(lm, [Rome], [task(names)], tmp_path, settings)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+
+class Faulty(Editor[NoConfig]):
+    """Fails in another way on each case."""
+
+    name, summary, Config = "faulty", "for tests", NoConfig
+
+    def edit(self, lm, requests):
+        name = lm.mlp_weight_name(1)
+        weight = lm.parameter(name).detach()
+        match requests[0].subject:
+            case "Canada":
+                raise ZeroDivisionError("division by zero\nand more")
+            case "Italy":
+                return Edit(weights={name: weight * float("nan")})
+            case "France":
+                return Edit(weights={name: weight * 1e30})
+            case "Mexico":
+                return Edit(weights={name: weight[:1]})
+        return Edit()
+
+
+def test_whatever_fails_is_recorded_and_the_run_goes_on(lm, tmp_path):
+    before = lm.weight_hash()
+    (folder,) = run(lm, [Faulty], [task([*NAMES, "Rome"])], tmp_path, SETTINGS)
+    found = {
+        r["case_id"]: r["failure"] and (r["failure"]["phase"], r["failure"]["type"])
+        for r in read_records(folder / "records.jsonl")
+    }
+    assert found["Canada"] == ("edit", "ZeroDivisionError")
+    assert found["Italy"] == found["Mexico"] == ("probe", "KnbenchError")
+    assert found["France"] in {("probe", "FloatingPointError"), None}
+    assert found["Susan"] is found["Rome"] is None
+    assert load_result(folder / "result.json")["records"]["failed"] >= 3
+    assert lm.weight_hash() == before
+
+
+def test_an_editor_that_leaves_the_model_changed_stops_the_run(lm, tmp_path):
+    class Careless(NoEdit):
+        def edit(self, lm, requests):
+            lm.parameter(lm.mlp_weight_name(0)).data[0, 0] += 1e-3
+            return Edit()
+
+    with pytest.raises(KnbenchError, match="left the model's weights changed after case 'Canada'"):
+        run(lm, [Careless], [task()], tmp_path, SETTINGS)
+
+
+def test_known_only_judges_what_the_model_knows(lm, tmp_path):
+    (folder,) = run(lm, [NoEdit], [task()], tmp_path / "all", SETTINGS)
+    every = read_records(folder / "records.jsonl")
+
+    def knows(record):
+        before = record["probes"][0]["before"]
+        return before["target"]["logprob"] < before["rival"]["logprob"]
+
+    known = [r["case_id"] for r in every if knows(r)]
+    assert 0 < len(known) < len(every)
+    (folder,) = run(lm, [NoEdit], [task()], tmp_path / "known", replace(SETTINGS, known_only=True))
+    records = read_records(folder / "records.jsonl")
+    assert [r["case_id"] for r in records] == known
+    for record in records:
+        for probe in record["probes"]:
+            if probe["expect"] == "unchanged":
+                assert probe["before"]["target"]["logprob"] > probe["before"]["rival"]["logprob"]
+
+
+def test_results_are_small_enough_to_read(lm, tmp_path):
+    (folder,) = run(lm, [NoEdit], [task()], tmp_path, SETTINGS)
+    assert json.loads((folder / "manifest.json").read_text())["protocol"]["regime"] == "single"
