@@ -163,6 +163,7 @@ def _quiet() -> Iterator[None]:
 def _load(where: str, *, label: str, revision: str | None, device: str, dtype: str, bos: BosPolicy) -> LanguageModel:
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     from .families import family_of
     from .language_model import LanguageModel
@@ -189,7 +190,7 @@ def _load(where: str, *, label: str, revision: str | None, device: str, dtype: s
             model = model.to(device)
     except KnbenchError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, AssertionError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AssertionError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise KnbenchError(f"cannot load model '{label}': {first}") from error
     if path.exists() is False and revision is None:

@@ -47,10 +47,24 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """A task's selected cases with the unedited model's observations, measured once for all editors."""
+class Selection:
+    """A task's cases that are run, and why some of them cannot be read by this model's tokenizer."""
 
-    task: Task
+    cases: Sequence[Case]
+    unreadable: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the unedited model says to a task's probes, measured once for all editors.
+
+    Attributes:
+        cases: the selected cases; under ``known_only`` without the unchanged probes that the model gets wrong.
+        observations: by case id, one per probe; none for unreadable cases.
+        unreadable: by case id, why it cannot be measured.
+        reference: the distributions that ``kl`` is measured against.
+    """
+
     cases: Sequence[Case]
     observations: Mapping[str, Sequence[Observation]]
     unreadable: Mapping[str, str]
@@ -80,82 +94,89 @@ def run(
         raise KnbenchError(f"model '{lm.name}' is a masked model; these tasks ask what follows, so name a causal one")
     built = [build_editor(cls, lm, settings.editor_args.get(cls.name), settings.seed) for cls in editors]
     prober = Prober(lm, batch_size=settings.batch_size, new_tokens=settings.new_tokens)
-    model_card = describe_model(lm)
-    environment = describe_environment(str(lm.device))
     fingerprint = lm.fingerprint()
-    prepared: dict[str, Any] = {}
-    folders = []
-    reporter.begin(len(built) * sum(min(len(t.cases()), settings.limit or len(t.cases())) for t in tasks))
+    manifests = []
+    common = {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark_version": __version__,
+        "model": describe_model(lm),
+        "seed": settings.seed,
+        "environment": describe_environment(str(lm.device)),
+    }
+    for editor, source in built:
+        reporter.doing(f"preparing {editor.name}")
+        with seeded(derived_seed(settings.seed, editor.name, "prepare")):
+            prepared = editor.prepare(lm)
+        manifests.append({**common, "editor": describe_editor(editor, source, prepared)})
+    # Every folder is opened before anything is measured, so that a wrong one is refused at once.
+    work = []
     for task in tasks:
-        reporter.doing(f"unedited model on {task.name}")
-        baseline = measure_baseline(prober, task, settings)
-        for editor, source in built:
-            folder = output / editor.name / task.name
-            reporter.doing(f"{editor.name} on {task.name}")
-            if editor.name not in prepared:
-                with seeded(derived_seed(settings.seed, editor.name, "prepare")):
-                    prepared[editor.name] = dict(editor.prepare(lm))
-            manifest = {
-                "schema_version": SCHEMA_VERSION,
-                "benchmark_version": __version__,
-                "editor": describe_editor(editor, source, prepared[editor.name]),
-                "model": model_card,
-                "task": {
-                    **task.card(),
-                    "content_hash": task.content_hash(),
-                    "cases_total": len(task.cases()),
-                },
-                "protocol": describe_protocol(lm, settings, len(baseline.cases)),
-                "seed": settings.seed,
-                "environment": environment,
-            }
-            records = open_folder(folder, manifest)
-            for index, case in enumerate(baseline.cases):
-                if case.id not in records.done:
-                    records.append(run_case(editor, prober, baseline, index, case, settings.seed, fingerprint))
+        reporter.doing(f"selecting cases of {task.name}")
+        selection = select_cases(prober, task, settings)
+        about = {
+            "task": {**task.card(), "content_hash": task.content_hash(), "cases_total": len(task.cases())},
+            "protocol": describe_protocol(lm, settings, len(selection.cases)),
+        }
+        folders = [output / editor.name / task.name for editor, _ in built]
+        records = [open_folder(f, {**m, **about}) for f, m in zip(folders, manifests, strict=True)]
+        work.append((task, selection, folders, records))
+    reporter.begin(sum(len(selection.cases) * len(folders) for _, selection, folders, _ in work))
+    for task, selection, folders, records in work:
+        baseline: Baseline | None = None
+        for (editor, _), folder, file in zip(built, folders, records, strict=True):
+            for index, case in enumerate(selection.cases):
+                if case.id not in file.done:
+                    if baseline is None:
+                        reporter.doing(f"unedited model on {task.name}")
+                        baseline = measure_baseline(prober, selection, settings)
+                    reporter.doing(f"{editor.name} on {task.name}")
+                    file.append(run_case(editor, prober, baseline, index, settings.seed, fingerprint))
                 reporter.advance()
             finish(folder)
-            folders.append(folder)
-    return folders
+    return [folder for _, _, folders, _ in work for folder in folders]
 
 
-def measure_baseline(prober: Prober, task: Task, settings: RunSettings) -> Baseline:
-    """Select a task's cases and measure the unedited model on all their probes, in shared batches.
+def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection:
+    """Choose the cases of a task that are run: the known ones if so wished, up to the limit.
 
     Raises:
-        KnbenchError: no case is left to run.
+        KnbenchError: no case is left.
     """
     unreadable: dict[str, str] = {}
-    cases: Sequence[Case] = task.cases()
-    for case in cases:
+    for case in task.cases():
         try:
             prober.check(case)
         except ValueError as error:
             unreadable[case.id] = str(error)
+    cases: Sequence[Case] = task.cases()
     if settings.known_only:
         asked = [case for case in cases if case.id not in unreadable]
-        quick = Prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
         probes = [next(p for p in case.probes if p.criterion == "reliability") for case in asked]
-        quickly = quick.observe(probes)
-        cases = [case for case, seen in zip(asked, quickly, strict=True) if not _prefers_target(seen)]
+        seen = Prober(prober.lm, batch_size=prober.batch_size, new_tokens=0).observe(probes)
+        cases = [case for case, observation in zip(asked, seen, strict=True) if not _prefers_target(observation)]
     cases = cases[: settings.limit]
     if not cases:
-        raise KnbenchError(f"task '{task.name}': no case left to run; the model knows none of them, or limit is 0")
-    measured = [case for case in cases if case.id not in unreadable]
+        raise KnbenchError(f"task '{task.name}': the model prefers no case's true answer; run without --known-only")
+    return Selection(cases, unreadable)
+
+
+def measure_baseline(prober: Prober, selection: Selection, settings: RunSettings) -> Baseline:
+    """Measure the unedited model on all probes of the selected cases, in shared batches."""
+    readable = [case for case in selection.cases if case.id not in selection.unreadable]
     reference = Reference()
-    flat = [probe for case in measured for probe in case.probes]
-    seen = iter(prober.observe(flat, remember=reference))
-    table = {case.id: [(probe, next(seen)) for probe in case.probes] for case in measured}
+    seen = iter(prober.observe([probe for case in readable for probe in case.probes], remember=reference))
+    table = {case.id: [(probe, next(seen)) for probe in case.probes] for case in readable}
     if settings.known_only:
         table = {
-            i: [(p, o) for p, o in pairs if p.expect != "unchanged" or _prefers_target(o)] for i, pairs in table.items()
+            case_id: [(p, o) for p, o in pairs if p.expect != "unchanged" or _prefers_target(o)]
+            for case_id, pairs in table.items()
         }
     cases = [
         dataclasses.replace(case, probes=tuple(p for p, _ in table[case.id])) if case.id in table else case
-        for case in cases
+        for case in selection.cases
     ]
     observations = {case_id: [o for _, o in pairs] for case_id, pairs in table.items()}
-    return Baseline(task, cases, observations, unreadable, reference)
+    return Baseline(cases, observations, selection.unreadable, reference)
 
 
 def _prefers_target(observation: Observation) -> bool:
@@ -167,7 +188,6 @@ def run_case(
     prober: Prober,
     baseline: Baseline,
     index: int,
-    case: Case,
     seed: int,
     fingerprint: str,
 ) -> dict[str, Any]:
@@ -176,7 +196,7 @@ def run_case(
     Raises:
         KnbenchError: the model's weights did not come back as they were.
     """
-    lm = prober.lm
+    lm, case = prober.lm, baseline.cases[index]
     before: Sequence[Observation | None] = baseline.observations.get(case.id, [None] * len(case.probes))
     after: Sequence[Observation | None] = [None] * len(case.probes)
     timings: dict[str, float | None] = {"edit_seconds": None, "probe_seconds": None, "peak_memory_mb": None}

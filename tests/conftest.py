@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import transformers
 from knbench.benchmark.families import family_of
 from knbench.benchmark.language_model import LanguageModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores; more threads than cores are slower by far
 
 SHARED = Path(__file__).parents[2] / "shared"
 WIDTH = 32
@@ -25,6 +30,7 @@ SENTENCES = [
 ] * 4
 
 
+@cache
 def train_tokenizer(*, bos: bool) -> Any:
     """Return a byte-level BPE tokenizer as GPT-2's; with ``bos`` it puts a BOS first, as Llama's does."""
     inner = Tokenizer(models.BPE())
@@ -45,34 +51,24 @@ def train_tokenizer(*, bos: bool) -> Any:
     )
 
 
-def _configs(vocabulary: int) -> dict[str, Any]:
+def _build(kind: str, vocabulary: int) -> Any:
     t = transformers
-    llama = {
-        "vocab_size": vocabulary,
-        "hidden_size": WIDTH,
-        "intermediate_size": 48,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "head_dim": 8,
-    }
+    small = {"vocab_size": vocabulary, "hidden_size": WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4}
+    llama = {**small, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128, "head_dim": 8}
     gpt = {"vocab_size": vocabulary, "n_embd": WIDTH, "n_layer": 4, "n_head": 4, "n_positions": 128}
-    bert = {"vocab_size": vocabulary, "hidden_size": WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4}
-    return {
+    makers: dict[str, Callable[[], Any]] = {
         # A square W hides a forgotten transposition unless the test looks at values.
-        "gpt2": t.GPT2LMHeadModel(t.GPT2Config(**gpt, n_inner=WIDTH)),
-        "gptj": t.GPTJForCausalLM(t.GPTJConfig(**gpt, rotary_dim=4)),
-        "neox": t.GPTNeoXForCausalLM(
-            t.GPTNeoXConfig(**{k: v for k, v in llama.items() if k not in ("num_key_value_heads", "head_dim")})
-        ),
-        "llama": t.LlamaForCausalLM(t.LlamaConfig(**llama, tie_word_embeddings=True)),
-        "mistral": t.MistralForCausalLM(t.MistralConfig(**llama)),
-        "qwen2": t.Qwen2ForCausalLM(t.Qwen2Config(**{k: v for k, v in llama.items() if k != "head_dim"})),
-        "qwen3": t.Qwen3ForCausalLM(t.Qwen3Config(**llama)),
-        "gemma3": t.Gemma3ForCausalLM(t.Gemma3TextConfig(**llama, sliding_window=64, query_pre_attn_scalar=8)),
-        "bert": t.BertForMaskedLM(t.BertConfig(**bert, intermediate_size=48)),
+        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**gpt, n_inner=WIDTH)),
+        "gptj": lambda: t.GPTJForCausalLM(t.GPTJConfig(**gpt, rotary_dim=4)),
+        "neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**small, intermediate_size=48)),
+        "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**llama, tie_word_embeddings=True)),
+        "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**llama)),
+        "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**{k: v for k, v in llama.items() if k != "head_dim"})),
+        "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**llama)),
+        "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**llama, sliding_window=64, query_pre_attn_scalar=8)),
+        "bert": lambda: t.BertForMaskedLM(t.BertConfig(**small, intermediate_size=48)),
     }
+    return makers[kind]()
 
 
 CAUSAL = ("gpt2", "gptj", "neox", "llama", "mistral", "qwen2", "qwen3", "gemma3")
@@ -83,7 +79,7 @@ def make_lm(kind: str, *, bos: bool = False, seed: int = 0) -> LanguageModel:
     tokenizer = train_tokenizer(bos=bos)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _configs(len(tokenizer))[kind]
+        model = _build(kind, len(tokenizer))
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 torch.nn.init.normal_(parameter, std=0.3)

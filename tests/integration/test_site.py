@@ -1,0 +1,122 @@
+"""The site, read as a browser and a careless host would."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.types import Case, EditRequest, Probe, Task
+from knbench.editors.ft import FineTuning
+from knbench.editors.none import NoEdit
+from knbench.leaderboard.build import MARKER, build_site
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def hostile_task():
+    request = EditRequest("The capital of {} is", f"Canada {HOSTILE}", "Rome", "Ottawa")
+    probes = (
+        Probe("reliability", "completion", request.text, "Rome", "Ottawa", "new"),
+        Probe("paraphrase", "completion", f"{HOSTILE} is", "Rome", f"Ottawa {HOSTILE}", "new"),
+        Probe("symmetry", "minimal_pair", "", "Rome is it.", "Rome it is.", "new"),
+        Probe("neighbourhood", "completion", "The capital of France is", "Paris", "Rome", "unchanged"),
+    )
+    cases = (Case("one", request, probes), Case("two <b>", request, probes))
+    text = {"title": HOSTILE, "description": "d", "licence": "l", "citation": HOSTILE, "source": "s", "relation": "r"}
+    names = ("reliability", "paraphrase", "symmetry", "neighbourhood")
+    return Task(name="hostile", version=1, kind="fact", criteria=names, cases=lambda: cases, **text)
+
+
+@pytest.fixture
+def runs(lm, tmp_path):
+    run(lm, [NoEdit, FineTuning], [hostile_task()], tmp_path / "runs", RunSettings(new_tokens=3))
+    return tmp_path / "runs"
+
+
+class Page(HTMLParser):
+    """Collects tags, links and text; complains of tags that are not closed."""
+
+    VOID = ("meta", "link", "br", "img", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.tags, self.open, self.text = [], [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in ("href", "src")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def pages(site):
+    return {path: Page(path.read_text()) for path in site.rglob("*.html")}
+
+
+def test_every_link_resolves_and_none_leaves_the_site(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    found = pages(site)
+    assert {p.relative_to(site).as_posix() for p in found} >= {"index.html", "exact.html", "methods/ft.html"}
+    for path, page in found.items():
+        for link in page.links:
+            if not link.startswith(("#", "data:")):
+                assert re.match(r"^[\w./-]+$", link), link
+                assert (path.parent / link).resolve().is_file(), f"{path}: {link}"
+
+
+def test_text_from_results_is_shown_and_never_run(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    for path, page in pages(site).items():
+        assert "script" not in page.tags, path
+        assert HOSTILE in page.text, path
+
+
+def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    front, exact = (pages(site)[site / name] for name in ("index.html", "exact.html"))
+    assert "100.0" in exact.text  # the unedited model leaves every neighbour as it was
+    assert "Symmetry" in front.text
+    assert "s / edit" in front.text
+    method = pages(site)[site / "methods/none.html"]
+    assert "two <b>" not in method.text  # ids are for machines; people see the edit
+    assert method.text.count("The capital of France is …") == 2
+
+
+def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    (site / "stale.html").write_text("old")
+    build_site([runs], site)
+    assert not (site / "stale.html").exists()
+    assert (site / MARKER).exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    with pytest.raises(KnbenchError, match="no site of knbench"):
+        build_site([runs], other)
+    assert (other / "thesis.tex").read_text() == "years of work"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "runs", "site"]
+
+
+def test_two_results_of_one_row_are_refused(runs, tmp_path, lm):
+    run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3))
+    with pytest.raises(KnbenchError, match="two results of editor 'none'"):
+        build_site([runs, tmp_path / "again"], tmp_path / "site")
+
+
+def test_other_seeds_and_limits_stand_in_tables_of_their_own(runs, tmp_path, lm):
+    run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3, limit=1))
+    site = build_site([runs, tmp_path / "again"], tmp_path / "site").parent
+    text = (site / "index.html").read_text()
+    assert text.count('<section class="board"') == 2
+    assert "limited to 1" in text
