@@ -1,0 +1,45 @@
+# Two commands do all set-up:  make demo   and   make test
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   ?= runs/demo
+SITE   ?= site
+
+.PHONY: help install demo test test-fast lint bench clean
+
+help:
+	@echo "make demo       install, fetch the default model, run none, ft and rome, build the site"
+	@echo "make test       ruff, mypy and all tests, those on the real model too"
+	@echo "make test-fast  the same without the real model"
+	@echo "make bench      fast implementations against slow ones, as ratios"
+	@echo "make clean      remove the environment, runs and site of this checkout"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: install
+	$(BIN)/knbench run --model smollm2-135m --editors none,ft,rome --tasks capital,det-noun-agreement \
+	  --limit 12 --known-only --output $(DEMO)
+	$(BIN)/knbench site build $(DEMO) --output $(SITE)
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -m slow
+
+test-fast: lint
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+bench: install
+	$(BIN)/python -m tests.performance.bench
+
+clean:
+	rm -rf $(VENV) runs site

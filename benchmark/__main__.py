@@ -1,0 +1,6 @@
+"""``python -m knbench.benchmark`` is ``knbench``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()
