@@ -6,7 +6,9 @@ files alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
 import shutil
 import subprocess
@@ -147,14 +149,18 @@ def _quiet() -> Iterator[None]:
     """Keep the loading library's progress bars and notes off the screen."""
     from transformers.utils import logging as hf_logging
 
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logging.CRITICAL)
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        hub.setLevel(hub_level)
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
@@ -192,7 +198,10 @@ def _load(where: str, *, label: str, revision: str | None, device: str, dtype: s
         raise
     except (OSError, ValueError, RuntimeError, KeyError, AssertionError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise KnbenchError(f"cannot load model '{label}': {first}") from error
+        hint = (
+            "" if path.exists() else "; a local folder works offline, and so do packaged models (knbench list models)"
+        )
+        raise KnbenchError(f"cannot load model '{label}': {first.rstrip('.')}{hint}") from error
     if path.exists() is False and revision is None:
         revision = getattr(model.config, "_commit_hash", None)
     return LanguageModel(model, tokenizer, family, name=label, revision=revision, bos=bos)

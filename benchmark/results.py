@@ -6,6 +6,7 @@ case, appended as it is measured) and ``result.json`` (computed from the two).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -198,10 +199,10 @@ class RecordsFile:
                 stream.write(line.encode())
                 os.fsync(stream.fileno())
             if self.path.stat().st_size != size + len(line.encode()):
-                raise OSError(28, "No space left on device")
-        except OSError:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
             os.truncate(self.path, size)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         self.done.add(record["case_id"])
 
 

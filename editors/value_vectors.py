@@ -12,7 +12,7 @@ subject's last one on, through the layers from l on, with the earlier keys and v
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ KL_PROMPT = SLOT + " is a"
 
 START_WORDS = ("The", "Therefore", "Because", "I", "You")
 """First words of sampled contexts (Meng et al. 2022, appendix E.5)."""
+
+TOGETHER = 8
+"""Requests optimised in one batch at most, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class _Row:
     targets: tuple[int, ...]  # wanted tokens there; empty for the row whose distribution shall not move
 
 
-def _rows(lm: LanguageModel, index: int, request: EditRequest, contexts: Sequence[str]) -> list[_Row]:
+def _rows(lm: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> list[_Row]:
     """Lay out a request: one row per context, the bare prompt first, and the row of the KL term."""
     rows = []
     for context in contexts:
@@ -110,9 +113,9 @@ def _rows(lm: LanguageModel, index: int, request: EditRequest, contexts: Sequenc
         prompt, target = lm.split(template.replace(SLOT, request.subject, 1), request.target_new)
         _, span = lm.subject_span(f"{template} {request.target_new}", request.subject)
         columns = tuple(range(len(prompt) - 1, len(prompt) + len(target) - 1))
-        rows.append(_Row(index, prompt + target[:-1], span[-1], columns, target))
+        rows.append(_Row(0, prompt + target[:-1], span[-1], columns, target))
     tokens, span = lm.subject_span(KL_PROMPT, request.subject)
-    rows.append(_Row(index, tokens.ids[: span[-1] + 1], span[-1], (span[-1],), ()))
+    rows.append(_Row(0, tokens.ids[: span[-1] + 1], span[-1], (span[-1],), ()))
     return rows
 
 
@@ -137,16 +140,34 @@ def value_vectors(
     """
     if not contexts or contexts[0] != SLOT:
         raise ValueError(f"the first context must be the empty one, {SLOT!r}")
-    rows = [row for i, request in enumerate(requests) for row in _rows(lm, i, request, contexts)]
+    laid_out = [_rows(lm, request, contexts) for request in requests]
+    # Requests whose rest after the subject is equally long fill a batch without padding.
+    alike: dict[int, list[int]] = {}
+    for i, rows in enumerate(laid_out):
+        alike.setdefault(max(len(row.ids) - row.subject for row in rows), []).append(i)
+    found: dict[int, ValueVector] = {}
+    for members in alike.values():
+        for start in range(0, len(members), TOGETHER):
+            group = members[start : start + TOGETHER]
+            found.update(zip(group, _optimise(lm, [laid_out[i] for i in group], layer, objective), strict=True))
+    return [found[i] for i in range(len(requests))]
+
+
+def _optimise(
+    lm: LanguageModel, laid_out: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective
+) -> list[ValueVector]:
+    """Optimise the deltas of some requests in one batch; they share no term of the loss."""
+    requests = range(len(laid_out))
+    rows = [replace(row, request=i) for i in requests for row in laid_out[i]]
     read = _Read(lm, rows, layer)
-    bare = [next(i for i, row in enumerate(rows) if row.request == r) for r in range(len(requests))]
+    bare = [next(i for i, row in enumerate(rows) if row.request == r) for r in requests]
     v0 = read.values[bare]  # (request, d)
     limit = objective.clamp * v0.norm(dim=-1)
     delta = torch.zeros_like(v0, requires_grad=True)
     best = torch.zeros_like(v0)
     optimiser = torch.optim.Adam([delta], lr=objective.learning_rate)
     losses: list[list[float]] = [[] for _ in requests]
-    active = list(range(len(requests)))
+    active = list(requests)
     tail = read.tail(active)
     unmoved: Tensor | None = None
     for step in range(objective.steps):
@@ -178,7 +199,7 @@ def value_vectors(
             tail = read.tail(active)
     keys = read.keys
     result = []
-    for r in range(len(requests)):
+    for r in requests:
         mine = [i for i, row in enumerate(rows) if row.request == r and row.targets]
         result.append(
             ValueVector(

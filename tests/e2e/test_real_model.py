@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from knbench.benchmark import registry
 from knbench.benchmark.probing import Prober
 from knbench.benchmark.results import read_records
@@ -22,6 +21,7 @@ from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome, RomeConfig
 from knbench.editors.value_vectors import value_vectors
+
 from tests.conftest import SHARED
 from tests.references.slow_probing import slow_answer
 from tests.references.slow_rome import slow_value_vector

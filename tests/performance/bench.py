@@ -12,23 +12,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
-
 from knbench.benchmark.models import load_model
 from knbench.benchmark.probing import Prober
 from knbench.benchmark.registry import task
 from knbench.benchmark.types import EditRequest
 from knbench.editors.rome import Rome, RomeConfig
 from knbench.editors.value_vectors import value_vectors
+from rich.console import Console
+from rich.table import Table
+
 from tests.references.slow_probing import slow_answer
 from tests.references.slow_rome import slow_value_vector
 
 REQUESTS = [
-    EditRequest("The capital of {} is", "Canada", "Rome", "Ottawa"),
-    EditRequest("The capital of {} is", "France", "Tokyo", "Paris"),
-    EditRequest("The mother tongue of {} is", "Danielle Darrieux", "English", "French"),
-    EditRequest("{} works in the field of", "Albert Einstein", "medicine", "physics"),
+    EditRequest("The capital of {} is", country, new, true)
+    for country, new, true in (
+        ("Canada", "Rome", "Ottawa"),
+        ("France", "Tokyo", "Paris"),
+        ("Germany", "Madrid", "Berlin"),
+        ("Egypt", "Lima", "Cairo"),
+        ("Japan", "Oslo", "Tokyo"),
+        ("Peru", "Cairo", "Lima"),
+        ("Norway", "Paris", "Oslo"),
+        ("Spain", "Berlin", "Madrid"),
+    )
 ]
 
 
@@ -96,7 +103,7 @@ def main() -> None:
         table.add_column(name, justify="left" if name == "what" else "right")
     for name, measure in (
         ("ROME v*, 21 contexts, one request", lambda: rome(lm, REQUESTS[:1], rounds)),
-        ("ROME v*, 21 contexts, four requests together", lambda: rome(lm, REQUESTS, rounds)),
+        ("ROME v*, 21 contexts, eight requests together", lambda: rome(lm, REQUESTS, rounds)),
         ("probing 60 probes, log-probabilities", lambda: probing(lm, rounds)),
     ):
         a, b, ratio, worst = measure()
