@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from .criteria import CRITERIA
 from .progress import Reporter
@@ -34,7 +35,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        # Text, not str: rich would read "[MASK]" in a string as markup and drop it.
+        table.add_row(*(Text("" if cell is None else _inline(cell)) for cell in row))
     console().print(table)
 
 
@@ -45,14 +47,17 @@ def print_card(card: Mapping[str, Any]) -> None:
     for key, value in card.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             tables[key] = value
-        elif isinstance(value, Mapping):
-            out.print(f"[bold]{key}[/]: " + ", ".join(f"{k} {v}" for k, v in value.items()), highlight=False)
-        elif isinstance(value, list):
-            out.print(f"[bold]{key}[/]: " + ", ".join(map(str, value)), highlight=False)
-        elif value != "":
-            out.print(f"[bold]{key}[/]: {value}", highlight=False)
-    for key, value in tables.items():
-        print_table(key, list(value[0]), [[row.get(k) for k in value[0]] for row in value])
+        elif value not in ("", [], {}):
+            out.print(Text.assemble((f"{key}: ", "bold"), _inline(value)))
+    for key, rows in tables.items():
+        header = list(dict.fromkeys(name for row in rows for name in row))
+        print_table(key, header, [[row.get(name) for name in header] for row in rows])
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def print_results(results: Sequence[Mapping[str, Any]], measure: str = "success") -> None:

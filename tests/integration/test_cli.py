@@ -67,6 +67,17 @@ def test_listing_and_describing(capsys):
     assert json.loads(capsys.readouterr().out)["hyper_parameters"]["layer"] == "set per model"
 
 
+def test_brackets_in_text_are_printed_as_they_are(capsys):
+    from knbench.benchmark.terminal import print_card, print_table
+
+    print_table("t", ["prompt"], [["Ottawa is in [MASK]."]])
+    print_card({"prompt": "[bold] is [MASK]", "rows": [{"a": "1"}, {"a": "2", "b": "[x]"}]})
+    out = capsys.readouterr().out
+    assert "Ottawa is in [MASK]." in out
+    assert "prompt: [bold] is [MASK]" in out
+    assert "[x]" in out
+
+
 def test_help_teaches_with_examples(capsys):
     for arguments in (["--help"], ["run", "--help"], ["score", "--help"], ["site", "build", "--help"]):
         assert knbench(*arguments) == 0
