@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= runs/demo
 SITE   ?= site
 
-.PHONY: help install demo test test-fast lint bench clean
+.PHONY: help install demo test test-fast lint bench task-hashes lock clean
 
 help:
 	@echo "make demo       install, fetch the default model, run none, ft and rome, build the site"
@@ -40,6 +40,15 @@ test-fast: lint
 
 bench: install
 	$(BIN)/python -m tests.performance.bench
+
+task-hashes: install  # after a change to a task's content and version
+	$(BIN)/python -c "import json; from knbench.benchmark import registry; \
+	  print(json.dumps({f'{t.name} v{t.version}': t.content_hash() for t in registry.tasks().values()}, indent=1))" \
+	  > tests/unit/task_hashes.json
+
+lock:  # needs uv; one set of versions for every supported Python
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \
+	  --no-annotate --no-header --no-emit-index-url --output-file constraints.txt
 
 clean:
 	rm -rf $(VENV) runs site

@@ -137,12 +137,17 @@ def _list_models() -> list[dict[str, Any]]:
 
 @knbench.command(epilog="\b\nExamples:\n  knbench describe capital\n  knbench describe rome --json\n")
 @click.argument("name")
+@click.option("--model", help="Also tell what this model knows of the task before any edit.")
 @JSON_FLAG
-def describe(name: str, as_json: bool) -> None:
+def describe(name: str, model: str | None, as_json: bool) -> None:
     """Describe a task, an editor or a model: what it is, its source and licence, examples."""
     tasks, editors = registry.tasks(), registry.registered(registry.EDITORS)
     if name in tasks:
         card = _describe_task(tasks[name])
+        if model is not None:
+            check_model_name(model)
+            (row,) = _knowledge(model, [tasks[name]], "cpu", 64)
+            card[f"known to {model}"] = {k: v for k, v in row.items() if k not in ("task", "kind") and v is not None}
     elif name in editors:
         card = _describe_editor(name)
     elif name in catalogue():
@@ -204,6 +209,51 @@ def _describe_editor(name: str) -> dict[str, Any]:
     }
 
 
+@knbench.command(epilog="\b\nExamples:\n  knbench known --tasks all\n  knbench known --model gpt2 --tasks capital\n")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
+@click.option("--tasks", required=True, help="Tasks, comma-separated, or 'all'.")
+@click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows per probing batch.")
+@JSON_FLAG
+def known(model: str, tasks: str, device: str, batch_size: int, as_json: bool) -> None:
+    """Tell what a model knows of tasks before any edit.
+
+    Shares of cases whose true answer is preferred to the new one (success), is most probable token by token (exact), is
+    said freely (generated), or ranks first among all of the task's answers; and of minimal pairs whose grammatical
+    sentence is the more probable. Measured once per model and task, then kept in the cache.
+    """
+    check_model_name(model)
+    known_tasks = registry.tasks()
+    chosen = [known_tasks[name] for name in _names(tasks, known_tasks, "task")]
+    rows = _knowledge(model, chosen, device, batch_size)
+    if as_json:
+        click.echo(json_text(rows), nl=False)
+        return
+    from .terminal import print_table
+
+    cells = [[f"{v:.3f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
+    print_table(f"known to {model} before any edit", list(rows[0]), cells)
+
+
+def _knowledge(model: str, tasks: Sequence[Any], device: str, batch_size: int) -> list[dict[str, Any]]:
+    _check_device(device)
+    from .known import Store, knowledge
+    from .models import load_model
+    from .probing import Prober
+    from .terminal import ProgressReporter
+
+    lm = load_model(model, device=device)
+    with ProgressReporter() as reporter:
+        reporter.begin(len(tasks))
+        store = Store.of(Prober(lm, batch_size=batch_size))
+        rows = []
+        for task in tasks:
+            reporter.doing(task.name)
+            rows.append(knowledge(store, task))
+            reporter.advance()
+    return rows
+
+
 # --- run ---------------------------------------------------------------------------------------------------------
 
 RUN_HELP = """
@@ -223,6 +273,13 @@ Starting the same command again continues where it stopped.
 @click.option("--tasks", required=True, help="Tasks, comma-separated, or 'all'.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many cases a task; the result says so.")
 @click.option("--known-only", is_flag=True, help="Judge only cases and neighbours that the unedited model gets right.")
+@click.option(
+    "--known-by",
+    type=click.Choice(["success", "exact", "generated"]),
+    default="success",
+    show_default=True,
+    help="What counts as known: preferred to the new answer, each token first, or said freely.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random choice.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
@@ -249,6 +306,7 @@ def run(
     tasks: str,
     limit: int | None,
     known_only: bool,
+    known_by: str,
     seed: int,
     device: str,
     dtype: str,
@@ -279,7 +337,9 @@ def run(
 
     lm = load_model(model, device=device, dtype=dtype, revision=revision, bos=bos)
     folder = output or Path("runs") / lm.name.replace("/", "--")
-    settings = RunSettings(limit=limit, seed=seed, known_only=known_only, batch_size=batch_size, editor_args=args)
+    settings = RunSettings(
+        limit=limit, seed=seed, known_only=known_only, known_by=known_by, batch_size=batch_size, editor_args=args
+    )
     try:
         with ProgressReporter() as reporter:
             folders = run_benchmark(lm, classes, chosen, folder, settings, reporter)

@@ -52,7 +52,18 @@ CRITERIA: Mapping[str, Criterion] = {
             "Synonymous invariance",
             "Does a word of the same meaning or class take part in the edit?",
         ),
+        Criterion(
+            "portability",
+            "Portability",
+            "Does what follows from the new fact by one step of reasoning become true with it?",
+        ),
+        Criterion(
+            "extension",
+            "Extension",
+            "Do other words of the same phenomenon follow the edit of one cue? Reported, and neither wanted nor not.",
+        ),
         Criterion("neighbourhood", "Neighbourhood", "Is what the edit is not about as it was?"),
+        Criterion("unrelated", "Unrelated", "Are other facts about the same subject as they were?"),
     )
 }
 

@@ -120,9 +120,24 @@ class Prober:
             observations.append(observation)
         return observations
 
-    def _answer(self, probe: Probe, text: str) -> _Answer:
-        context, ids = self.lm.split(self.lm.prompt_prefix + probe.prompt, text)
+    @torch.inference_mode()
+    def first_token_logprobs(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
+        """Return the log-probability of each answer's first token after each prompt, (prompt, answer)."""
+        pairs = [[self._encode(prompt, answer) for answer in answers] for prompt in prompts]
+        table: list[list[float]] = []
+        for start in range(0, len(prompts), self.batch_size):
+            batch = pairs[start : start + self.batch_size]
+            contexts = [row[0].context for row in batch]
+            logprobs = self._logprobs(contexts, [(i, len(context) - 1) for i, context in enumerate(contexts)])
+            table += [logprobs[i, [a.ids[0] for a in row]].tolist() for i, row in enumerate(batch)]
+        return table
+
+    def _encode(self, prompt: str, text: str) -> _Answer:
+        context, ids = self.lm.split(self.lm.prompt_prefix + prompt, text)
         return _Answer(context, ids)
+
+    def _answer(self, probe: Probe, text: str) -> _Answer:
+        return self._encode(probe.prompt, text)
 
     def _read(
         self,

@@ -16,6 +16,7 @@ from . import __version__
 from .editing import Editor, build_editor
 from .environment import PeakMemory, describe_environment
 from .errors import KnbenchError
+from .known import Store, known_cases, readable_cases
 from .language_model import LanguageModel
 from .probing import Observation, Prober, Reference
 from .progress import Reporter
@@ -30,9 +31,10 @@ class RunSettings:
 
     Attributes:
         limit: at most so many cases a task, or None for all.
-        known_only: judge only what the unedited model knows: keep the cases whose true answer it prefers to the
-            new one, and of their ``unchanged`` probes those whose target it prefers to the rival. What it gets
-            wrong before the edit can neither be rewritten nor kept.
+        known_only: judge only what the unedited model knows: keep the cases whose true answer it knows, and of their
+            ``unchanged`` probes those whose target it prefers to the rival. What it gets wrong before the edit can
+            neither be rewritten nor kept.
+        known_by: what counts as knowing, see :mod:`knbench.benchmark.known`.
         batch_size: rows per probing batch.
         new_tokens: length of greedy continuations.
         editor_args: per editor, hyper-parameters by name, as text.
@@ -41,6 +43,7 @@ class RunSettings:
     limit: int | None = None
     seed: int = 0
     known_only: bool = False
+    known_by: str = "success"
     batch_size: int = 32
     new_tokens: int = 6
     editor_args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -142,21 +145,14 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection
     Raises:
         KnbenchError: no case is left.
     """
-    unreadable: dict[str, str] = {}
-    for case in task.cases():
-        try:
-            prober.check(case)
-        except ValueError as error:
-            unreadable[case.id] = str(error)
+    _, unreadable = readable_cases(prober, task)
     cases: Sequence[Case] = task.cases()
     if settings.known_only:
-        asked = [case for case in cases if case.id not in unreadable]
-        probes = [next(p for p in case.probes if p.criterion == "reliability") for case in asked]
-        seen = Prober(prober.lm, batch_size=prober.batch_size, new_tokens=0).observe(probes)
-        cases = [case for case, observation in zip(asked, seen, strict=True) if not _prefers_target(observation)]
+        known = known_cases(Store.of(prober), task)
+        cases = [case for case in cases if known.get(case.id, {}).get(settings.known_by)]
     cases = cases[: settings.limit]
     if not cases:
-        raise KnbenchError(f"task '{task.name}': the model prefers no case's true answer; run without --known-only")
+        raise KnbenchError(f"task '{task.name}': the model knows none of its cases; run without --known-only")
     return Selection(cases, unreadable)
 
 
@@ -294,6 +290,7 @@ def describe_protocol(lm: LanguageModel, settings: RunSettings, cases: int) -> d
         "cases": cases,
         "limit": settings.limit,
         "known_only": settings.known_only,
+        "known_by": settings.known_by if settings.known_only else None,
         "bos": lm.bos_policy,
         "bos_prepended": lm.bos_id is not None,
         "new_tokens": settings.new_tokens,

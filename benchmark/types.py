@@ -15,6 +15,8 @@ ProbeKind = Literal["completion", "minimal_pair"]
 Expectation = Literal["new", "unchanged", "gone"]
 TaskKind = Literal["fact", "linguistic"]
 
+JsonObject = Mapping[str, Any]
+
 SLOT = "{}"
 
 
@@ -105,6 +107,8 @@ class Task:
     relation: str
     criteria: tuple[str, ...]
     cases: Callable[[], tuple[Case, ...]] = field(repr=False)
+    pairs: Callable[[], tuple[JsonObject, ...]] = field(default=tuple, repr=False)
+    """A phenomenon's minimal pairs in the form of BLiMP's JSONL; none for facts."""
 
     def content_hash(self) -> str:
         """Return a sha256 over every case, which changes exactly when the task's content does."""
@@ -112,7 +116,7 @@ class Task:
 
     def card(self) -> dict[str, Any]:
         """Return the task's provenance as plain JSON values."""
-        plain = {k: v for k, v in self.__dict__.items() if k != "cases"}
+        plain = {k: v for k, v in self.__dict__.items() if k not in ("cases", "pairs")}
         return {**plain, "criteria": list(self.criteria)}
 
 
@@ -125,6 +129,3 @@ def digest(value: Any) -> str:
 def derived_seed(*parts: object) -> int:
     """Return a 63-bit seed that depends on all ``parts`` and on nothing else (unlike ``hash``)."""
     return int(digest([str(part) for part in parts])[:15], 16)
-
-
-JsonObject = Mapping[str, Any]

@@ -11,10 +11,12 @@ from typing import Any
 import jsonschema
 import yaml
 
+from ..benchmark.criteria import CRITERIA
 from ..benchmark.errors import KnbenchError
-from ..benchmark.types import Case, Task, digest
+from ..benchmark.types import Case, JsonObject, Task, digest
 from .facts import fact_cases
-from .phenomena import phenomenon_cases
+from .phenomena import CRITERIA as PHENOMENON_CRITERIA
+from .phenomena import pairs, phenomenon_cases
 
 
 @cache
@@ -50,6 +52,10 @@ def load_definition(path: Path) -> Task:
         # A fixed shuffle, so that the first cases are a fair sample and not the beginning of the alphabet.
         return tuple(sorted(made, key=lambda case: digest([name, version, case.id])))
 
+    @cache
+    def minimal_pairs() -> tuple[JsonObject, ...]:
+        return tuple(pairs(definition["phenomenon"], path)) if "phenomenon" in definition else ()
+
     return Task(
         name=name,
         version=version,
@@ -62,14 +68,14 @@ def load_definition(path: Path) -> Task:
         relation=definition["relation"],
         criteria=_criteria(definition),
         cases=cases,
+        pairs=minimal_pairs,
     )
 
 
 def _criteria(definition: dict[str, Any]) -> tuple[str, ...]:
     """Return the criteria of a definition's probes, in the order in which boards show them."""
     if "phenomenon" in definition:
-        return ("reliability", "paraphrase", "symmetry", "synonym", "neighbourhood")
+        return PHENOMENON_CRITERIA
     probes = definition["facts"]["probes"]
     asked = {"reliability", *probes} | ({"release"} if "symmetry" in probes else set())
-    order = ("reliability", "paraphrase", "symmetry", "release", "synonym", "neighbourhood")
-    return tuple(name for name in order if name in asked)
+    return tuple(name for name in CRITERIA if name in asked)

