@@ -8,16 +8,17 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from . import __version__, registry
-from .errors import InterruptedRun, KnbenchError
+from .errors import InterruptedRun, KnbenchError, unknown_name
 from .files import json_text
 from .models import DEFAULT_MODEL, DTYPES, catalogue, check_model_name
+from .types import Task
 
 EXAMPLES = """
 \b
@@ -30,6 +31,18 @@ Examples:
 """
 
 JSON_FLAG = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of a table.")
+
+TASKS_HELP = "Tasks, comma-separated, or 'all'; of published data as READER:SELECTION, such as pararel:P36."
+INCLUDE_OPTION = click.option(
+    "--include-path",
+    "--include_path",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder with task definitions of your own; may be repeated.",
+)
+DATA_OPTION = click.option(
+    "--data", multiple=True, metavar="READER=SOURCE", help="Where published data lies: a hub id, file or folder."
+)
 
 
 class Commands(click.Group):
@@ -53,8 +66,6 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest the nearest command for a misspelt one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            from .errors import unknown_name
-
             raise unknown_name("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
@@ -102,13 +113,16 @@ def _fail(message: str, status: int = 2) -> None:
 
 @knbench.command("list", epilog="\b\nExamples:\n  knbench list editors\n  knbench list tasks --json\n")
 @click.argument("what", metavar="[editors|tasks|models]")
+@INCLUDE_OPTION
 @JSON_FLAG
-def list_command(what: str, as_json: bool) -> None:
+def list_command(what: str, include_path: Sequence[Path], as_json: bool) -> None:
     """List what is registered: editors, tasks or models."""
-    listing = {"editors": _list_editors, "tasks": _list_tasks, "models": _list_models}
+    listing: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "editors": _list_editors,
+        "tasks": lambda: _list_tasks(include_path),
+        "models": _list_models,
+    }
     if what not in listing:
-        from .errors import unknown_name
-
         raise unknown_name("listing", what, listing)
     rows = listing[what]()
     if as_json:
@@ -124,10 +138,10 @@ def _list_editors() -> list[dict[str, Any]]:
     return [{"name": name, "summary": cls.summary, "paper": cls.paper} for name, cls in classes.items()]
 
 
-def _list_tasks() -> list[dict[str, Any]]:
+def _list_tasks(include: Sequence[Path]) -> list[dict[str, Any]]:
     return [
         {"name": t.name, "version": t.version, "kind": t.kind, "title": t.title, "cases": len(t.cases())}
-        for t in registry.tasks().values()
+        for t in registry.tasks(include).values()
     ]
 
 
@@ -138,10 +152,14 @@ def _list_models() -> list[dict[str, Any]]:
 @knbench.command(epilog="\b\nExamples:\n  knbench describe capital\n  knbench describe rome --json\n")
 @click.argument("name")
 @click.option("--model", help="Also tell what this model knows of the task before any edit.")
+@INCLUDE_OPTION
+@DATA_OPTION
 @JSON_FLAG
-def describe(name: str, model: str | None, as_json: bool) -> None:
+def describe(name: str, model: str | None, include_path: Sequence[Path], data: Sequence[str], as_json: bool) -> None:
     """Describe a task, an editor or a model: what it is, its source and licence, examples."""
-    tasks, editors = registry.tasks(), registry.registered(registry.EDITORS)
+    tasks, editors = registry.tasks(include_path), registry.registered(registry.EDITORS)
+    if name.partition(":")[0] in registry.registered(registry.READERS):
+        tasks[name] = _tasks(name, include_path, data)[0]
     if name in tasks:
         card = _describe_task(tasks[name])
         if model is not None:
@@ -155,8 +173,6 @@ def describe(name: str, model: str | None, as_json: bool) -> None:
         card = {"name": name, "title": entry.title, "source": dict(entry.source), "licence": entry.licence}
         card["note"] = entry.note
     else:
-        from .errors import unknown_name
-
         raise unknown_name("task, editor or model", name, [*tasks, *editors, *catalogue()])
     if as_json:
         click.echo(json_text(card), nl=False)
@@ -211,11 +227,21 @@ def _describe_editor(name: str) -> dict[str, Any]:
 
 @knbench.command(epilog="\b\nExamples:\n  knbench known --tasks all\n  knbench known --model gpt2 --tasks capital\n")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
-@click.option("--tasks", required=True, help="Tasks, comma-separated, or 'all'.")
+@click.option("--tasks", required=True, help=TASKS_HELP)
 @click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows per probing batch.")
+@INCLUDE_OPTION
+@DATA_OPTION
 @JSON_FLAG
-def known(model: str, tasks: str, device: str, batch_size: int, as_json: bool) -> None:
+def known(
+    model: str,
+    tasks: str,
+    device: str,
+    batch_size: int,
+    include_path: Sequence[Path],
+    data: Sequence[str],
+    as_json: bool,
+) -> None:
     """Tell what a model knows of tasks before any edit.
 
     Shares of cases whose true answer is preferred to the new one (success), is most probable token by token (exact), is
@@ -223,9 +249,7 @@ def known(model: str, tasks: str, device: str, batch_size: int, as_json: bool) -
     sentence is the more probable. Measured once per model and task, then kept in the cache.
     """
     check_model_name(model)
-    known_tasks = registry.tasks()
-    chosen = [known_tasks[name] for name in _names(tasks, known_tasks, "task")]
-    rows = _knowledge(model, chosen, device, batch_size)
+    rows = _knowledge(model, _tasks(tasks, include_path, data), device, batch_size)
     if as_json:
         click.echo(json_text(rows), nl=False)
         return
@@ -270,7 +294,9 @@ Starting the same command again continues where it stopped.
 @knbench.command(epilog=RUN_HELP)
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
 @click.option("--editors", default="none,rome", show_default=True, help="Editors, comma-separated, or 'all'.")
-@click.option("--tasks", required=True, help="Tasks, comma-separated, or 'all'.")
+@click.option("--tasks", required=True, help=TASKS_HELP)
+@INCLUDE_OPTION
+@DATA_OPTION
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many cases a task; the result says so.")
 @click.option("--known-only", is_flag=True, help="Judge only cases and neighbours that the unedited model gets right.")
 @click.option(
@@ -304,6 +330,8 @@ def run(
     model: str,
     editors: str,
     tasks: str,
+    include_path: Sequence[Path],
+    data: Sequence[str],
     limit: int | None,
     known_only: bool,
     known_by: str,
@@ -320,8 +348,7 @@ def run(
     """Run editors over tasks: measure, edit, measure again, restore; write records and results."""
     check_model_name(model)
     editor_names = _names(editors, registry.registered(registry.EDITORS), "editor")
-    known_tasks = registry.tasks()
-    chosen = [known_tasks[name] for name in _names(tasks, known_tasks, "task")]
+    chosen = _tasks(tasks, include_path, data)
     classes = [registry.editor_class(name) for name in editor_names]
     args = _editor_args(editor_args, editor_names)
     from .editing import parse_overrides
@@ -355,6 +382,21 @@ def run(
     click.echo(f"Results: {folder}   Site: knbench site build {folder} --output site")
 
 
+def _tasks(text: str, include: Sequence[Path], data: Sequence[str]) -> list[Task]:
+    """Return the named tasks, telling on stderr what of published data could not be read."""
+    sources = dict(item.partition("=")[::2] for item in data)
+    readers = registry.registered(registry.READERS)
+    for reader, source in sources.items():
+        if reader not in readers:
+            raise unknown_name("reader of published data", reader, readers)
+        if not source:
+            raise KnbenchError(f"--data '{reader}': expected READER=SOURCE, such as pararel=data_all_allbags.json")
+    tasks, notes = registry.resolve_tasks(text, include, sources)
+    for note in notes:
+        click.echo(f"knbench: {note}", err=True)
+    return tasks
+
+
 def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
     """Split a comma-separated list and check every name.
 
@@ -364,8 +406,6 @@ def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if names == ["all"]:
         return list(known)
-    from .errors import unknown_name
-
     for name in names:
         if name not in known:
             raise unknown_name(what, name, known)

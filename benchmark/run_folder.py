@@ -36,6 +36,13 @@ def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RecordsFile:
     path = folder / MANIFEST
     if path.exists():
         other = read_json(path)
+        was, now = other.get("task", {}), manifest.get("task", {})
+        same = was.get("name") == now.get("name") and was.get("version") == now.get("version")
+        if same and was.get("content_hash") != now.get("content_hash"):
+            raise KnbenchError(
+                f"{folder} holds another run: task '{now.get('name')}' changed its content and not its version "
+                f"({now.get('version')}); raise the version, and choose another --output"
+            )
         differing = [
             f"{place}: {_short(was)} there, {_short(now)} now"
             for place, was, now in sorted(_differences(other, manifest), key=lambda d: d[0].startswith(DERIVED))

@@ -11,7 +11,12 @@ from .definition import load_definition
 FOLDER = Path(__file__).parent
 
 
-def definitions() -> Iterator[Task]:
-    """Yield the built-in tasks, by name."""
-    for path in sorted(FOLDER.glob("*.yaml")):
+def definitions_in(folder: Path) -> Iterator[Task]:
+    """Yield the tasks that the ``*.yaml`` files of a folder define, by name."""
+    for path in sorted(folder.glob("*.yaml")):
         yield load_definition(path)
+
+
+def definitions() -> Iterator[Task]:
+    """Yield the built-in tasks."""
+    return definitions_in(FOLDER)

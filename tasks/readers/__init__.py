@@ -25,22 +25,20 @@ class Reader:
     Attributes:
         read: from selection and source to the task and the account of the reading.
         default: the hub id that is read when no source is given; None when the hub has none in the right form.
-        selects: what a selection is, for messages; None when the data set is read whole.
-        selections: the selections known beforehand.
+        selections: the selections that are known before the source is read.
     """
 
     read: Callable[[str | None, str], tuple[Task, ReadReport]]
     default: str | None
-    selects: str | None = None
     selections: tuple[str, ...] = ()
 
 
 READERS: Mapping[str, Reader] = {
-    "pararel": Reader(pararel.read, None, "a relation, such as P36"),
-    "blimp": Reader(blimp.read, blimp.DEFAULT, "a paradigm", blimp.UIDS),
+    "pararel": Reader(pararel.read, None),
+    "blimp": Reader(blimp.read, blimp.DEFAULT, blimp.UIDS),
     "counterfact": Reader(counterfact.read, counterfact.DEFAULT),
     "zsre": Reader(zsre.read, zsre.DEFAULT),
-    "knowedit": Reader(knowedit.read, knowedit.DEFAULT, "a part", tuple(sorted(knowedit.SELECTIONS))),
+    "knowedit": Reader(knowedit.read, knowedit.DEFAULT, tuple(sorted(knowedit.SELECTIONS))),
 }
 
 

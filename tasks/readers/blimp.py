@@ -197,7 +197,7 @@ def _load(source: str, uid: str) -> tuple[list[Row], Tally]:
 def _pair(row: Row) -> Pair:
     good, bad = text(row.value, "sentence_good"), text(row.value, "sentence_bad")
     one_prefix = row.value.get("one_prefix_method") is True
-    if one_prefix and "one_prefix_prefix" in row.value:
+    if one_prefix and row.value.get("one_prefix_prefix"):
         prefix = text(row.value, "one_prefix_prefix").split()
         right, wrong = text(row.value, "one_prefix_word_good"), text(row.value, "one_prefix_word_bad")
     else:

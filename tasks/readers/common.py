@@ -33,6 +33,8 @@ NEIGHBOURS = 4
 VERSION = 1
 TABLES = {".parquet": "parquet", ".csv": "csv"}
 SUFFIXES = (".jsonl", ".json", *TABLES)
+BOM = b"\xef\xbb\xbf"
+NQ_TAG = "nq question: "
 T = TypeVar("T")
 
 
@@ -108,16 +110,16 @@ def load_document(source: str) -> Any:
     """
     path = Path(source)
     if path.is_file():
-        text = _read_bytes(path).decode("utf-8-sig", errors="replace")
-    elif _is_hub_id(source) and ":" in source:
+        content = _read_bytes(path)
+    elif is_hub_id(source) and ":" in source:
         repository, file = source.split(":", 1)
         # As one text: the library's JSON reader refuses files whose fields change their type from entry to entry.
         options = {"data_files": f"hf://datasets/{repository}/{file}", "sample_by": "document", "split": "train"}
-        text = "\n".join(_load_dataset(source, "text", **options)["text"])
+        content = "\n".join(_load_dataset(source, "text", **options)["text"]).encode()
     else:
         raise missing(source)
     try:
-        return json.loads(text)
+        return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise KnbenchError(f"{source}: not valid JSON: {error}; fetch the file again") from None
 
@@ -139,7 +141,7 @@ def load_rows(source: str, tally: Tally, config: str | None = None) -> list[Row]
         return _entries(table, tally, "row")
     if path.is_file() and (path.suffix != ".json" or _looks_like_lines(path)):
         return list(_parse_lines(_read_bytes(path), tally))
-    if path.is_file() or ":" in source or not _is_hub_id(source):
+    if path.is_file() or ":" in source or not is_hub_id(source):
         document = load_document(source)
         return _entries(document if isinstance(document, list) else [document], tally, "entry")
     splits = _load_dataset(source, source, name=config)
@@ -166,12 +168,15 @@ def _read_bytes(path: Path) -> bytes:
 
 def _looks_like_lines(path: Path) -> bool:
     """Tell whether a .json file holds one object a line, as some published ones do."""
-    lines = [line for line in _read_bytes(path).splitlines() if line.strip()][:2]
-    return len(lines) == 2 and all(line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{") for line in lines)
+    lines = [line for line in _read_bytes(path).removeprefix(BOM).splitlines() if line.strip()]
+    try:
+        return len(lines) > 1 and isinstance(json.loads(lines[0]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _parse_lines(content: bytes, tally: Tally) -> Iterator[Row]:
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
+    for number, line in enumerate(content.removeprefix(BOM).split(b"\n")):
         if not line.strip():
             continue
         place = Place(number, f"line {number + 1}")
@@ -188,8 +193,11 @@ def _parse_lines(content: bytes, tally: Tally) -> Iterator[Row]:
                 tally.skip(place, "not a JSON object")
 
 
-def _is_hub_id(source: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+(:[^:]+)?", source) is not None and not source.startswith(".")
+def is_hub_id(source: str) -> bool:
+    """Tell whether a source that is no file here has the form ``owner/name`` or ``owner/name:path/in/it.json``."""
+    repository, _, file = source.partition(":")
+    form = re.fullmatch(r"\w[\w.-]*/[\w.-]+", repository)
+    return form is not None and (bool(file) or not repository.endswith(SUFFIXES))
 
 
 def _load_dataset(source: str, *args: str, **options: Any) -> Any:
@@ -199,10 +207,12 @@ def _load_dataset(source: str, *args: str, **options: Any) -> Any:
         return datasets.load_dataset(*args, **options)
     except Exception as error:  # the library and the hub's client raise a great many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise KnbenchError(
-            f"cannot read data set '{source}': {reason}; it is no file or folder here either: check the name and the "
-            "network, or give the path of a local copy"
-        ) from None
+        mend = (
+            "fetch the file again"
+            if Path(source).exists()
+            else "it is no file or folder here either: check the name and the network, or give the path of a local copy"
+        )
+        raise KnbenchError(f"cannot read data set '{source}': {reason}; {mend}") from None
 
 
 def missing(source: str) -> KnbenchError:
@@ -274,6 +284,17 @@ def slotted(prompt: str, subject: str) -> str:
     if found is None:
         raise Unfit("the subject does not occur in the prompt")
     return prompt[: found.start()] + SLOT + prompt[found.end() :]
+
+
+def untagged(question: str) -> str:
+    """Return a question of Natural Questions as one would write it; zsRE has it with a tag and without its mark.
+
+    >>> untagged("nq question: who played desmond doss father")
+    'who played desmond doss father?'
+    """
+    if not question.startswith(NQ_TAG):
+        return question
+    return question.removeprefix(NQ_TAG).rstrip(" ?") + "?"
 
 
 def same(one: str, other: str) -> bool:
@@ -387,7 +408,7 @@ def build_cases(rows: Sequence[T], place: Callable[[T], Place], make: Callable[[
 
 
 def edit_task(
-    rows: Sequence[Row], translate: Callable[[Mapping[str, Any], Row], Edit], tally: Tally, where: str, card: Card
+    rows: Sequence[Row], translate: Callable[[Row], Edit], tally: Tally, where: str, card: Card
 ) -> tuple[Task, ReadReport]:
     """Return the task of an editing data set, of which ``translate`` knows the fields; ids are case_id or place.
 
@@ -400,7 +421,7 @@ def edit_task(
         if not isinstance(number, int) or isinstance(number, bool):
             number = row.place.number
         case_id = f"{card.name}-{number:05d}"
-        return edit_case(translate(row.value, row), case_id, f"{card.title}, entry {number}", row.place, tally)
+        return edit_case(translate(row), case_id, f"{card.title}, entry {number}", row.place, tally)
 
     return finish(build_cases(rows, _place, make, tally), tally, where, card)
 

@@ -38,13 +38,13 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
     return edit_task(load_rows(source, tally), translate, tally, source, card)
 
 
-def translate(value: Mapping[str, Any], row: Row) -> Edit:
+def translate(row: Row) -> Edit:
     """Return an entry in plain terms. The prompts for attributes and for generation ask for nothing that is scored.
 
     Raises:
         Unfit: a field is missing or has another form.
     """
-    rewrite = value.get("requested_rewrite")
+    rewrite = row.value.get("requested_rewrite")
     if not isinstance(rewrite, Mapping):
         raise Unfit("no field 'requested_rewrite'")
     subject = text(rewrite, "subject")
@@ -54,8 +54,8 @@ def translate(value: Mapping[str, Any], row: Row) -> Edit:
         prompt=slotted(text(rewrite, "prompt"), subject),
         new=_target(rewrite, "target_new"),
         true=(true,),
-        paraphrases=texts(value.get("paraphrase_prompts")),
-        locality=tuple((prompt, (true,)) for prompt in texts(value.get("neighborhood_prompts"))),
+        paraphrases=texts(row.value.get("paraphrase_prompts")),
+        locality=tuple((prompt, (true,)) for prompt in texts(row.value.get("neighborhood_prompts"))),
     )
 
 

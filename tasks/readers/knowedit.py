@@ -17,6 +17,7 @@ from .common import (
     Row,
     Tally,
     edit_task,
+    is_hub_id,
     load_rows,
     missing,
     single_file,
@@ -24,6 +25,7 @@ from .common import (
     slug,
     text,
     texts,
+    untagged,
 )
 
 DEFAULT = "zjunlp/KnowEdit"
@@ -58,7 +60,7 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
 
 def _locate(selection: str | None, source: str) -> str:
     folder = Path(source)
-    if folder.is_file() or ":" in source:
+    if not folder.is_dir() and (":" in source or folder.is_file() or not is_hub_id(source)):
         return source
     if selection is None:
         if folder.is_dir():
@@ -76,12 +78,13 @@ def _locate(selection: str | None, source: str) -> str:
     return f"{source}:benchmark/{file.as_posix()}"
 
 
-def translate(tally: Tally, value: Mapping[str, Any], row: Row) -> Edit:
+def translate(tally: Tally, row: Row) -> Edit:
     """Return an entry in plain terms.
 
     Raises:
         Unfit: a field is missing or has another form, or the subject does not occur in the prompt.
     """
+    value = row.value
     subject = text(value, "subject")
     return Edit(
         subject=subject,
@@ -97,7 +100,7 @@ def translate(tally: Tally, value: Mapping[str, Any], row: Row) -> Edit:
 def _flat(value: Mapping[str, Any]) -> tuple[tuple[str, Answers], ...]:
     """Return the one locality prompt of EasyEdit's flat form, if there is one."""
     prompt, answers = texts(value.get("locality_prompt")), texts(value.get("locality_ground_truth"))
-    return ((prompt[0], answers),) if prompt and answers else ()
+    return ((untagged(prompt[0]), answers),) if prompt and answers else ()
 
 
 def questions(groups: Any, row: Row, tally: Tally) -> tuple[tuple[str, Answers], ...]:

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,10 +108,8 @@ class Pattern(NamedTuple):
     @property
     def template(self) -> str | None:
         """The wording up to the mask with ``{}`` for the subject; None unless the mask ends the sentence."""
-        return (self.before + SLOT + self.after[: found.start()]).rstrip() if (found := self._mask()) else None
-
-    def _mask(self) -> re.Match[str] | None:
-        return MASK_LAST.search(self.after)
+        mask = MASK_LAST.search(self.after)
+        return (self.before + SLOT + self.after[: mask.start()]).rstrip() if mask else None
 
     def subject(self, prompt: str) -> str:
         """Return what the prompt has in the open place.
@@ -258,16 +255,20 @@ def _patterns(bags: Sequence[Bag]) -> list[Pattern | None]:
     patterns: list[Pattern | None] = []
     for place in range(max((len(bag.prompts) for bag in bags), default=0)):
         column = [bag.prompts[place] for bag in bags if place < len(bag.prompts)]
-        opinions = Counter(_shared(one, other) for one, other in pairwise(column) if one != other)
-        likely = opinions.most_common(1)
-        patterns.append(likely[0][0] if likely and MASK in "".join(likely[0][0]) else None)
+        opinions = (_shared(one, other) for one, other in pairwise(column) if one != other)
+        likely = Counter(pattern for pattern in opinions if MASK in "".join(pattern)).most_common(1)
+        patterns.append(likely[0][0] if likely else None)
     return patterns
 
 
 def _shared(one: str, other: str) -> Pattern:
-    before = re.sub(r"\w+$", "", commonprefix([one, other]))
-    after = re.sub(r"^\w+", "", commonprefix([one[::-1], other[::-1]])[::-1])
-    return Pattern(before, after)
+    before, after = _common_start(one, other), _common_start(one[::-1], other[::-1])[::-1]
+    return Pattern(re.sub(r"\w+$", "", before), re.sub(r"^\w+", "", after))
+
+
+def _common_start(one: str, other: str) -> str:
+    letters = enumerate(zip(one, other, strict=False))
+    return one[: next((n for n, (a, b) in letters if a != b), min(len(one), len(other)))]
 
 
 def _subject(bag: Bag, patterns: Sequence[Pattern | None]) -> str:

@@ -10,11 +10,24 @@ from typing import Any
 from ...benchmark.errors import unknown_name
 from ...benchmark.types import Task
 from . import knowedit
-from .common import Card, Edit, ReadReport, Row, Tally, Unfit, edit_task, load_rows, single_file, slotted, text, texts
+from .common import (
+    Card,
+    Edit,
+    ReadReport,
+    Row,
+    Tally,
+    Unfit,
+    edit_task,
+    load_rows,
+    single_file,
+    slotted,
+    text,
+    texts,
+    untagged,
+)
 
 # KnowEdit's copy; it has the new answers that zsRE itself lacks.
 DEFAULT = f"{knowedit.DEFAULT}:benchmark/{knowedit.SELECTIONS['zsre']}"
-NQ_TAG = "nq question: "
 
 
 def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
@@ -34,7 +47,7 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
         title="zsRE",
         description="Questions about an entity, each to be answered otherwise, with a rephrased question and an "
         "unrelated one.",
-        licence="MIT, as released with MEND and KnowEdit; the questions of Levy et al. come without a licence",
+        licence="MIT, the licence of the MEND and KnowEdit repositories",
         citation="Levy, Seo, Choi, Zettlemoyer (2017), Zero-Shot Relation Extraction via Reading Comprehension, CoNLL; "
         "Mitchell, Lin, Bosselut, Finn, Manning (2022), Fast Model Editing at Scale, ICLR.",
         source="zsRE as prepared for model editing, https://github.com/eric-mitchell/mend",
@@ -43,14 +56,15 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
     return edit_task(load_rows(source, tally), partial(translate, tally), tally, source, card)
 
 
-def translate(tally: Tally, value: Mapping[str, Any], row: Row) -> Edit:
+def translate(tally: Tally, row: Row) -> Edit:
     """Return an entry in plain terms, whichever form it has.
 
     Raises:
         Unfit: a field is missing or has another form, or the subject does not occur in the question.
     """
+    value = row.value
     if "src" not in value and "prompt" in value:
-        return knowedit.translate(tally, value, row)
+        return knowedit.translate(tally, row)
     subject, question = text(value, "subject"), text(value, "src")
     new = texts(value.get("alt"))
     if not new:
@@ -66,9 +80,6 @@ def translate(tally: Tally, value: Mapping[str, Any], row: Row) -> Edit:
 
 
 def _locality(value: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the unrelated question as a question: the data has it with a tag for T5, and without its mark."""
+    """Return the unrelated question, if there is one."""
     asked, answers = texts(value.get("loc")), texts(value.get("loc_ans"))
-    if not asked or not answers:
-        return ()
-    question = asked[0].removeprefix(NQ_TAG)
-    return ((question if question.endswith("?") else f"{question}?", answers),)
+    return ((untagged(asked[0]), answers),) if asked and answers else ()

@@ -94,8 +94,8 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_records(lm, tmp_path):
     [
         (replace(SETTINGS, seed=5), NAMES, "seed: 0 there, 5 now"),
         (replace(SETTINGS, editor_args={"rome": {"steps": "4"}}), NAMES, "editor.config.steps: 3 there, 4 now"),
-        (SETTINGS, NAMES[:4], "protocol.cases: 5 there, 4 now"),
-        (SETTINGS, [*NAMES[:4], "Ann"], "task.content_hash"),
+        (replace(SETTINGS, limit=4), NAMES, "protocol.cases: 5 there, 4 now"),
+        (SETTINGS, [*NAMES[:4], "Ann"], "changed its content and not its version"),
     ],
 )
 def test_a_folder_of_another_run_is_refused(lm, tmp_path, settings, names, complaint):

@@ -1,0 +1,75 @@
+"""The tasks on the real default model: what it knows, lm-eval's agreement, and published data edited with ROME."""
+
+from __future__ import annotations
+
+import pytest
+from knbench.benchmark import registry
+from knbench.benchmark.known import Store, knowledge, right_pairs
+from knbench.benchmark.probing import Prober
+from knbench.benchmark.results import load_result
+from knbench.benchmark.runner import RunSettings, run
+from knbench.editors.rome import Rome
+from knbench.tasks.export import export_task
+
+from tests.conftest import SHARED
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_model_knows_what_the_tasks_ask(real_lm):
+    store = Store.of(Prober(real_lm, batch_size=64))
+    tasks = registry.tasks()
+    assert knowledge(store, tasks["capital"])["ranked_first"] >= 0.5
+    names = [n for n in tasks if n.startswith(("det-noun", "anaphor"))]
+    shares = [sum(right.values()) / len(right) for right in (right_pairs(store, tasks[n]) for n in names)]
+    assert len(shares) == 5
+    assert sum(shares) / len(shares) >= 0.85
+
+
+def test_lm_eval_agrees_to_the_pair(real_lm, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    task = registry.task("anaphor-gender")
+    export_task(task, tmp_path)
+    before = real_lm.weight_hash()
+    found = lm_eval.simple_evaluate(
+        model=HFLM(pretrained=real_lm.model, tokenizer=real_lm.tokenizer, batch_size=32),
+        tasks=["knbench_anaphor_gender"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    theirs = {s["doc"]["pairID"]: bool(s["acc"]) for s in found["samples"]["knbench_anaphor_gender"]}
+    assert theirs == right_pairs(Store.of(Prober(real_lm)), task)
+    assert found["results"]["knbench_anaphor_gender"]["acc,none"] == sum(theirs.values()) / 200
+    assert real_lm.weight_hash() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("pararel:P36", "pararel/data_all_allbags.json"),
+        ("blimp:determiner_noun_agreement_1", "blimp"),
+        ("blimp:determiner_noun_agreement_2", "blimp"),
+    ],
+)
+def test_published_data_is_edited_with_rome(real_lm, tmp_path, name, source):
+    path = SHARED / "data" / source
+    if not path.exists():
+        pytest.skip(f"published data not found at {path}")
+    task, _ = registry.published_task(name, {name.split(":")[0]: str(path)})
+    (folder,) = run(real_lm, [Rome], [task], tmp_path, RunSettings(limit=5))
+    result = load_result(folder / "result.json")
+    assert result["records"] | {"sha256": ""} == {
+        "file": "records.jsonl",
+        "sha256": "",
+        "cases": 5,
+        "failed": 0,
+        "failures": {},
+    }
+    success = {r["criterion"]: r["value"] for r in result["summary"] if r["measure"] == "success"}
+    assert success["reliability"] >= 0.8
