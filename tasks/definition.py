@@ -12,7 +12,7 @@ import jsonschema
 import yaml
 
 from ..benchmark.criteria import CRITERIA
-from ..benchmark.errors import KnbenchError
+from ..benchmark.errors import KnbenchError, nearest
 from ..benchmark.types import Case, JsonObject, Task, digest
 from .facts import fact_cases
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
@@ -38,7 +38,7 @@ def load_definition(path: Path) -> Task:
     flaw = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))
     if flaw is not None:
         key = ".".join(str(part) for part in flaw.absolute_path) or "top level"
-        raise KnbenchError(f"{path}: {key}: {flaw.message}")
+        raise KnbenchError(f"{path}: {key}: {_mend(flaw)}")
     if path.stem != definition["name"]:
         raise KnbenchError(f"{path}: name: '{definition['name']}' should be the file's name, '{path.stem}'")
     name, version = definition["name"], definition["version"]
@@ -70,6 +70,25 @@ def load_definition(path: Path) -> Task:
         cases=cases,
         pairs=minimal_pairs,
     )
+
+
+def _mend(flaw: jsonschema.ValidationError) -> str:
+    """Say in words what is wrong and how to mend it; the schema's descriptions say what belongs there."""
+    rule: Any = flaw.schema
+    value: Any = flaw.instance
+    known = rule.get("properties", {})
+    if flaw.validator == "required":
+        missing = next(name for name in rule["required"] if name not in value)
+        hint = known.get(missing, {}).get("description")
+        return f"'{missing}' is missing; add it" + (f": {hint}" if hint else "")
+    if flaw.validator == "additionalProperties":
+        extra = next(name for name in value if name not in known)
+        guess = nearest(str(extra), known)
+        return f"unknown key '{extra}'; " + (f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}")
+    if flaw.validator == "oneOf" and not flaw.absolute_path:
+        return "has neither 'facts' nor 'phenomenon', or both; write exactly one of them"
+    hint, shown = rule.get("description"), repr(value)
+    return f"{shown if len(shown) < 80 else shown[:77] + '...'} does not fit" + (f"; {hint}" if hint else "")
 
 
 def _criteria(definition: dict[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ def read(reader: str, selection: str | None, source: str | None) -> tuple[Task, 
         KnbenchError: see :func:`knbench.tasks.readers.read_task`.
     """
     task, report = read_task(reader, selection, source)
-    if not report.skipped:
+    if not report.reasons:
         return task, []
-    reasons = "; ".join(f"{count} {reason}" for reason, count in report.reasons.items())
+    reasons = "; ".join(f"{count} times {reason}" for reason, count in report.reasons.items())
     return task, [f"{task.name}: read {report.read}, left out {report.skipped} ({reasons}); first: {report.first}"]
