@@ -100,6 +100,22 @@ def test_pairs_have_the_form_of_blimp(task):
         assert "{" not in pair["sentence_good"]
 
 
+def test_new_targets_are_stored_and_those_that_the_rule_chooses():
+    from knbench.tasks.authoring.new_targets import tables
+
+    for path, text in tables():
+        assert path.read_text() == text
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "fact"], ids=lambda t: t.name)
+def test_new_targets_are_of_the_same_type_and_never_true(task):
+    cases = task.cases()
+    objects = {case.request.target_true for case in cases}
+    for case in cases:
+        assert case.request.target_new in objects
+        assert case.request.target_new not in (case.request.target_true, case.request.subject)
+
+
 def test_sizes_that_the_tasks_promise():
     def objects(name):
         return {case.request.target_true for case in TASKS[name].cases()}
