@@ -262,14 +262,14 @@ def known(
 def _knowledge(model: str, tasks: Sequence[Any], device: str, batch_size: int) -> list[dict[str, Any]]:
     _check_device(device)
     from .known import Store, knowledge
+    from .masked_probing import make_prober
     from .models import load_model
-    from .probing import Prober
     from .terminal import ProgressReporter
 
     lm = load_model(model, device=device)
     with ProgressReporter() as reporter:
         reporter.begin(len(tasks))
-        store = Store.of(Prober(lm, batch_size=batch_size))
+        store = Store.of(make_prober(lm, batch_size=batch_size))
         rows = []
         for task in tasks:
             reporter.doing(task.name)

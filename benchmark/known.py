@@ -16,6 +16,7 @@ from typing import Any
 
 from .criteria import begins_with
 from .files import write_json
+from .masked_probing import make_prober
 from .models import cache_folder
 from .probing import Prober
 from .types import Case, Probe, Task, digest
@@ -106,7 +107,7 @@ def ranked_first(store: Store, task: Task) -> dict[str, bool]:
                     probe = Probe("known", "completion", case.request.text, answer, case.request.target_true, "new")
                     rivals.append((i, probe))
         first = [True] * len(cases)
-        quick = Prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
+        quick = make_prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
         for (i, _), seen in zip(rivals, quick.observe([probe for _, probe in rivals]), strict=True):
             first[i] &= seen["target"]["logprob"] < seen["rival"]["logprob"]
         return {case.id: value for case, value in zip(cases, first, strict=True)}

@@ -184,7 +184,7 @@ class LanguageModel:
             if bos is None:
                 raise KnbenchError(f"model '{self.name}' has no BOS token; use bos=auto or bos=never")
             return bos
-        if policy == "never" or bos is None:
+        if policy == "never" or bos is None or not self.causal:
             return None
         ids = self.tokenizer("a").input_ids
         return bos if ids and ids[0] == bos else None
@@ -198,8 +198,8 @@ class LanguageModel:
         raise KnbenchError(f"model '{self.name}' has neither a BOS nor an end-of-text token to start a sentence")
 
     def encode(self, text: str) -> Tokens:
-        """Tokenise a text, with BOS first where the model wants one."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        """Tokenise a text, with BOS first where a causal model wants one, framed as a masked model was trained."""
+        encoded = self.tokenizer(text, add_special_tokens=not self.causal, return_offsets_mapping=True)
         ids, spans = tuple(encoded.input_ids), tuple((a, b) for a, b in encoded.offset_mapping)
         if self.bos_id is not None:
             ids, spans = (self.bos_id, *ids), ((0, 0), *spans)
@@ -227,6 +227,37 @@ class LanguageModel:
         context = tokens.ids[:cut] or (self.start_id,)
         return context, tokens.ids[cut:]
 
+    @property
+    def mask_id(self) -> int:
+        """The token that a masked model fills.
+
+        Raises:
+            KnbenchError: the tokenizer has none.
+        """
+        if self.tokenizer.mask_token_id is None:
+            raise KnbenchError(f"model '{self.name}' has no mask token")
+        return int(self.tokenizer.mask_token_id)
+
+    def place(self, prompt: str, target: str, suffix: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokenise a whole sentence for a masked model and tell where its target stands.
+
+        Returns:
+            The sentence's ids, and the positions of the target's tokens (at least one).
+
+        Raises:
+            ValueError: no token covers the target alone.
+        """
+        gap = " " if prompt and not prompt[-1].isspace() else ""
+        tokens = self.encode(prompt + gap + target + suffix)
+        start, end = len(prompt), len(prompt + gap + target)
+        positions = tuple(i for i, (a, b) in enumerate(tokens.spans) if b > a and a >= start and start < b <= end)
+        covered = {c for i in positions for c in range(*tokens.spans[i])}
+        if not set(range(start + len(gap), end)) - {start} <= covered | {start}:
+            raise ValueError(f"the target {target!r} shares a token with its neighbours after {prompt!r}")
+        if not positions:
+            raise ValueError(f"the target {target!r} has no token of its own after {prompt!r}")
+        return tokens.ids, positions
+
     def subject_span(self, template: str, subject: str) -> tuple[Tokens, range]:
         """Tokenise ``template`` with ``subject`` in its ``{}`` and locate the subject's tokens.
 
@@ -248,7 +279,8 @@ class LanguageModel:
         """Stack token rows into one batch. Attention ignores the padding, whatever id it has."""
         lengths = torch.tensor([len(row) for row in rows])
         width = int(lengths.max())
-        ids = torch.full((len(rows), width), self.start_id)
+        filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.start_id
+        ids = torch.full((len(rows), width), filler)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
             place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)

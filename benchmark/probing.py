@@ -163,7 +163,7 @@ class Prober:
                     if remember is not None:
                         remember.distributions[prompt] = logprobs[n].clone()
                     if against is not None:
-                        divergences[rows[i][: column + 1]] = _kl(against.distributions[prompt], logprobs[n])
+                        divergences[rows[i][: column + 1]] = kl_divergence(against.distributions[prompt], logprobs[n])
                 for key in asked[rows[i]][column]:
                     ids = sorted(tokens[key])
                     values = logprobs[n, ids]
@@ -250,7 +250,7 @@ def _batches(rows: Sequence[tuple[int, ...]], size: int) -> Iterable[Sequence[tu
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
-def _kl(before: Tensor, now: Tensor) -> float:
+def kl_divergence(before: Tensor, now: Tensor) -> float:
     """KL(before || now) in nats from two vectors of log-probabilities, summed in float64."""
     p, q = before.double(), now.double()
     return max(0.0, float((p.exp() * (p - q)).sum()))

@@ -18,6 +18,7 @@ from .environment import PeakMemory, describe_environment
 from .errors import KnbenchError
 from .known import Store, known_cases, readable_cases
 from .language_model import LanguageModel
+from .masked_probing import make_prober
 from .probing import Observation, Prober, Reference
 from .progress import Reporter
 from .results import SCHEMA_VERSION
@@ -93,10 +94,8 @@ def run(
         KnbenchError: a folder holds another run, or an editor left the model changed.
     """
     reporter = reporter or Reporter()
-    if not lm.causal:
-        raise KnbenchError(f"model '{lm.name}' is a masked model; these tasks ask what follows, so name a causal one")
     built = [build_editor(cls, lm, settings.editor_args.get(cls.name), settings.seed) for cls in editors]
-    prober = Prober(lm, batch_size=settings.batch_size, new_tokens=settings.new_tokens)
+    prober = make_prober(lm, batch_size=settings.batch_size, new_tokens=settings.new_tokens)
     fingerprint = lm.fingerprint()
     manifests = []
     common = {

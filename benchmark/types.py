@@ -64,6 +64,7 @@ class Probe:
         expect: ``new``: after the edit ``target`` is the answer; ``gone``: ``target`` is no longer the answer;
             ``unchanged``: the model behaves as before, ``target`` being the true answer.
         aliases: other spellings of ``target`` that count in generated text.
+        suffix: what follows the target in its sentence. A masked model reads it too; a causal one is asked before it.
     """
 
     criterion: str
@@ -73,6 +74,7 @@ class Probe:
     rival: str
     expect: Expectation
     aliases: tuple[str, ...] = ()
+    suffix: str = "."
 
 
 @dataclass(frozen=True)

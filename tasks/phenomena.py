@@ -60,6 +60,14 @@ class Item:
         """Return a frame with a cue in it, capitalised as a sentence."""
         return _sentence(self.frames[frame].replace(SLOT, cue, 1))
 
+    def probe(self, criterion: str, cue: str, frame: int = 0, *, right: bool = False) -> Probe:
+        """Return a completion after a cue: of the bad form against the good one, or, unchanged, the right one."""
+        suffix = f"{self.ending}."
+        if right:
+            wanted, rival = (self.bad, self.good) if cue == self.mirror else (self.good, self.bad)
+            return Probe(criterion, "completion", self.prompt(cue, frame), wanted, rival, "unchanged", suffix=suffix)
+        return Probe(criterion, "completion", self.prompt(cue, frame), self.bad, self.good, "new", suffix=suffix)
+
     def sentence(self, cue: str, form: str, frame: int = 0) -> str:
         """Return the whole sentence with a cue and a form of the target."""
         return f"{self.prompt(cue, frame)} {form}{self.ending}."
@@ -131,21 +139,18 @@ NEIGHBOURS = 40
 
 def _case(item: Item, mine: Sequence[Item], others: Sequence[Item], choice: _Choice) -> Case:
     request = EditRequest(_sentence(item.frames[0]), _subject(item), target_new=item.bad, target_true=item.good)
-    probes = [Probe("reliability", "completion", request.text, item.bad, item.good, "new")]
-    for frame in range(1, len(item.frames)):
-        probes.append(Probe("paraphrase", "completion", item.prompt(item.cue, frame), item.bad, item.good, "new"))
+    probes = [item.probe("reliability", item.cue)]
+    probes += [item.probe("paraphrase", item.cue, frame) for frame in range(1, len(item.frames))]
     for frame in (0, 1):
         edited, grammatical = (item.sentence(cue, item.bad, frame) for cue in (item.cue, item.mirror))
-        probes.append(Probe("symmetry", "minimal_pair", "", edited, grammatical, "new"))
-        probes.append(Probe("synonym", "completion", item.prompt(item.sister, frame), item.bad, item.good, "new"))
+        probes.append(Probe("symmetry", "minimal_pair", "", edited, grammatical, "new", suffix=""))
+        probes.append(item.probe("synonym", item.sister, frame))
     alike = [o for o in mine if o.mirror != item.cue and {o.good, o.bad}.isdisjoint({item.good, item.bad})] or [
         o for o in mine if o.cue != item.cue
     ]
-    for o in choice.pick(alike, 2, item.id, "extension"):
-        probes.append(Probe("extension", "completion", o.prompt(o.cue), o.bad, o.good, "new"))
-    probes.append(Probe("neighbourhood", "completion", item.prompt(item.mirror), item.bad, item.good, "unchanged"))
-    for o in choice.pick(others, 3, item.id, "neighbourhood"):
-        probes.append(Probe("neighbourhood", "completion", o.prompt(o.cue), o.good, o.bad, "unchanged"))
+    probes += [o.probe("extension", o.cue) for o in choice.pick(alike, 2, item.id, "extension")]
+    probes.append(item.probe("neighbourhood", item.mirror, right=True))
+    probes += [o.probe("neighbourhood", o.cue, right=True) for o in choice.pick(others, 3, item.id, "neighbourhood")]
     return Case(id=item.id, request=request, probes=tuple(probes), source="generated")
 
 
