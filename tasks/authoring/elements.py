@@ -12,10 +12,9 @@ so that it never changes by accident:
 
 from __future__ import annotations
 
-import csv
-import hashlib
 from pathlib import Path
 
+from .choosing import read_table, spread, write_table
 from .countries import fold
 
 DATA = Path(__file__).parent.parent / "data" / "elements.csv"
@@ -38,8 +37,7 @@ def spelling(element: str) -> str:
 
 def read() -> list[dict[str, str]]:
     """Return the rows of the data file."""
-    with DATA.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return read_table(DATA)
 
 
 def disagreements(rows: list[dict[str, str]]) -> list[str]:
@@ -62,14 +60,14 @@ def disagreements(rows: list[dict[str, str]]) -> list[str]:
 
 def derive(rows: list[dict[str, str]]) -> None:
     """Fill in ``symbol_new``."""
-    uses = dict.fromkeys(KNOWN, 0)
-    for row in sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).hexdigest()):
-        true = row["symbol"]
-        choices = [s for s in uses if not s.startswith(true) and not true.startswith(s)]
-        row["symbol_new"] = min(
-            choices, key=lambda s: (uses[s], hashlib.sha256(f"{row['id']}:{s}".encode()).hexdigest())
-        )
-        uses[row["symbol_new"]] += 1
+    # Neither symbol begins the other: C would be more probable than Ca without any edit.
+    spread(
+        rows,
+        "id",
+        "symbol_new",
+        KNOWN,
+        lambda row, s: not s.startswith(row["symbol"]) and not row["symbol"].startswith(s),
+    )
 
 
 def main() -> None:
@@ -79,11 +77,7 @@ def main() -> None:
     if wrong:
         raise SystemExit("\n".join(wrong))
     derive(rows)
-    with DATA.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{len(rows)} elements written to {DATA.name}")
+    write_table(DATA, COLUMNS, rows)
 
 
 if __name__ == "__main__":
