@@ -16,19 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ...benchmark.criteria import CRITERIA
 from ...benchmark.errors import KnbenchError
 from ...benchmark.types import SLOT, Case, EditRequest, Probe, Task, TaskKind, digest
 
-CRITERIA = (
-    "reliability",
-    "paraphrase",
-    "symmetry",
-    "release",
-    "synonym",
-    "neighbourhood",
-    "unrelated",
-    "portability",
-)
 NEIGHBOURS = 4
 VERSION = 1
 TABLES = {".parquet": "parquet", ".csv": "csv"}

@@ -481,7 +481,7 @@ def test_knowedit_case_is_as_worked_by_hand(tmp_path):
         completion("portability", capital, "Damascus", true, "new", ("Sham",)),
         completion("portability", "Leo is a citizen of", "Syria", true),
     )
-    assert task.criteria == ("reliability", "paraphrase", "neighbourhood", "portability")
+    assert task.criteria == ("reliability", "paraphrase", "portability", "neighbourhood")
     unnamed = only_case("knowedit", str(tmp_path))
     assert (unnamed[0].name, replace(unnamed[1], id="", source="")) == ("knowedit", replace(case, id="", source=""))
 
