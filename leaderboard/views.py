@@ -263,7 +263,7 @@ def _said(observation: Mapping[str, Any] | None) -> dict[str, str] | None:
     if observation is None:
         return None
     return {
-        "text": observation.get("generated", ""),
+        "text": observation["generated"].strip() or "(nothing)" if "generated" in observation else "",
         "target": _probability(observation["target"]["logprob"]),
         "rival": _probability(observation["rival"]["logprob"]),
     }
