@@ -218,7 +218,7 @@ class LanguageModel:
         """
         gap = " " if prompt and not prompt[-1].isspace() else ""
         tokens = self.encode(prompt + gap + target)
-        border = len(prompt)
+        border = len(prompt.rstrip())  # the space belongs to the target's first token
         cut = next((i for i, (a, b) in enumerate(tokens.spans) if a >= border and b > border), len(tokens.ids))
         if cut == len(tokens.ids):
             raise ValueError(f"the target {target!r} has no token of its own after {prompt!r}")
@@ -249,10 +249,10 @@ class LanguageModel:
         """
         gap = " " if prompt and not prompt[-1].isspace() else ""
         tokens = self.encode(prompt + gap + target + suffix)
-        start, end = len(prompt), len(prompt + gap + target)
+        start, end = len(prompt.rstrip()), len(prompt + gap + target)
         positions = tuple(i for i, (a, b) in enumerate(tokens.spans) if b > a and a >= start and start < b <= end)
         covered = {c for i in positions for c in range(*tokens.spans[i])}
-        if not set(range(start + len(gap), end)) - {start} <= covered | {start}:
+        if not set(range(end - len(target), end)) <= covered:
             raise ValueError(f"the target {target!r} shares a token with its neighbours after {prompt!r}")
         if not positions:
             raise ValueError(f"the target {target!r} has no token of its own after {prompt!r}")

@@ -30,16 +30,22 @@ class FineTuningConfig:
         steps: updates at most.
         learning_rate: of Adam.
         stop_below: a loss that ends the training.
+        weight_decay: of Adam, pulling the weights to zero.
+        epsilon: how far a weight may go from where it started, or None for no bound (L-infinity).
     """
 
     layer: int
     steps: int = 25
     learning_rate: float = 5e-4
     stop_below: float = 1e-2
+    weight_decay: float = 0.0
+    epsilon: float | None = None
 
     def __post_init__(self) -> None:
         if self.layer < 0 or self.steps < 1 or self.learning_rate <= 0:
             raise ValueError("layer must be at least 0, steps at least 1, learning_rate above 0")
+        if self.weight_decay < 0 or (self.epsilon is not None and self.epsilon <= 0):
+            raise ValueError("weight_decay must not be negative, epsilon above 0")
 
 
 class FineTuning(Editor[FineTuningConfig]):
@@ -70,8 +76,9 @@ class FineTuning(Editor[FineTuningConfig]):
         below: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(config.layer), "input")}
         with torch.no_grad(), capture(below) as seen, select_positions(lm, rows[:1], columns[:1]):
             lm.model(**inputs)
-        weight = lm.parameter(name).detach().clone().requires_grad_()
-        optimiser = torch.optim.Adam([weight], lr=config.learning_rate)
+        start = lm.parameter(name).detach()
+        weight = start.clone().requires_grad_()
+        optimiser = torch.optim.Adam([weight], lr=config.learning_rate, weight_decay=config.weight_decay)
         losses: list[float] = []
         with resume(lm, config.layer, seen["x"]), select_positions(lm, rows, columns):
             for _ in range(config.steps):
@@ -83,4 +90,38 @@ class FineTuning(Editor[FineTuningConfig]):
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
+                if config.epsilon is not None:
+                    with torch.no_grad():
+                        weight.clamp_(start - config.epsilon, start + config.epsilon)
         return Edit(weights={name: weight.detach()}, diagnostics={"losses": [round(x, 6) for x in losses]})
+
+
+@dataclass(frozen=True)
+class BoundedConfig(FineTuningConfig):
+    """Fine-tuning with a bound on every weight's way."""
+
+    epsilon: float | None = 5e-4
+
+
+class BoundedFineTuning(FineTuning):
+    """Fine-tuning in which no weight may go further than epsilon from its start (FT-L, FT-constrained)."""
+
+    name = "ft-l"
+    summary = "Fine-tuning with every weight kept near its start (L-infinity)"
+    Config = BoundedConfig
+    published = published("ft-l")
+
+
+@dataclass(frozen=True)
+class DecayedConfig(FineTuningConfig):
+    """Fine-tuning with weight decay."""
+
+    weight_decay: float = 5e-4
+
+
+class DecayedFineTuning(FineTuning):
+    """Fine-tuning with weight decay (FT+WD)."""
+
+    name = "ft-w"
+    summary = "Fine-tuning with weight decay"
+    Config = DecayedConfig

@@ -12,12 +12,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from ..benchmark.editing import Edit, Editor
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.types import SLOT, EditRequest, derived_seed
 from .published import published
-from .value_vectors import ValueObjective, sample_contexts, value_vectors
+from .value_vectors import ValueObjective, ValueVector, sample_contexts, value_vectors
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Rome(Editor[RomeConfig]):
         layer = self.config.layer
         (found,) = value_vectors(lm, requests, layer, self.contexts(lm), self.config.objective)
         left = found.key / found.key.norm()
-        right = (found.value - found.bare_value) / (found.bare_key @ left)
+        key, value = self.written_at(lm, found)
+        right = (found.value - value) / (key @ left)
         name = lm.mlp_weight_name(layer)
         weight = lm.parameter(name).detach()
         update = lm.as_stored(layer, torch.outer(right, left))
@@ -116,7 +118,30 @@ class Rome(Editor[RomeConfig]):
             weights={name: (weight.float() + update).to(weight.dtype)},
             diagnostics={
                 "losses": [round(x, 6) for x in found.losses],
-                "key_dot": float(found.bare_key @ left),
+                "key_dot": float(key @ left),
                 "update_norm": float(right.norm()),
             },
         )
+
+    def written_at(self, lm: LanguageModel, found: ValueVector) -> tuple[Tensor, Tensor]:
+        """Return the key k that shall be mapped to v*, (m,), and what it is mapped to now, (d,)."""
+        del lm
+        return found.bare_key, found.bare_value
+
+
+class RRome(Rome):
+    """ROME with the mean key in every place of the update.
+
+    ROME mixes the key of the bare prompt and the mean over contexts; Gupta et al. 2024 show that this is what lets
+    single edits destroy a model, and use the mean throughout.
+    """
+
+    name = "r-rome"
+    summary = "ROME with the mean key in both places of the update"
+    paper = "Gupta et al. 2024, Rebuilding ROME"
+
+    def written_at(self, lm: LanguageModel, found: ValueVector) -> tuple[Tensor, Tensor]:
+        """Return the mean key over contexts and the MLP output that it gives now."""
+        with torch.no_grad():
+            now: Tensor = lm.mlp_out(self.config.layer)(found.key[None, None].to(lm.dtype))[0, 0]
+        return found.key, now.float()

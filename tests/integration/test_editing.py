@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from knbench.benchmark.editing import Edit, build_editor
+from knbench.benchmark.editing import Edit, NoConfig, build_editor
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.interventions import capture
-from knbench.benchmark.types import EditRequest
-from knbench.editors.ft import FineTuning
+from knbench.benchmark.probing import Prober
+from knbench.benchmark.types import EditRequest, Probe
+from knbench.editors.ft import BoundedFineTuning, DecayedFineTuning, FineTuning
+from knbench.editors.in_context import InContext
 from knbench.editors.none import NoEdit
-from knbench.editors.rome import Rome, RomeConfig
+from knbench.editors.rome import Rome, RomeConfig, RRome
 from knbench.editors.value_vectors import ValueObjective, value_vectors
 
 from tests.conftest import CAUSAL, make_lm
+from tests.references.slow_probing import slow_answer
 from tests.references.slow_rome import slow_value_vector
 
 REQUEST = EditRequest("The capital of {} is", "Canada", "Rome", "Ottawa")
@@ -162,6 +165,56 @@ def test_rome_maps_the_key_to_the_wanted_value_in_both_layouts(kind):
     (name,) = edit.weights
     change = edit.weights[name] - lm.parameter(name)
     assert torch.linalg.matrix_rank(change, rtol=1e-3) == 1
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_r_rome_maps_the_mean_key_to_the_wanted_value(kind):
+    lm = make_lm(kind)
+    editor = RRome(RomeConfig(layer=1, steps=5, learning_rate=0.1, contexts=CONTEXTS))
+    edit = editor.edit(lm, [REQUEST])
+    (wanted,) = value_vectors(lm, [REQUEST], 1, CONTEXTS, editor.config.objective)
+    with edit.applied(lm):
+        mapped = lm.mlp_out(1)(wanted.key[None, None])[0, 0]
+    torch.testing.assert_close(mapped, wanted.value, atol=1e-3, rtol=1e-3)
+    one_context = RomeConfig(layer=1, steps=5, learning_rate=0.1, contexts=("{}",))
+    rome, r_rome = (cls(one_context).edit(lm, [REQUEST]).weights for cls in (Rome, RRome))
+    (name,) = rome
+    torch.testing.assert_close(rome[name], r_rome[name], atol=1e-5, rtol=1e-4)  # where mean and bare key are one
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-5])
+def test_bounded_fine_tuning_stays_inside_its_bound_and_uses_it(lm, epsilon):
+    editor, _ = build_editor(BoundedFineTuning, lm, {"layer": "2", "steps": "5", "epsilon": str(epsilon)})
+    (name,) = (edit := editor.edit(lm, [TWO_TOKENS])).weights
+    moved = (edit.weights[name] - lm.parameter(name)).abs()
+    assert epsilon * 0.99 <= float(moved.max()) <= epsilon * (1 + 1e-3) + 1e-7
+    unbound, _ = build_editor(FineTuning, lm, {"layer": "2", "steps": "5"})
+    assert float((unbound.edit(lm, [TWO_TOKENS]).weights[name] - lm.parameter(name)).abs().max()) > 1e-3
+
+
+def test_weight_decay_is_adams(lm):
+    editor, _ = build_editor(DecayedFineTuning, lm, {"layer": "2", "steps": "1", "weight_decay": "1e6"})
+    (name,) = (edit := editor.edit(lm, [REQUEST])).weights
+    start = lm.parameter(name)
+    step = edit.weights[name] - start  # a decay that drowns the gradient: every weight goes one step towards zero
+    assert torch.equal(step.sign()[start.abs() > 1e-3], -start.sign()[start.abs() > 1e-3])
+    torch.testing.assert_close(step.abs(), torch.full_like(step, 5e-4), atol=1e-6, rtol=1e-2)
+
+
+def test_in_context_says_the_fact_and_changes_no_weight(lm):
+    before = lm.weight_hash()
+    edit = InContext(NoConfig()).edit(lm, [REQUEST])
+    assert edit.prefix == "The capital of Canada is Rome. "
+    assert not edit.weights
+    pair = Probe("symmetry", "minimal_pair", "", "Susan revealed herself.", "Mark revealed herself.", "new")
+    ask = Probe("symmetry", "completion", "Rome is the capital of", "Canada", "Italy", "new")
+    with edit.applied(lm):
+        seen = Prober(lm, new_tokens=0).observe([ask, pair])
+        assert lm.weight_hash() == before
+    said = slow_answer(lm, f"{edit.prefix}Rome is the capital of", "Canada")
+    assert seen[0]["target"]["logprob"] == pytest.approx(said["logprob"], abs=1e-3)
+    said = slow_answer(lm, edit.prefix.strip(), "Susan revealed herself.")
+    assert seen[1]["target"]["logprob"] == pytest.approx(said["logprob"], abs=1e-3)
 
 
 def test_contexts_are_seeded_and_do_not_outlive_their_model():

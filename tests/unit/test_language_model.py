@@ -28,6 +28,11 @@ def test_a_target_of_many_tokens_is_whole():
     assert lm.tokenizer.decode(target) == " Danielle Darrieux, Zürich"
 
 
+def test_a_space_at_the_end_of_the_prompt_is_the_targets():
+    lm = make_lm("llama")
+    assert lm.split("Susan saw ", "this sketch") == lm.split("Susan saw", "this sketch")
+
+
 def test_a_sentence_begins_after_the_start_token():
     lm = make_lm("llama")
     context, target = lm.split("", "Susan revealed herself.")
