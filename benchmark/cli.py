@@ -188,6 +188,7 @@ def _describe_task(task: Any) -> dict[str, Any]:
     for case in cases:
         for probe in case.probes:
             counts[probe.criterion] = counts.get(probe.criterion, 0) + 1
+    first = cases[0] if cases else None
     examples = [
         {
             "criterion": probe.criterion,
@@ -195,15 +196,17 @@ def _describe_task(task: Any) -> dict[str, Any]:
             "wanted": f"no longer {probe.target}" if probe.expect == "gone" else probe.target,
             "rival": probe.rival,
         }
-        for probe in cases[0].probes
+        for probe in (first.probes if first else ())
     ]
     return {
         **task.card(),
         "content_hash": task.content_hash(),
         "cases": len(cases),
         "probes": counts,
-        "example_edit": f"{cases[0].request.text} -> {cases[0].request.target_new} "
-        f"(not {cases[0].request.target_true})",
+        "pairs": len(task.pairs()) or "",
+        "example_edit": f"{first.request.text} -> {first.request.target_new} (not {first.request.target_true})"
+        if first
+        else "none: no pair can be keyed on a cue",
         "example_probes": examples,
     }
 

@@ -150,6 +150,10 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection
         known = known_cases(Store.of(prober), task)
         cases = [case for case in cases if known.get(case.id, {}).get(settings.known_by)]
     cases = cases[: settings.limit]
+    if not task.cases():
+        raise KnbenchError(
+            f"task '{task.name}' has no pair that an edit could be keyed on; score it with: knbench known"
+        )
     if not cases:
         raise KnbenchError(f"task '{task.name}': the model knows none of its cases; run without --known-only")
     return Selection(cases, unreadable)

@@ -113,8 +113,8 @@ class Task:
     """A phenomenon's minimal pairs in the form of BLiMP's JSONL; none for facts."""
 
     def content_hash(self) -> str:
-        """Return a sha256 over every case, which changes exactly when the task's content does."""
-        return digest([case.to_json() for case in self.cases()])
+        """Return a sha256 over every case and minimal pair, which changes exactly when the task's content does."""
+        return digest([[case.to_json() for case in self.cases()], [dict(pair) for pair in self.pairs()]])
 
     def card(self) -> dict[str, Any]:
         """Return the task's provenance as plain JSON values."""

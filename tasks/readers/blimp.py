@@ -144,7 +144,16 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
         source=f"BLiMP, paradigm {uid}, https://github.com/alexwarstadt/blimp",
         relation=uid,
     )
-    return finish(cases, tally, source, card)
+    # Every pair is scored as sentences, also those that differ from the first word on and so cannot be edited.
+    sentences = [
+        {
+            "pairID": str(row.place.number),
+            "sentence_good": text(row.value, "sentence_good"),
+            "sentence_bad": text(row.value, "sentence_bad"),
+        }
+        for row in rows
+    ]
+    return finish(cases, tally, source, card, sentences)
 
 
 def read_pairs(source: str | None, uid: str) -> tuple[list[dict[str, Any]], ReadReport]:

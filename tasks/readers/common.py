@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ...benchmark.criteria import CRITERIA
 from ...benchmark.errors import KnbenchError
-from ...benchmark.types import SLOT, Case, EditRequest, Probe, Task, TaskKind, digest
+from ...benchmark.types import SLOT, Case, EditRequest, JsonObject, Probe, Task, TaskKind, digest
 
 NEIGHBOURS = 4
 VERSION = 1
@@ -435,20 +435,24 @@ class Card:
     relation: str
 
 
-def finish(cases: Sequence[Case], tally: Tally, where: str, card: Card) -> tuple[Task, ReadReport]:
+def finish(
+    cases: Sequence[Case], tally: Tally, where: str, card: Card, pairs: Sequence[JsonObject] = ()
+) -> tuple[Task, ReadReport]:
     """Return the task over the cases, in a fixed shuffle, with the account of the reading.
 
     Raises:
-        KnbenchError: there are no cases.
+        KnbenchError: there are neither cases nor minimal pairs.
     """
     report = tally.report(len(cases))
-    if not cases:
+    if not cases and not pairs:
         raise nothing_read(where, report)
     # A fixed shuffle, so that the first cases are a fair sample and not the beginning of the file.
     ordered = tuple(sorted(cases, key=lambda case: digest([card.name, VERSION, case.id])))
     asked = {probe.criterion for case in ordered for probe in case.probes}
     criteria = tuple(name for name in CRITERIA if name in asked)
-    return Task(**vars(card), version=VERSION, criteria=criteria, cases=lambda: ordered), report
+    return Task(
+        **vars(card), version=VERSION, criteria=criteria, cases=lambda: ordered, pairs=lambda: tuple(pairs)
+    ), report
 
 
 def nothing_read(where: str, report: ReadReport) -> KnbenchError:

@@ -6,7 +6,14 @@ import json
 
 import pytest
 from knbench.benchmark import registry
+from knbench.benchmark.cli import main
 from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.known import Store, knowledge, right_pairs
+from knbench.benchmark.probing import Prober
+from knbench.benchmark.runner import RunSettings, run
+from knbench.editors.none import NoEdit
+
+from tests.references.slow_probing import slow_answer
 
 DEFINITION = """
 name: towns
@@ -89,5 +96,30 @@ def test_published_data_is_named_by_reader_and_selection(tmp_path):
     assert len(notes) == 1
     assert "left out 1" in notes[0]
     assert "line 4" in notes[0]
+    assert tasks[0].pairs()[0]["sentence_good"] == "Ann hurt herself."
     with pytest.raises(KnbenchError, match="did you mean 'anaphor_gender_agreement'"):
         registry.resolve_tasks("blimp:anaphor_gender_agrement", data={"blimp": str(tmp_path)})
+
+
+def test_pairs_that_differ_from_the_first_word_on_are_scored_as_sentences(tmp_path, lm, capsys):
+    uid = "matrix_question_npi_licensor_present"
+    pairs = [("Should Ann ever bake?", "Ann should ever bake."), ("Had Eve ever sung?", "Eve had ever sung.")]
+    rows = [
+        {"sentence_good": good, "sentence_bad": bad, "UID": uid, "pairID": str(i)}
+        for i, (good, bad) in enumerate(pairs)
+    ]
+    (tmp_path / f"{uid}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (task,), (note,) = registry.resolve_tasks(f"blimp:{uid}", data={"blimp": str(tmp_path)})
+    assert task.cases() == ()
+    assert "left out 2 (2 times the sentences differ from the first word on)" in note
+    store = Store.of(Prober(lm))
+    scores = {
+        side: [slow_answer(lm, "", pair[i])["logprob"] for pair in pairs] for i, side in enumerate(("good", "bad"))
+    }
+    wanted = {str(i): g > b for i, (g, b) in enumerate(zip(scores["good"], scores["bad"], strict=True))}
+    assert right_pairs(store, task) == wanted
+    assert knowledge(store, task)["sentences"] == sum(wanted.values()) / 2
+    with pytest.raises(KnbenchError, match="score it with: knbench known"):
+        run(lm, [NoEdit], [task], tmp_path / "out", RunSettings())
+    main(["describe", f"blimp:{uid}", "--data", f"blimp={tmp_path}"])
+    assert "none: no pair can be keyed on a cue" in capsys.readouterr().out
