@@ -286,12 +286,13 @@ def _case(relation: Relation, fact: Fact) -> Case:
     if not relation.templates:
         raise Unfit("no pattern of the relation ends with [MASK]")
     subject, true = fact.subject, fact.answer
-    new = _new_target(relation, fact)
+    donor = _donor(relation, fact)
+    new = donor.answer
     edit, *others = relation.templates
     request = make_request(edit, subject, new, true)
     probes = [Probe("reliability", "completion", request.text, new, true, "new")]
     probes += [Probe("paraphrase", "completion", _fill(t, subject), new, true, "new") for t in others]
-    probes += [*_inverse_probes(relation, fact, new), *_synonyms(relation, fact, new)]
+    probes += [*_inverse_probes(relation, fact, donor), *_synonyms(relation, fact, new)]
     for other in _neighbours(relation, fact, new):
         prompt = _fill(edit, other.subject)
         probes.append(Probe("neighbourhood", "completion", prompt, other.answer, new, "unchanged"))
@@ -303,24 +304,39 @@ def _fill(template: str, subject: str) -> str:
     return template.replace(SLOT, subject, 1)
 
 
-def _new_target(relation: Relation, fact: Fact) -> str:
-    """Return the next answer of the relation's cycle that is none of the subject's own."""
-    own = relation.answers.index(fact.answer)
-    for answer in relation.answers[own + 1 :] + relation.answers[:own]:
-        if answer.casefold() not in relation.of_subject[fact.subject.casefold()]:
-            return answer
+def _donor(relation: Relation, fact: Fact) -> Fact:
+    """Return the fact whose object becomes the new target.
+
+    As the paper's released edits have it: in a bijective relation the fact before this one in the file, so that two
+    subjects trade objects; otherwise the first fact of the answer before this one's in the cycle of distinct answers
+    (P101: of those with an occupation). The paper's cycle follows the order of a set, which changes from run to run;
+    this one follows the file. What is true of the subject itself is passed over.
+    """
+    if relation.name in INVERSE:
+        cycle = list(relation.facts)
+        here = cycle.index(fact)
+    else:
+        paired = relation.name == "P101" and fact.answer in OCCUPATIONS
+        answers = [a for a in relation.answers if not paired or a in OCCUPATIONS]
+        first = {f.answer: f for f in reversed(relation.facts)}
+        cycle = [first[answer] for answer in answers]
+        here = answers.index(fact.answer)
+    own = relation.of_subject[fact.subject.casefold()]
+    for candidate in reversed(cycle[here + 1 :] + cycle[:here]):
+        if candidate.answer.casefold() not in own:
+            return candidate
     raise Unfit("the relation has no other answer to change to")
 
 
-def _inverse_probes(relation: Relation, fact: Fact, new: str) -> Iterator[Probe]:
+def _inverse_probes(relation: Relation, fact: Fact, donor: Fact) -> Iterator[Probe]:
     """Yield the inverse relation asked of the new object and of the old one; see ``facts.py``."""
     if relation.inverse is None:
         return
-    for other in relation.facts:
+    for other in (donor, *relation.facts):
         answers = relation.of_subject[other.subject.casefold()]
         # The rival must be right of the new object and wrong of the old one, as the subject is the other way round.
-        if other.answer == new and fact.answer.casefold() not in answers:
-            asked_of_new, asked_of_old = _fill(relation.inverse, new), _fill(relation.inverse, fact.answer)
+        if other.answer == donor.answer and fact.answer.casefold() not in answers:
+            asked_of_new, asked_of_old = _fill(relation.inverse, donor.answer), _fill(relation.inverse, fact.answer)
             yield Probe("symmetry", "completion", asked_of_new, fact.subject, other.subject, "new")
             yield Probe("release", "completion", asked_of_old, fact.subject, other.subject, "gone")
             return

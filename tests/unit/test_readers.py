@@ -165,15 +165,17 @@ def test_pararel_cases_are_as_worked_by_hand(tmp_path):
     assert cases["p36-0000"].probes == (
         completion("reliability", "The capital of Canada is", "Rome", "Ottawa"),
         completion("paraphrase", "Canada's capital city,", "Rome", "Ottawa"),
-        completion("symmetry", "Rome is the capital of", "Canada", "Italy"),
-        completion("release", "Ottawa is the capital of", "Canada", "Italy", "gone"),
+        # The fact before the first is the last: the Kingdom of Italy, with which Canada trades capitals.
+        completion("symmetry", "Rome is the capital of", "Canada", "Kingdom of Italy"),
+        completion("release", "Ottawa is the capital of", "Canada", "Kingdom of Italy", "gone"),
         # No other subject has Ottawa, and the Italies have the new target.
         completion("neighbourhood", "The capital of France is", "Paris", "Rome", "unchanged"),
     )
-    assert cases["p36-0001"].request.target_new == "Paris"
-    assert cases["p36-0002"].request.target_new == "Ottawa"  # the cycle closes
+    assert cases["p36-0001"].request.target_new == "Ottawa"
+    assert cases["p36-0002"].request.target_new == "Rome"
+    assert cases["p36-0003"].request.target_new == "Paris"
     assert cases["p36-0001"].probes[-1] == completion(
-        "neighbourhood", "The capital of Kingdom of Italy is", "Rome", "Paris", "unchanged"
+        "neighbourhood", "The capital of Kingdom of Italy is", "Rome", "Ottawa", "unchanged"
     )
     assert [probe.criterion for probe in cases["p36-0001"].probes].count("neighbourhood") == 1
 
@@ -182,10 +184,10 @@ def test_pararel_never_takes_what_is_true_of_the_same_subject(tmp_path):
     bags = capitals(("Bolivia", "Sucre"), ("Peru", "Lima"), ("Bolivia", "lima"), ("Chile", "Santiago"))
     task, _ = read_task("pararel", "P36", put(tmp_path / "p.json", {"P36": bags}))
     cases = by_id(task)
-    assert cases["p36-0000"].request.target_new == "Santiago"  # not Lima, nor lima
-    assert cases["p36-0001"].request.target_new == "Santiago"
-    assert cases["p36-0002"].request.target_new == "Santiago"
-    assert cases["p36-0003"].request.target_new == "Sucre"
+    assert cases["p36-0000"].request.target_new == "Santiago"
+    assert cases["p36-0001"].request.target_new == "Sucre"
+    assert cases["p36-0002"].request.target_new == "Santiago"  # neither Lima nor Sucre, which are Bolivia's own
+    assert cases["p36-0003"].request.target_new == "lima"
     assert "Bolivia" not in {p.prompt.split()[3] for p in cases["p36-0003"].probes if p.criterion == "neighbourhood"}
     assert "symmetry" not in task.criteria  # the file has no inverse relation
 
@@ -225,8 +227,8 @@ def test_pararel_asks_for_the_occupation(tmp_path):
     synonyms = {case.id: [p for p in case.probes if p.criterion == "synonym"] for case in task.cases()}
     assert synonyms == {
         "p101-0000": [completion("synonym", "Ann is a famous", "chemist", "physicist")],
-        "p101-0001": [],  # nobody is "a famous jazz"
-        "p101-0002": [],
+        "p101-0001": [completion("synonym", "Bob is a famous", "physicist", "chemist")],
+        "p101-0002": [],  # nobody is "a famous jazz", and nobody is made to work in its field
     }
 
 
@@ -600,3 +602,27 @@ def test_reading_local_json_does_not_import_datasets(tmp_path):
 
 def test_readers_are_those_documented():
     assert list(READERS) == ["pararel", "blimp", "counterfact", "zsre", "knowedit"]
+
+
+@pytest.mark.parametrize(
+    ("relation", "prompt", "exceptions"), [("P36", "The capital of {} is", 0), ("P1376", "{} is the capital of", 2)]
+)
+def test_pararel_edits_are_those_of_the_paper(relation, prompt, exceptions):
+    """Niu et al. give each subject the object of the bag before it; where that is its own, ours goes further back."""
+    path = SHARED / "data/pararel/data_all_allbags.json"
+    if not path.exists():
+        pytest.skip(f"published data not found at {path}")
+    bags = json.loads(path.read_text())[relation]
+    subject_of = {
+        "P36": lambda bag: bag[4][0].split("'s capital")[0],
+        "P1376": lambda bag: bag[0][0].split(" is the")[0],
+    }
+    facts = [(subject_of[relation](bag), bag[0][1]) for bag in bags]
+    task, _ = read_task("pararel", relation, str(path))
+    requests = {int(case.id.split("-")[1]): case.request for case in task.cases()}
+    others = 0
+    for i, (subject, true) in enumerate(facts):
+        paper = EditRequest(prompt, subject, facts[i - 1][1], true) if facts[i - 1][1] != true else None
+        others += requests[i] != paper
+    assert len(requests) == len(facts)
+    assert others == exceptions
