@@ -9,7 +9,8 @@ from knbench.benchmark.types import Case, EditRequest, Probe, Task
 from tests.conftest import make_lm
 from tests.references.slow_probing import slow_answer
 
-CITIES = {"Canada": "Ottawa", "Italy": "Rome", "France": "Paris", "Mexico": "Mexico City", "Susan": "Rome"}
+# Among them two answers of one token each, "Rome" and "capital", between which small margins decide.
+CITIES = {"Canada": "Ottawa", "Italy": "Rome", "France": "capital", "Mexico": "Mexico City", "Susan": "people"}
 
 
 def towns():
@@ -25,9 +26,11 @@ def towns():
     return Task(name="towns", version=1, kind="fact", criteria=("reliability",), cases=lambda: cases, **text)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.02])  # a flat model decides by small margins, where pruning could go wrong
 @pytest.mark.parametrize("seed", range(4))
-def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed):
+def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed, scale):
     lm, task = make_lm("llama", seed=seed), towns()
+    lm.model.model.norm.weight.data *= scale
     store = Store.of(Prober(lm, batch_size=2))
     known, first = known_cases(store, task), ranked_first(store, task)
     for case in task.cases():
