@@ -21,6 +21,21 @@ SLOT = "{}"
 
 
 @dataclass(frozen=True)
+class Support:
+    """A prompt that an editor may read beside the edited one, with what rightly continues it.
+
+    Attributes:
+        prompt: the text up to the target.
+        target: what continues it before the edit.
+        suffix: what follows the target in its sentence; a masked model reads it too.
+    """
+
+    prompt: str
+    target: str
+    suffix: str = "."
+
+
+@dataclass(frozen=True)
 class EditRequest:
     """One edit in words: after it, ``prompt`` about ``subject`` shall continue with ``target_new``.
 
@@ -29,12 +44,15 @@ class EditRequest:
         subject: the entity (facts) or the cue word (phenomena) that the edit is keyed on.
         target_new: what the model shall say, without the space that precedes it.
         target_true: what it should say before the edit.
+        support: other prompts on the same fact or phenomenon, for methods that search over several. No probe of the
+            case asks any of them: what an editor has seen is no test of it.
     """
 
     prompt: str
     subject: str
     target_new: str
     target_true: str
+    support: tuple[Support, ...] = ()
 
     def __post_init__(self) -> None:
         if self.prompt.count(SLOT) != 1:

@@ -14,7 +14,7 @@ import yaml
 from ..benchmark.criteria import CRITERIA
 from ..benchmark.errors import KnbenchError, nearest
 from ..benchmark.types import Case, JsonObject, Task, digest
-from .facts import fact_cases
+from .facts import fact_cases, with_column
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
 from .phenomena import pairs, phenomenon_cases
 
@@ -41,6 +41,10 @@ def load_definition(path: Path) -> Task:
         raise KnbenchError(f"{path}: {key}: {_mend(flaw)}")
     if path.stem != definition["name"]:
         raise KnbenchError(f"{path}: name: '{definition['name']}' should be the file's name, '{path.stem}'")
+    for number, template in enumerate(definition.get("facts", {}).get("support", ())):
+        reason = _unfit_support(number, definition["facts"])
+        if reason is not None:
+            raise KnbenchError(f"{path}: facts.support.{number}: {_misfit(template, reason)}")
     name, version = definition["name"], definition["version"]
 
     @cache
@@ -87,8 +91,29 @@ def _mend(flaw: jsonschema.ValidationError) -> str:
         return f"unknown key '{extra}'; " + (f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}")
     if flaw.validator == "oneOf" and not flaw.absolute_path:
         return "has neither 'facts' nor 'phenomenon', or both; write exactly one of them"
-    hint, shown = rule.get("description"), repr(value)
+    return _misfit(value, rule.get("description"))
+
+
+def _misfit(value: Any, hint: str | None) -> str:
+    shown = repr(value)
     return f"{shown if len(shown) < 80 else shown[:77] + '...'} does not fit" + (f"; {hint}" if hint else "")
+
+
+def _unfit_support(number: int, facts: dict[str, Any]) -> str | None:
+    """Say how to mend a support template that a schema cannot judge: by the edit, the probes and its fellows."""
+    templates = [with_column(template, facts) for template in facts["support"]]
+    template, column = templates[number], f"{{{facts['subject']}}}"
+    groups = facts["probes"].values()
+    asked = {t for group in groups for t in (group if isinstance(group, list) else group["templates"])}
+    if column not in template:
+        return f"write {{}} or {column} where the subject stands"
+    if template == with_column(facts["edit"], facts):
+        return "the edit has these words; write others"
+    if template in asked:
+        return "a probe has these words, and what an editor has seen is no test of it; write others"
+    if template in templates[:number]:
+        return "it stands in the list twice; leave it out"
+    return None
 
 
 def _criteria(definition: dict[str, Any]) -> tuple[str, ...]:

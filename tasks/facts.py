@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark.errors import KnbenchError
-from ..benchmark.types import Case, EditRequest, Probe, digest
+from ..benchmark.types import SLOT, Case, EditRequest, Probe, Support, digest
 
 Row = Mapping[str, str]
 
@@ -107,7 +107,8 @@ def _aliases(spec: Mapping[str, Any], row: Row) -> tuple[str, ...]:
 
 def _case(spec: Mapping[str, Any], row: Row, new_row: Row, rows: Sequence[Row]) -> Case:
     subject, true, new = row[spec["subject"]], row[spec["object"]], new_row[spec["object"]]
-    request = EditRequest(prompt=spec["edit"], subject=subject, target_new=new, target_true=true)
+    support = tuple(Support(_fill(with_column(t, spec), row), true) for t in spec.get("support", ()))
+    request = EditRequest(spec["edit"], subject, target_new=new, target_true=true, support=support)
     new_aliases = _aliases(spec, new_row)
     probes = [Probe("reliability", "completion", request.text, new, true, "new", new_aliases)]
     wanted = spec["probes"]
@@ -170,6 +171,11 @@ def _unrelated(spec: Mapping[str, Any], asked: Mapping[str, Any], row: Row, rows
         rival = min(rivals, key=lambda r: digest([row[spec["id"]], r]))
         for template in asked["templates"]:
             yield Probe("unrelated", "completion", _fill(template, row), true, rival, "unchanged")
+
+
+def with_column(template: str, spec: Mapping[str, Any]) -> str:
+    """Return a template that names the subject's column, as the probes' do, where the edit has its ``{}``."""
+    return template.replace(SLOT, f"{{{spec['subject']}}}")
 
 
 def _fill(template: str, row: Row) -> str:

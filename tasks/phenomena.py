@@ -8,6 +8,8 @@ A case edits one *cue* ("this", "Susan admired", "The sisters") to be followed b
 - synonym: another cue of the same class;
 - extension: other words of the same phenomenon, which an edit of one cue may or may not take along;
 - neighbourhood: what the cue has no part in: the cue that rightly has the target, and other phenomena.
+
+Its support is other items' prompts with the right form, of the same cue as far as there are such.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ..benchmark.errors import KnbenchError, unknown_name
-from ..benchmark.types import SLOT, Case, EditRequest, Probe, derived_seed
+from ..benchmark.types import SLOT, Case, EditRequest, Probe, Support, derived_seed
 
 Lexicon = Mapping[str, Any]
 T = TypeVar("T")
@@ -71,6 +73,10 @@ class Item:
     def sentence(self, cue: str, form: str, frame: int = 0) -> str:
         """Return the whole sentence with a cue and a form of the target."""
         return f"{self.prompt(cue, frame)} {form}{self.ending}."
+
+    def support(self) -> Support:
+        """Return the item's prompt with the grammatical form."""
+        return Support(self.prompt(self.cue), self.good, f"{self.ending}.")
 
 
 Generator = Callable[[Lexicon, "_Choice"], Iterator[Item]]
@@ -129,8 +135,11 @@ def phenomenon_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case
         for name in spec["neighbours"]
         for item in items({**spec, "generator": name, "pairs": NEIGHBOURS}, lexicon, definition)
     ]
+    offers = {item.prompt(item.cue): item for item in reversed(mine)}
     for item in mine:
-        yield _case(item, mine, others, choice)
+        case = _case(item, mine, others, choice)
+        support = _support(item, case.probes, offers, choice)
+        yield replace(case, request=replace(case.request, support=support))
 
 
 NEIGHBOURS = 40
@@ -152,6 +161,25 @@ def _case(item: Item, mine: Sequence[Item], others: Sequence[Item], choice: _Cho
     probes.append(item.probe("neighbourhood", item.mirror, right=True))
     probes += [o.probe("neighbourhood", o.cue, right=True) for o in choice.pick(others, 3, item.id, "neighbourhood")]
     return Case(id=item.id, request=request, probes=tuple(probes), source="generated")
+
+
+SUPPORT = 8
+"""Other items' prompts that a case offers to methods that search over several."""
+
+
+def _support(item: Item, probes: Sequence[Probe], offers: Mapping[str, Item], choice: _Choice) -> tuple[Support, ...]:
+    """Return other items' prompts, those of the item's own cue first; ``offers`` has one item per prompt.
+
+    None is the beginning of a sentence that a probe asks of: not of a minimal pair's either, which begins with the
+    item's frame and its cue or mirror.
+    """
+    asked = {probe.prompt for probe in probes}
+    asked |= {item.prompt(cue, frame) for cue in (item.cue, item.mirror) for frame in range(len(item.frames))}
+    free = [other for prompt, other in offers.items() if prompt not in asked]
+    chosen = choice.pick([o for o in free if o.cue == item.cue], SUPPORT, item.id, "support")
+    rest = [o for o in free if o.cue != item.cue]
+    chosen += choice.pick(rest, SUPPORT - len(chosen), item.id, "support", "other cues")
+    return tuple(other.support() for other in chosen)
 
 
 def _subject(item: Item) -> str:
@@ -178,9 +206,9 @@ def _other(number: str) -> str:
 def _frames(lexicon: Lexicon, choice: _Choice, item: Item) -> tuple[str, ...]:
     """Return four frames for an item, with names and verbs filled in."""
     frames = []
-    for frame in choice.pick(lexicon["frames"][item.place], 4, item.id):
-        name, other = choice.pick(lexicon["names"]["female"] + lexicon["names"]["male"], 2, item.id, frame)
-        (verb,) = choice.pick(lexicon["verbs"]["transitive"], 1, item.id, frame)
+    for frame in choice.pick(lexicon["frames"][item.place], 4, item.id, "frames"):
+        name, other = choice.pick(lexicon["names"]["female"] + lexicon["names"]["male"], 2, item.id, frame, "names")
+        (verb,) = choice.pick(lexicon["verbs"]["transitive"], 1, item.id, frame, "verb")
         frames.append(frame.format(SLOT, name=name, other=other, verb=verb) + item.tail)
     return tuple(frames)
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from knbench.benchmark import registry
 from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.types import Support
 from knbench.tasks import FOLDER
 from knbench.tasks.definition import load_definition
 
@@ -31,6 +32,66 @@ def test_every_task_keeps_the_rules(task):
             assert probe.target != probe.rival
             assert probe.prompt == probe.prompt.strip()
             assert bool(probe.prompt) == (probe.kind == "completion")
+
+
+def questions(case):
+    """Return every text that a case's probes put before the model: prompts and whole sentences."""
+    return {text for p in case.probes for text in ((p.prompt,) if p.kind == "completion" else (p.target, p.rival))}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_no_probe_asks_what_an_editor_may_read_beside_the_edit(task):
+    for case in task.cases():
+        prompts = [support.prompt for support in case.request.support]
+        assert len(prompts) >= 4
+        assert len(set(prompts)) == len(prompts)
+        assert case.request.text not in prompts
+        for prompt in prompts:
+            assert prompt not in questions(case)
+            assert " ".join(prompt.split()) == prompt
+            assert prompt[0].isupper() or prompt.startswith(case.request.subject)
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "fact"], ids=lambda t: t.name)
+def test_a_facts_support_says_the_fact_in_other_words(task):
+    templates = yaml.safe_load((FOLDER / f"{task.name}.yaml").read_text())["facts"]["support"]
+    assert 5 <= len(templates) <= 8
+    for template in templates:
+        assert "  " not in template
+        assert template == template.strip()
+        assert template.count("{}") == 1
+    for case in task.cases():
+        request = case.request
+        assert [s.prompt for s in request.support] == [t.replace("{}", request.subject) for t in templates]
+        assert {(s.target, s.suffix) for s in request.support} == {(request.target_true, ".")}
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
+def test_a_phenomenons_support_is_grammatical_and_of_other_items(task):
+    right = {(p["one_prefix_prefix"], p["one_prefix_word_good"], p["sentence_good"]) for p in task.pairs()}
+    for case in task.cases():
+        assert len(case.request.support) <= 8
+        for s in case.request.support:
+            assert (s.prompt, s.target, f"{s.prompt} {s.target}{s.suffix}") in right
+            assert not any(text.startswith(f"{s.prompt} {case.request.target_new}") for text in questions(case))
+
+
+@pytest.mark.parametrize("name", ["det-noun-agreement", "det-noun-adjective", "quantifier-agreement"])
+def test_a_phenomenons_support_prefers_the_cue_of_the_edit(name):
+    """There are more items of each such cue than support is taken from."""
+    for case in TASKS[name].cases():
+        assert all(case.request.subject in support.prompt.split() for support in case.request.support)
+
+
+@pytest.mark.parametrize("name", ["subject-verb-agreement", "subject-verb-attractor", "npi-licensing"])
+def test_support_of_other_cues_comes_last(name):
+    some = False
+    for case in TASKS[name].cases():
+        cue = case.request.subject.casefold()
+        own = [f" {cue} " in f" {s.prompt.split(' near ')[0].casefold()} " for s in case.request.support]
+        assert own == sorted(own, reverse=True)
+        some = some or (True in own and False in own)
+    assert some
 
 
 def test_new_capitals_are_never_true_ones():
@@ -172,6 +233,42 @@ def write(folder, text, rows="id,who,town,new\n1,Ann,Rome,Paris\n2,Bob,Paris,Rom
 def test_a_good_definition_loads(tmp_path):
     task = load_definition(write(tmp_path, GOOD))
     assert [case.request.text for case in sorted(task.cases(), key=lambda c: c.id)] == ["Ann lives in", "Bob lives in"]
+
+
+SUPPORTED = GOOD.replace('"{} lives in"', '"{} lives in", support: ["The home of {} is in", "{who} has a flat in"]')
+
+
+def test_support_takes_the_slot_and_the_column_alike(tmp_path):
+    ann, _ = sorted(load_definition(write(tmp_path, SUPPORTED)).cases(), key=lambda case: case.id)
+    assert ann.request.support == (Support("The home of Ann is in", "Rome"), Support("Ann has a flat in", "Rome"))
+
+
+def test_support_is_optional(tmp_path):
+    assert {case.request.support for case in load_definition(write(tmp_path, GOOD)).cases()} == {()}
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{} lives in", "the edit has these words; write others"),
+        ("{who} lives in", "the edit has these words; write others"),
+        ("{who} dwells in", "a probe has these words, and what an editor has seen is no test of it"),
+        ("{} dwells in", "a probe has these words, and what an editor has seen is no test of it"),
+        ("{} sleeps in", "a probe has these words, and what an editor has seen is no test of it"),
+        ("She has a flat in", "write {} or {who} where the subject stands"),
+        ("{town} is home to", "write {} or {who} where the subject stands"),
+        ("The home of {who} is in", "it stands in the list twice; leave it out"),
+        ("{} has a flat in ", "with {} for the subject and no space at the end"),
+    ],
+)
+def test_a_support_template_that_does_not_fit_is_named(tmp_path, template, complaint):
+    text = SUPPORTED.replace("{who} has a flat in", template)
+    text = text.replace("probes: {", 'probes: {neighbourhood: {templates: ["{who} sleeps in"], count: 1}, ')
+    path = write(tmp_path, text)
+    with pytest.raises(KnbenchError) as error:
+        load_definition(path)
+    assert str(error.value).startswith(f"{path}: facts.support.1: '{template}' does not fit; ")
+    assert complaint in str(error.value)
 
 
 @pytest.mark.parametrize(
