@@ -22,6 +22,7 @@ class ModelFamily:
         blocks: the list of transformer blocks, from the model.
         attention: the attention module, from a block.
         mlp: the module whose output is the MLP output, from a block.
+        mlp_in: the projection whose output the activation function receives, from a block.
         mlp_out: the MLP's output projection, from a block: its input are the *neurons*, its weight is W.
         norm: the final norm, from the model.
         objective: ``causal`` predicts the next token, ``masked`` fills a mask token.
@@ -34,6 +35,7 @@ class ModelFamily:
     blocks: str
     attention: str
     mlp: str
+    mlp_in: str
     mlp_out: str
     norm: str
     objective: Literal["causal", "masked"] = "causal"
@@ -43,6 +45,7 @@ LLAMA_LIKE = ModelFamily(
     blocks="model.layers",
     attention="self_attn",
     mlp="mlp",
+    mlp_in="mlp.gate_proj",
     mlp_out="mlp.down_proj",
     norm="model.norm",
 )
@@ -52,6 +55,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         blocks="transformer.h",
         attention="attn",
         mlp="mlp",
+        mlp_in="mlp.c_fc",
         mlp_out="mlp.c_proj",
         norm="transformer.ln_f",
     ),
@@ -59,6 +63,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         blocks="transformer.h",
         attention="attn",
         mlp="mlp",
+        mlp_in="mlp.fc_in",
         mlp_out="mlp.fc_out",
         norm="transformer.ln_f",
     ),
@@ -66,6 +71,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         blocks="gpt_neox.layers",
         attention="attention",
         mlp="mlp",
+        mlp_in="mlp.dense_h_to_4h",
         mlp_out="mlp.dense_4h_to_h",
         norm="gpt_neox.final_layer_norm",
     ),
@@ -78,6 +84,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         blocks="bert.encoder.layer",
         attention="attention",
         mlp="output.dense",
+        mlp_in="intermediate.dense",
         mlp_out="output.dense",
         norm="cls.predictions.transform.LayerNorm",
         objective="masked",

@@ -116,3 +116,12 @@ def select_positions(lm: LanguageModel, rows: Tensor, columns: Tensor) -> Iterat
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def upto(lm: LanguageModel, layer: int) -> Iterator[None]:
+    """``with upto(lm, 5): lm.model(...)`` computes the blocks up to and with 5; those above hand their input on."""
+    with ExitStack() as stack:
+        for i in range(layer + 1, lm.n_layers):
+            stack.enter_context(_bypassed(lm.block(i), None, as_tuple=lm.blocks_return_tuples))
+        yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,14 @@ class Tokens:
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
+
+
+class Question(NamedTuple):
+    """A text, the position at which a token is predicted, and that token."""
+
+    ids: tuple[int, ...]
+    position: int
+    token: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,11 @@ class LanguageModel:
         return len(self.blocks)
 
     @property
+    def n_neurons(self) -> int:
+        """Width m of the MLP's hidden layer."""
+        return self.parameter(self.mlp_weight_name(0)).numel() // self.shape["width"]  # type: ignore[no-any-return]
+
+    @property
     def shape(self) -> dict[str, Any]:
         """Architecture, layers, hidden size and vocabulary: what published hyper-parameters are looked up by."""
         config = self.model.config.get_text_config()
@@ -120,6 +133,10 @@ class LanguageModel:
     def mlp(self, layer: int) -> nn.Module:
         """Return the module whose output is the layer's MLP output ``v``."""
         return self.block(layer).get_submodule(self.family.mlp)
+
+    def mlp_in(self, layer: int) -> nn.Module:
+        """Return the MLP's projection whose output its activation function receives (of a gated MLP, the gate's)."""
+        return self.block(layer).get_submodule(self.family.mlp_in)
 
     def mlp_out(self, layer: int) -> nn.Module:
         """Return the MLP's output projection, which maps the neurons ``k`` to ``v``."""
@@ -148,6 +165,10 @@ class LanguageModel:
     def mlp_weight_name(self, layer: int) -> str:
         """Return the parameter name of ``W`` of a layer."""
         return self._names[id(self.mlp_out(layer).weight)]
+
+    def name_of(self, parameter: Tensor) -> str:
+        """Return the name of one of the model's parameters."""
+        return self._names[id(parameter)]
 
     def parameter(self, name: str) -> nn.Parameter:
         """Return a parameter by its name in the model.
@@ -257,6 +278,27 @@ class LanguageModel:
         if not positions:
             raise ValueError(f"the target {target!r} has no token of its own after {prompt!r}")
         return tokens.ids, positions
+
+    def questions(self, prompt: str, target: str, suffix: str) -> list[Question]:
+        """Return one question per token of a target, each after the true previous ones.
+
+        A causal model is asked behind the text so far; a masked one at the token's own place, where the target's
+        tokens from that one on are masks and the suffix is read too. The model's prompt prefix stands first.
+
+        Raises:
+            ValueError: the target cannot be tokenised after the prompt.
+        """
+        prompt = self.prompt_prefix + prompt
+        if self.causal:
+            context, wanted = self.split(prompt, target)
+            return [Question(context + wanted[:n], len(context) + n - 1, token) for n, token in enumerate(wanted)]
+        ids, positions = self.place(prompt, target, suffix)
+        questions = []
+        for n, position in enumerate(positions):
+            masked = set(positions[n:])
+            text = tuple(self.mask_id if i in masked else token for i, token in enumerate(ids))
+            questions.append(Question(text, position, ids[position]))
+        return questions
 
     def subject_span(self, template: str, subject: str) -> tuple[Tokens, range]:
         """Tokenise ``template`` with ``subject`` in its ``{}`` and locate the subject's tokens.

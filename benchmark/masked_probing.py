@@ -11,12 +11,9 @@ from collections.abc import Sequence
 
 import torch
 
-from .language_model import LanguageModel
+from .language_model import LanguageModel, Question
 from .probing import Observation, Prober, Reference, kl_divergence
 from .types import Case, Probe
-
-Question = tuple[tuple[int, ...], int, int]
-"""A text with its masks, the position that is asked for, and the token that is scored there."""
 
 
 class MaskedProber(Prober):
@@ -39,16 +36,10 @@ class MaskedProber(Prober):
 
     def _questions(self, probe: Probe, answer: str) -> list[Question]:
         """Return one question per token of an answer, or of a sentence."""
-        prefix, mask = self.lm.prompt_prefix, self.lm.mask_id
         if probe.kind == "minimal_pair":
-            ids, positions = self.lm.place(prefix.rstrip(), answer, "")
-            return [((*ids[:p], mask, *ids[p + 1 :]), p, ids[p]) for p in positions]
-        ids, positions = self.lm.place(prefix + probe.prompt, answer, probe.suffix)
-        questions = []
-        for n, position in enumerate(positions):
-            hidden = set(positions[n:])
-            questions.append((tuple(mask if i in hidden else t for i, t in enumerate(ids)), position, ids[position]))
-        return questions
+            ids, positions = self.lm.place(self.lm.prompt_prefix.rstrip(), answer, "")
+            return [Question((*ids[:p], self.lm.mask_id, *ids[p + 1 :]), p, ids[p]) for p in positions]
+        return self.lm.questions(probe.prompt, answer, probe.suffix)
 
     @torch.inference_mode()
     def observe(
