@@ -16,6 +16,7 @@ from torch import Tensor
 from .errors import KnbenchError, unknown_name
 from .interventions import edit_output
 from .language_model import LanguageModel
+from .progress import Reporter
 from .types import EditRequest, JsonObject
 
 
@@ -103,6 +104,7 @@ class Editor(ABC, Generic[ConfigT]):
             :meth:`generic` fills in.
         published: hyper-parameters for particular model shapes.
         causal_only: whether it cannot edit masked models.
+        together: how many independent requests :meth:`edit_each` computes best at once.
     """
 
     name: ClassVar[str]
@@ -111,6 +113,7 @@ class Editor(ABC, Generic[ConfigT]):
     Config: ClassVar[type]
     published: ClassVar[Sequence[Published]] = ()
     causal_only: ClassVar[bool] = False
+    together: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:
         self.config = config
@@ -122,9 +125,9 @@ class Editor(ABC, Generic[ConfigT]):
         del lm
         return {}
 
-    def prepare(self, lm: LanguageModel) -> JsonObject:
+    def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
         """Compute what all edits of a model share, and return its provenance for the result."""
-        del lm
+        del lm, reporter
         return {}
 
     @abstractmethod
@@ -134,6 +137,16 @@ class Editor(ABC, Generic[ConfigT]):
         Raises:
             ValueError: a request that this method cannot edit; recorded as a failed case.
         """
+
+    def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """Compute one edit per request, each as :meth:`edit` would alone.
+
+        A method that can share work between independent requests overrides this and sets :attr:`together`.
+
+        Raises:
+            ValueError: some request cannot be edited; the caller then tries them one by one.
+        """
+        return [self.edit(lm, [request]) for request in requests]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class Reporter:
     """Receives what happens during a run; this one keeps silent."""
@@ -14,3 +17,9 @@ class Reporter:
 
     def advance(self, count: int = 1) -> None:
         """Say that cases are done."""
+
+    @contextmanager
+    def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """``with reporter.stage("reading", 10) as step: step()`` shows a long preparation with a bar of its own."""
+        del what, total
+        yield lambda: None

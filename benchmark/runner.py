@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from . import __version__
-from .editing import Editor, build_editor
+from .editing import Edit, Editor, build_editor
 from .environment import PeakMemory, describe_environment
 from .errors import KnbenchError
 from .known import Store, known_cases, readable_cases
@@ -23,6 +24,7 @@ from .probing import Observation, Prober, Reference
 from .progress import Reporter
 from .results import SCHEMA_VERSION
 from .run_folder import finish, open_folder
+from .split import SMALLEST, Split, split_cases
 from .types import Case, Task, derived_seed
 
 
@@ -31,6 +33,8 @@ class RunSettings:
     """What besides model, editors and tasks decides a run's numbers.
 
     Attributes:
+        split: which cases are run, see :mod:`knbench.benchmark.split`: ``test`` judges methods, ``tune`` is what their
+            hyper-parameters may be chosen on.
         limit: at most so many cases a task, or None for all.
         known_only: judge only what the unedited model knows: keep the cases whose true answer it knows, and of their
             ``unchanged`` probes those whose target it prefers to the rival. What it gets wrong before the edit can
@@ -41,6 +45,7 @@ class RunSettings:
         editor_args: per editor, hyper-parameters by name, as text.
     """
 
+    split: Split = "test"
     limit: int | None = None
     seed: int = 0
     known_only: bool = False
@@ -108,7 +113,7 @@ def run(
     for editor, source in built:
         reporter.doing(f"preparing {editor.name}")
         with seeded(derived_seed(settings.seed, editor.name, "prepare")):
-            prepared = editor.prepare(lm)
+            prepared = editor.prepare(lm, reporter)
         manifests.append({**common, "editor": describe_editor(editor, source, prepared)})
     # Every folder is opened before anything is measured, so that a wrong one is refused at once.
     work = []
@@ -126,26 +131,35 @@ def run(
     for task, selection, folders, records in work:
         baseline: Baseline | None = None
         for (editor, _), folder, file in zip(built, folders, records, strict=True):
-            for index, case in enumerate(selection.cases):
-                if case.id not in file.done:
+            for block in _blocks(len(selection.cases), editor.together):
+                pending = [i for i in block if selection.cases[i].id not in file.done]
+                if pending:
                     if baseline is None:
                         reporter.doing(f"unedited model on {task.name}")
                         baseline = measure_baseline(prober, selection, settings)
                     reporter.doing(f"{editor.name} on {task.name}")
-                    file.append(run_case(editor, prober, baseline, index, settings.seed, fingerprint))
-                reporter.advance()
+                    # The whole block, also where a part of it is done: what is edited together decides the last bits.
+                    attempts = edit_block(editor, lm, baseline, block, settings.seed)
+                    for index in pending:
+                        file.append(run_case(editor, prober, baseline, index, attempts[index], fingerprint))
+                        reporter.advance()
+                reporter.advance(len(block) - len(pending))
             finish(folder)
     return [folder for _, _, folders, _ in work for folder in folders]
 
 
 def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection:
-    """Choose the cases of a task that are run: the known ones if so wished, up to the limit.
+    """Choose the cases of a task that are run: of its split, the known ones if so wished, up to the limit.
 
     Raises:
         KnbenchError: no case is left.
     """
     _, unreadable = readable_cases(prober, task)
-    cases: Sequence[Case] = task.cases()
+    cases: Sequence[Case] = split_cases(task.name, task.cases(), settings.split)
+    if task.cases() and not cases:
+        raise KnbenchError(
+            f"task '{task.name}' has no {settings.split} cases; a task of fewer than {SMALLEST} cases is not split"
+        )
     if settings.known_only:
         known = known_cases(Store.of(prober), task)
         cases = [case for case in cases if known.get(case.id, {}).get(settings.known_by)]
@@ -155,7 +169,9 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection
             f"task '{task.name}' has no pair that an edit could be keyed on; score it with: knbench known"
         )
     if not cases:
-        raise KnbenchError(f"task '{task.name}': the model knows none of its cases; run without --known-only")
+        raise KnbenchError(
+            f"task '{task.name}': the model knows none of its cases (split: {settings.split}); run without --known-only"
+        )
     return Selection(cases, unreadable)
 
 
@@ -182,15 +198,74 @@ def _prefers_target(observation: Observation) -> bool:
     return bool(observation["target"]["logprob"] > observation["rival"]["logprob"])
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """What came of computing one case's edit.
+
+    Attributes:
+        edit: the edit, or None where it failed.
+        failure: phase, type and message of the failure.
+        seconds: of computing; of a block that is computed together, an equal share.
+        peak_memory_mb: the most memory in use meanwhile, of the whole block.
+    """
+
+    edit: Edit | None = None
+    failure: Mapping[str, str] | None = None
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+
+
+def _blocks(cases: int, together: int) -> Iterator[range]:
+    """Yield the indices of cases that are edited together, the same ones however often a run is continued."""
+    for start in range(0, cases, together):
+        yield range(start, min(start + together, cases))
+
+
+def edit_block(
+    editor: Editor[Any], lm: LanguageModel, baseline: Baseline, block: range, seed: int
+) -> dict[int, Attempt]:
+    """Compute the edits of some cases, by index: together where the method can, one by one where that fails."""
+    cases = {i: baseline.cases[i] for i in block}
+    attempts = {
+        i: Attempt(failure=_failure("tokenise", ValueError(baseline.unreadable[case.id])))
+        for i, case in cases.items()
+        if case.id in baseline.unreadable
+    }
+    todo = [i for i in block if i not in attempts]
+    if editor.together > 1 and len(todo) > 1:
+        with contextlib.suppress(Exception):  # which of them failed, and why, shows when each is tried alone
+            peak, start = PeakMemory(str(lm.device)), time.perf_counter()
+            with seeded(derived_seed(seed, editor.name, *(cases[i].id for i in todo))):
+                edits = editor.edit_each(lm, [cases[i].request for i in todo])
+            seconds, megabytes = (time.perf_counter() - start) / len(todo), round(peak.megabytes(), 1)
+            found = {i: Attempt(e, None, seconds, megabytes) for i, e in zip(todo, edits, strict=True)}
+            return {**attempts, **found}
+    return {**attempts, **{i: _edit_alone(editor, lm, cases[i], seed) for i in todo}}
+
+
+def _edit_alone(editor: Editor[Any], lm: LanguageModel, case: Case, seed: int) -> Attempt:
+    try:
+        peak, start = PeakMemory(str(lm.device)), time.perf_counter()
+        with seeded(derived_seed(seed, editor.name, case.id)):
+            edit = editor.edit(lm, [case.request])
+        return Attempt(edit, None, time.perf_counter() - start, round(peak.megabytes(), 1))
+    except Exception as error:
+        return Attempt(failure=_failure("edit", error))
+
+
+def _failure(phase: str, error: BaseException) -> dict[str, str]:
+    return {"phase": phase, "type": type(error).__name__, "message": _first_line(error)}
+
+
 def run_case(
     editor: Editor[Any],
     prober: Prober,
     baseline: Baseline,
     index: int,
-    seed: int,
+    attempt: Attempt,
     fingerprint: str,
 ) -> dict[str, Any]:
-    """Edit, measure, restore: one record. Whatever goes wrong in between is recorded as a failure.
+    """Apply an edit, measure, restore: one record. Whatever goes wrong in between is recorded as a failure.
 
     Raises:
         KnbenchError: the model's weights did not come back as they were.
@@ -198,32 +273,24 @@ def run_case(
     lm, case = prober.lm, baseline.cases[index]
     before: Sequence[Observation | None] = baseline.observations.get(case.id, [None] * len(case.probes))
     after: Sequence[Observation | None] = [None] * len(case.probes)
-    timings: dict[str, float | None] = {"edit_seconds": None, "probe_seconds": None, "peak_memory_mb": None}
+    probe_seconds: float | None = None
     edit_facts: dict[str, Any] = {"parameters": [], "parameters_touched": 0, "prefix": "", "diagnostics": {}}
-    failure: dict[str, str] | None = None
-    phase = "tokenise"
-    try:
-        if case.id in baseline.unreadable:
-            raise ValueError(baseline.unreadable[case.id])
-        phase = "edit"
-        peak, start = PeakMemory(str(lm.device)), time.perf_counter()
-        with seeded(derived_seed(seed, editor.name, case.id)):
-            edit = editor.edit(lm, [case.request])
-        timings["edit_seconds"] = time.perf_counter() - start
-        timings["peak_memory_mb"] = round(peak.megabytes(), 1)
+    failure = attempt.failure
+    if attempt.edit is not None:
+        edit = attempt.edit
         edit_facts = {
             "parameters": sorted(edit.weights),
             "parameters_touched": sum(t.numel() for t in edit.weights.values()),
             "prefix": edit.prefix,
             "diagnostics": dict(edit.diagnostics),
         }
-        phase, start = "probe", time.perf_counter()
-        with edit.applied(lm):
-            after = prober.observe(case.probes, against=baseline.reference)
-        timings["probe_seconds"] = time.perf_counter() - start
-    except Exception as error:
-        failure = {"phase": phase, "type": type(error).__name__, "message": _first_line(error)}
-        after = [None] * len(case.probes)
+        try:
+            start = time.perf_counter()
+            with edit.applied(lm):
+                after = prober.observe(case.probes, against=baseline.reference)
+            probe_seconds = time.perf_counter() - start
+        except Exception as error:
+            failure, after = _failure("probe", error), [None] * len(case.probes)
     if lm.fingerprint() != fingerprint:
         raise KnbenchError(
             f"editor '{editor.name}' left the model's weights changed after case '{case.id}'; an editor must "
@@ -241,7 +308,11 @@ def run_case(
         "edit": edit_facts,
         "probes": probes,
         "failure": failure,
-        "timings": timings,
+        "timings": {
+            "edit_seconds": attempt.seconds,
+            "probe_seconds": probe_seconds,
+            "peak_memory_mb": attempt.peak_memory_mb,
+        },
     }
 
 
@@ -290,6 +361,7 @@ def describe_protocol(lm: LanguageModel, settings: RunSettings, cases: int) -> d
     """Return how the numbers were taken."""
     return {
         "regime": "single",
+        "split": settings.split,
         "cases": cases,
         "limit": settings.limit,
         "known_only": settings.known_only,

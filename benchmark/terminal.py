@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -69,6 +70,8 @@ def print_results(results: Sequence[Mapping[str, Any]], measure: str = "success"
         columns = [c for c in [*CRITERIA, *COMPOSITE_TITLES] if c in present]
         protocol, model = of_task[0]["protocol"], of_task[0]["model"]
         notes = [f"{model['name']}", f"{protocol['regime']} edits", f"{protocol['cases']} cases", measure]
+        split = protocol.get("split", "all")  # as results from before the split were taken
+        notes += [] if split == "test" else [{"tune": "tuning cases only", "all": "tuning cases included"}[split]]
         notes += [f"limit {protocol['limit']}"] if protocol["limit"] else []
         notes += ["known only"] if protocol["known_only"] else []
         table = Table(title=f"{task}: {', '.join(notes)}", title_justify="left", header_style="bold")
@@ -130,3 +133,12 @@ class ProgressReporter(Reporter):
     def advance(self, count: int = 1) -> None:
         """Move on."""
         self._progress.advance(self._bar, count)
+
+    @contextmanager
+    def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a bar of its own, gone when the stage is over."""
+        bar = self._progress.add_task(what, total=total)
+        try:
+            yield lambda: self._progress.advance(bar)
+        finally:
+            self._progress.remove_task(bar)

@@ -15,9 +15,10 @@ from torch import nn
 from torch.func import functional_call
 
 from ..benchmark.editing import Edit, Editor
-from ..benchmark.interventions import Side, capture, resume, select_positions
+from ..benchmark.interventions import Side, capture, resume, upto
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.types import EditRequest
+from .lessons import Lesson
 from .published import published
 
 
@@ -56,7 +57,6 @@ class FineTuning(Editor[FineTuningConfig]):
     paper = "Zhu et al. 2020, as run by Meng et al. 2022 (NeurIPS)"
     Config = FineTuningConfig
     published = published("ft")
-    causal_only = True
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
@@ -67,23 +67,18 @@ class FineTuning(Editor[FineTuningConfig]):
         """Train a copy of W; what lies below the layer is computed once."""
         config = self.config
         name = lm.mlp_weight_name(config.layer)
-        pairs = [lm.split(lm.prompt_prefix + r.text, r.target_new) for r in requests]
-        batch = lm.pad([context + target[:-1] for context, target in pairs])
-        spots = [(i, len(c) - 1 + j) for i, (c, t) in enumerate(pairs) for j in range(len(t))]
-        rows, columns = torch.tensor(spots, device=lm.device).T
-        wanted = torch.tensor([token for _, target in pairs for token in target], device=lm.device)
-        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
+        lesson = Lesson.of(lm, requests)
         below: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(config.layer), "input")}
-        with torch.no_grad(), capture(below) as seen, select_positions(lm, rows[:1], columns[:1]):
-            lm.model(**inputs)
+        with torch.no_grad(), capture(below) as seen, upto(lm, config.layer), lesson.selected(lm):
+            lm.model(**lesson.inputs)
         start = lm.parameter(name).detach()
         weight = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([weight], lr=config.learning_rate, weight_decay=config.weight_decay)
         losses: list[float] = []
-        with resume(lm, config.layer, seen["x"]), select_positions(lm, rows, columns):
+        with resume(lm, config.layer, seen["x"]), lesson.selected(lm):
             for _ in range(config.steps):
-                logits = functional_call(lm.model, {name: weight}, kwargs=inputs).logits
-                loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
+                logits = functional_call(lm.model, {name: weight}, kwargs=lesson.inputs).logits
+                loss = lesson.loss(logits)
                 losses.append(float(loss.detach()))
                 if losses[-1] < config.stop_below:
                     break

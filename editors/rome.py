@@ -1,24 +1,27 @@
 """ROME: one rank-one update writes one fact into one MLP layer.
 
-Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (NeurIPS), section 3. Without the second moment
-of the keys, as Niu et al. 2024 and EasyEdit run it: u = k* / |k*|.
+Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (NeurIPS), section 3. The direction of the update
+is u = C^-1 k* / |C^-1 k*| with the second moment C of the keys (``mom2_adjustment``, as published), or k* / |k*|
+without it (as Niu et al. 2024 and EasyEdit run it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from ..benchmark.editing import Edit, Editor
+from ..benchmark.editing import Edit
 from ..benchmark.language_model import LanguageModel
-from ..benchmark.types import SLOT, EditRequest, derived_seed
+from ..benchmark.progress import Reporter
+from ..benchmark.types import EditRequest, JsonObject, derived_seed
+from .contexts import ContextEditor, check_contexts
+from .covariance import SELF, Corpus, SecondMoments
 from .published import published
-from .value_vectors import ValueObjective, ValueVector, sample_contexts, value_vectors
+from .value_vectors import TOGETHER, ValueObjective, ValueVector, value_vectors
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class RomeConfig:
         clamp: bound on |delta| / |v0|.
         kl_factor: weight of the essence term.
         stop_below: a loss that ends the optimisation.
+        mom2_adjustment: whether the update's direction is weighed against the second moment of the keys.
+        corpus: the text of that moment, see :class:`~knbench.editors.covariance.Corpus`.
+        corpus_tokens: how much of it.
+        corpus_length: tokens of one text.
         contexts: texts with a ``{}`` for the prompt, the first being ``{}`` itself; None lets the model write them.
     """
 
@@ -43,13 +50,17 @@ class RomeConfig:
     clamp: float = 4.0
     kl_factor: float = 0.0625
     stop_below: float = 0.05
+    mom2_adjustment: bool = False
+    corpus: str = SELF
+    corpus_tokens: int | None = None
+    corpus_length: int = 128
     contexts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.layer < 0 or self.steps < 1 or self.learning_rate <= 0 or self.clamp <= 0:
             raise ValueError("layer must be at least 0, steps at least 1, learning_rate and clamp above 0")
-        if self.contexts is not None and (not self.contexts or self.contexts[0] != SLOT):
-            raise ValueError("contexts must begin with the empty one, '{}'")
+        check_contexts(self.contexts)
+        Corpus(self.corpus, self.corpus_tokens, self.corpus_length)  # checks its own
 
     @property
     def objective(self) -> ValueObjective:
@@ -64,7 +75,7 @@ class RomeConfig:
         )
 
 
-class Rome(Editor[RomeConfig]):
+class Rome(ContextEditor[RomeConfig]):
     """Rank-one model editing."""
 
     name = "rome"
@@ -73,30 +84,23 @@ class Rome(Editor[RomeConfig]):
     Config = RomeConfig
     published = published("rome")
     causal_only = True
+    together = TOGETHER
 
     def __init__(self, config: RomeConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
-        # By model, and gone with it: contexts that outlive a change of model would be another model's words.
-        self._contexts: WeakKeyDictionary[LanguageModel, tuple[str, ...]] = WeakKeyDictionary()
+        self.moments = SecondMoments(Corpus(config.corpus, config.corpus_tokens, config.corpus_length, seed))
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
         """Take a layer one sixth up, as the published settings for GPT-J and Llama do."""
         return {"layer": round(lm.n_layers / 6)}
 
-    def contexts(self, lm: LanguageModel) -> tuple[str, ...]:
-        """Return the context templates for a model: given by hand, or sampled once under the editor's seed."""
-        if self.config.contexts is not None:
-            return self.config.contexts
-        if lm not in self._contexts:
-            with torch.random.fork_rng():
-                torch.manual_seed(derived_seed(self.seed, "contexts"))
-                self._contexts[lm] = sample_contexts(lm)
-        return self._contexts[lm]
-
-    def prepare(self, lm: LanguageModel) -> Mapping[str, Any]:
-        """Sample the contexts; they are part of the result's provenance."""
-        return {"contexts": list(self.contexts(lm))}
+    def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
+        """Sample the contexts, and compute the second moment where it is asked for."""
+        facts = super().prepare(lm, reporter)
+        if not self.config.mom2_adjustment:
+            return facts
+        return {**facts, "second_moment": self.moments.prepare(lm, [self.config.layer], reporter)}
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Write one fact: W += (v* - W k) u^T / (k . u).
@@ -105,10 +109,19 @@ class Rome(Editor[RomeConfig]):
             ValueError: more than one request; ROME writes one fact at a time.
         """
         if len(requests) != 1:
-            raise ValueError(f"rome writes one fact at a time, got {len(requests)}")
+            raise ValueError(f"{self.name} writes one fact at a time, got {len(requests)}")
+        return self.edit_each(lm, requests)[0]
+
+    def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """Compute each request's update alone, and all their v* in one optimisation."""
+        found = value_vectors(lm, requests, self.config.layer, self.contexts(lm), self.config.objective)
+        return [self.write(lm, request, values) for request, values in zip(requests, found, strict=True)]
+
+    def write(self, lm: LanguageModel, request: EditRequest, found: ValueVector) -> Edit:
+        """Return the update that writes one value under its key."""
+        del request
         layer = self.config.layer
-        (found,) = value_vectors(lm, requests, layer, self.contexts(lm), self.config.objective)
-        left = found.key / found.key.norm()
+        left = self.direction(lm, found.key)
         key, value = self.written_at(lm, found)
         right = (found.value - value) / (key @ left)
         name = lm.mlp_weight_name(layer)
@@ -122,6 +135,13 @@ class Rome(Editor[RomeConfig]):
                 "update_norm": float(right.norm()),
             },
         )
+
+    def direction(self, lm: LanguageModel, key: Tensor) -> Tensor:
+        """Return the unit vector u that the update answers to, (m,)."""
+        if self.config.mom2_adjustment:
+            key = self.moments.solve(lm, self.config.layer, key[:, None])[:, 0].float()
+        unit: Tensor = key / key.norm()
+        return unit
 
     def written_at(self, lm: LanguageModel, found: ValueVector) -> tuple[Tensor, Tensor]:
         """Return the key k that shall be mapped to v*, (m,), and what it is mapped to now, (d,)."""
@@ -145,3 +165,30 @@ class RRome(Rome):
         with torch.no_grad():
             now: Tensor = lm.mlp_out(self.config.layer)(found.key[None, None].to(lm.dtype))[0, 0]
         return found.key, now.float()
+
+
+class RandomUpdate(Rome):
+    """A rank-one update in a random direction, as large as ROME's: what a method must beat.
+
+    It tells what a perturbation of that size does by itself, wherever it points.
+    """
+
+    name = "random"
+    summary = "Control: a random rank-one update with the norm of ROME's"
+    paper = ""
+
+    def write(self, lm: LanguageModel, request: EditRequest, found: ValueVector) -> Edit:
+        """Return a random update of the norm that ROME's would have."""
+        layer = self.config.layer
+        (name,) = (rome := super().write(lm, request, found)).weights
+        generator = torch.Generator().manual_seed(
+            derived_seed(self.seed, request.text, request.target_new, request.target_true)
+        )
+        right, left = (torch.randn(n, generator=generator).to(lm.device) for n in (len(found.value), len(found.key)))
+        size = rome.diagnostics["update_norm"] / float(right.norm() * left.norm())
+        weight = lm.parameter(name).detach()
+        update = lm.as_stored(layer, size * torch.outer(right, left))
+        return Edit(
+            weights={name: (weight.float() + update).to(weight.dtype)},
+            diagnostics={"update_norm": rome.diagnostics["update_norm"]},
+        )

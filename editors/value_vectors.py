@@ -1,8 +1,8 @@
-"""Keys and target values of facts in one MLP layer, as ROME defines them, computed for many requests at once.
+"""Keys and target values of facts in one layer, as ROME and MEMIT define them, computed for many requests at once.
 
 Meng et al. 2022, section 3.1: the *key* of a subject is what the MLP's output projection receives at the subject's
 last token, averaged over contexts; its new *value* v* is the MLP output there that makes the model continue with the
-new target.
+new target. Meng et al. 2023 (MEMIT), section 4.3, seek the output of the whole block instead.
 
 In a causal model a change at the subject's last token of layer l alters nothing before that token and nothing below
 that layer. So everything up to there is computed once; each optimisation step runs only the tokens from the
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +23,21 @@ from ..benchmark.interventions import Side, capture, edit_output, resume, select
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.types import SLOT, EditRequest
 
+Site = Literal["mlp", "block"]
+
 KL_PROMPT = SLOT + " is a"
 """The prompt whose continuation shall not change: it holds what the subject is."""
 
-START_WORDS = ("The", "Therefore", "Because", "I", "You")
-"""First words of sampled contexts (Meng et al. 2022, appendix E.5)."""
-
 TOGETHER = 8
-"""Requests optimised in one batch at most, which bounds the memory."""
+"""Requests optimised at once: enough to make good use of reading every weight."""
+
+POSITIONS = 512
+"""Tokens of one pass at most, which bounds the memory of its gradients."""
 
 
 @dataclass(frozen=True)
 class ValueObjective:
-    """How v* is optimised: Adam on delta, added to the MLP output at the subject's last token.
+    """How v* is optimised: Adam on delta, added to an output at the subject's last token.
 
     The loss is the mean NLL of the target over contexts, plus ``kl_factor`` times KL(P_delta || P) at the subject's
     last token of "{subject} is a", plus ``weight_decay`` times |delta| / |v0|^2. The last of ``steps`` iterations
@@ -56,8 +59,8 @@ class ValueVector:
     Attributes:
         key: mean over contexts of the neurons at the subject's last token, (m,).
         bare_key: the neurons there without a context before the prompt, (m,).
-        value: the MLP output v* that is wanted there, (d,).
-        bare_value: what the MLP gives there now, v0, (d,).
+        value: the output v* that is wanted there, of the MLP or of the block, (d,).
+        bare_value: what it is there now, v0, (d,).
         losses: total loss at each iteration.
     """
 
@@ -66,32 +69,6 @@ class ValueVector:
     value: Tensor
     bare_value: Tensor
     losses: tuple[float, ...]
-
-
-def sample_contexts(lm: LanguageModel, *, per_length: int = 10, lengths: Sequence[int] = (5, 10)) -> tuple[str, ...]:
-    """Let the model write the short texts that stand before a prompt; the first is always the empty one.
-
-    Draws from torch's global generator, so seed it. Returns templates with a ``{}`` for the prompt.
-    """
-    templates = [SLOT]
-    share = -(-per_length // len(START_WORDS))
-    for length in lengths:
-        batch = lm.pad([lm.encode(word).ids for word in START_WORDS], side="left")
-        with torch.no_grad():
-            out = lm.model.generate(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                do_sample=True,
-                top_k=5,
-                top_p=1.0,
-                temperature=1.0,
-                max_new_tokens=length,
-                num_return_sequences=share,
-                pad_token_id=lm.start_id,
-            )
-        texts = [lm.decode(row) for row in out.tolist()]
-        templates += [text.replace("{", " ").replace("}", " ").strip() + ". " + SLOT for text in texts[:per_length]]
-    return tuple(templates)
 
 
 @dataclass(frozen=True)
@@ -125,15 +102,17 @@ def value_vectors(
     layer: int,
     contexts: Sequence[str],
     objective: ValueObjective,
+    site: Site = "mlp",
 ) -> list[ValueVector]:
     """Compute keys and optimise values of all requests, each as if it were alone.
 
     Args:
         lm: a causal model.
         requests: the facts.
-        layer: the MLP layer.
+        layer: the layer.
         contexts: templates with a ``{}`` for the prompt; the first must be the empty one.
         objective: how to optimise.
+        site: whose output is sought, the MLP's (ROME) or the block's (MEMIT).
 
     Raises:
         ValueError: a subject or target cannot be tokenised, or the loss is not a number.
@@ -149,17 +128,17 @@ def value_vectors(
     for members in alike.values():
         for start in range(0, len(members), TOGETHER):
             group = members[start : start + TOGETHER]
-            found.update(zip(group, _optimise(lm, [laid_out[i] for i in group], layer, objective), strict=True))
+            found.update(zip(group, _optimise(lm, [laid_out[i] for i in group], layer, objective, site), strict=True))
     return [found[i] for i in range(len(requests))]
 
 
 def _optimise(
-    lm: LanguageModel, laid_out: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective
+    lm: LanguageModel, laid_out: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective, site: Site
 ) -> list[ValueVector]:
     """Optimise the deltas of some requests in one batch; they share no term of the loss."""
     requests = range(len(laid_out))
     rows = [replace(row, request=i) for i in requests for row in laid_out[i]]
-    read = _Read(lm, rows, layer)
+    read = _Read(lm, rows, layer, site)
     bare = [next(i for i, row in enumerate(rows) if row.request == r) for r in requests]
     v0 = read.values[bare]  # (request, d)
     limit = objective.clamp * v0.norm(dim=-1)
@@ -168,35 +147,35 @@ def _optimise(
     optimiser = torch.optim.Adam([delta], lr=objective.learning_rate)
     losses: list[list[float]] = [[] for _ in requests]
     active = list(requests)
-    tail = read.tail(active)
-    unmoved: Tensor | None = None
+    parts = read.tails(active, objective)
     for step in range(objective.steps):
-        logprobs = tail.logprobs(delta)
-        if unmoved is None:  # delta is still zero: this is the model's own distribution
-            unmoved = logprobs[tail.kl_spots].detach()
-        nll = tail.mean_nll(logprobs)
-        now = logprobs[tail.kl_spots]
-        divergence = (now.exp() * (now - unmoved[active])).sum(-1)
+        last = step == objective.steps - 1
+        optimiser.zero_grad()
         decay = objective.weight_decay * delta[active].norm(dim=-1) / v0[active].norm(dim=-1) ** 2
-        loss = nll + objective.kl_factor * divergence + decay
+        loss, pending = decay.detach().clone(), decay
+        for part in parts:
+            # One part's graph at a time: it is let go before the next is built. The last one waits for the verdict.
+            if not last and pending.requires_grad:
+                pending.sum().backward()
+            with torch.set_grad_enabled(not last):
+                pending = part.loss(delta)
+            loss += pending.detach()
         for request, value in zip(active, loss.tolist(), strict=True):
             losses[request].append(value)
         if not bool(loss.isfinite().all()):
             raise ValueError("the loss of the value vector is not a number")
-        last = step == objective.steps - 1
         ends = [r for r in active if last or losses[r][-1] < objective.stop_below]
         best[ends] = delta.detach()[ends]
         if len(ends) == len(active):
             break
-        optimiser.zero_grad()
-        loss.sum().backward()
+        pending.sum().backward()
         optimiser.step()
         with torch.no_grad():
             norms = delta.norm(dim=-1)
             delta *= torch.where(norms > limit, limit / norms, torch.ones_like(norms))[:, None]
         if ends:
             active = [r for r in active if r not in ends]
-            tail = read.tail(active)
+            parts = read.tails(active, objective)
     keys = read.keys
     result = []
     for r in requests:
@@ -218,18 +197,20 @@ class _Read:
 
     Attributes:
         keys: neurons at each row's subject, (row, m), float32.
-        values: MLP output at each row's subject, (row, d), float32.
+        values: the site's output at each row's subject, (row, d), float32.
+        unmoved: by request, the log-probabilities that the KL term holds on to, (vocabulary,).
     """
 
-    def __init__(self, lm: LanguageModel, rows: Sequence[_Row], layer: int) -> None:
+    def __init__(self, lm: LanguageModel, rows: Sequence[_Row], layer: int, site: Site) -> None:
         self.lm, self.rows, self.layer = lm, rows, layer
+        self.module = lm.mlp(layer) if site == "mlp" else lm.block(layer)
         batch = lm.pad([row.ids for row in rows])
         index = torch.arange(len(rows), device=lm.device)
         self.subject = torch.tensor([row.subject for row in rows], device=lm.device)
         cache = DynamicCache()
         wanted: dict[str, tuple[nn.Module, Side]] = {
             "k": (lm.mlp_out(layer), "input"),
-            "v": (lm.mlp(layer), "output"),
+            "v": (self.module, "output"),
             "x": (lm.block(layer), "input"),
         }
         with torch.no_grad(), capture(wanted) as seen, select_positions(lm, index[:1], index[:1]):
@@ -238,10 +219,15 @@ class _Read:
         self.values = seen["v"][index, self.subject].float()
         self.ids, self.state, self.lengths = batch.ids, seen["x"], batch.lengths
         self.past = [(layer.keys, layer.values) for layer in cache.layers]
+        self.unmoved: dict[int, Tensor] = {}
 
-    def tail(self, requests: Sequence[int]) -> _Tail:
-        """Lay out the rows of some requests from their subject's last token on."""
-        return _Tail(self, [i for i, row in enumerate(self.rows) if row.request in set(requests)], requests)
+    def tails(self, requests: Sequence[int], objective: ValueObjective) -> list[_Tail]:
+        """Lay out the rows of some requests from their subject's last token on, in passes of bounded size."""
+        mine = [i for i, row in enumerate(self.rows) if row.request in set(requests)]
+        width = max(len(self.rows[i].ids) - self.rows[i].subject for i in mine)
+        passes = -(-len(mine) * width // POSITIONS)
+        size = -(-len(mine) // passes)
+        return [_Tail(self, mine[i : i + size], requests, objective) for i in range(0, len(mine), size)]
 
 
 class _Tail:
@@ -250,9 +236,9 @@ class _Tail:
     The past is padded left, so that the subject is column 0 of every row; the rest is padded right.
     """
 
-    def __init__(self, read: _Read, picked: Sequence[int], requests: Sequence[int]) -> None:
+    def __init__(self, read: _Read, picked: Sequence[int], requests: Sequence[int], objective: ValueObjective) -> None:
         lm, rows = read.lm, [read.rows[i] for i in picked]
-        self.lm, self.layer = lm, read.layer
+        self.lm, self.layer, self.module = lm, read.layer, read.module
         pick = torch.tensor(picked, device=lm.device)
         subject, lengths = read.subject[pick], read.lengths[pick]
         width, before = int((lengths - subject).max()), int(subject.max())
@@ -273,11 +259,17 @@ class _Tail:
         self.request = torch.tensor([row.request for row in rows], device=lm.device)
         owner = [row for row in rows for _ in row.columns]
         self.kl_spots = [n for n, row in enumerate(owner) if not row.targets]
+        self.kl_requests = [owner[n].request for n in self.kl_spots]
         self.nll_spots = [n for n, row in enumerate(owner) if row.targets]
-        self.targets = torch.tensor([t for row in rows for t in row.targets], device=lm.device)
+        self.targets = torch.tensor([t for row in rows for t in row.targets], dtype=torch.long, device=lm.device)
         order = {request: i for i, request in enumerate(requests)}
-        self.owner = torch.tensor([order[owner[n].request] for n in self.nll_spots], device=lm.device)
-        self.n_requests = len(requests)
+        index = [order[row.request] for row in owner]
+        self.kl_owner = torch.tensor([index[n] for n in self.kl_spots], dtype=torch.long, device=lm.device)
+        self.nll_owner = torch.tensor([index[n] for n in self.nll_spots], dtype=torch.long, device=lm.device)
+        # Over all of a request's rows, not only those of this part.
+        counts = [sum(len(row.targets) for row in read.rows if row.request == r) for r in requests]
+        self.share = 1 / torch.tensor(counts, device=lm.device)
+        self.kl_factor, self.unmoved = objective.kl_factor, read.unmoved
 
     def logprobs(self, delta: Tensor) -> Tensor:
         """Return log-probabilities where the loss looks, with delta added at column 0, (spot, vocabulary)."""
@@ -289,7 +281,7 @@ class _Tail:
 
         cache = DynamicCache(self.past)
         with (
-            edit_output(self.lm.mlp(self.layer), add),
+            edit_output(self.module, add),
             resume(self.lm, self.layer, self.state),
             select_positions(self.lm, *self.spots),
         ):
@@ -302,8 +294,18 @@ class _Tail:
             ).logits
         return logits.float().log_softmax(-1)  # type: ignore[no-any-return]
 
-    def mean_nll(self, logprobs: Tensor) -> Tensor:
-        """Return each request's mean NLL over contexts and target tokens, (request,)."""
+    def loss(self, delta: Tensor) -> Tensor:
+        """Return these rows' part of each request's NLL and KL, (request,)."""
+        logprobs = self.logprobs(delta)
+        now = logprobs[self.kl_spots]
+        for request, row in zip(self.kl_requests, now, strict=True):
+            if request not in self.unmoved:  # delta is still zero: this is the model's own distribution
+                self.unmoved[request] = row.detach()
         picked = -logprobs[self.nll_spots].gather(1, self.targets[:, None])[:, 0]
-        total = torch.zeros(self.n_requests, device=picked.device).index_add(0, self.owner, picked)
-        return total / torch.bincount(self.owner, minlength=self.n_requests)
+        zero = torch.zeros(len(self.share), device=picked.device)
+        loss = zero.index_add(0, self.nll_owner, picked) * self.share
+        if self.kl_requests:
+            before = torch.stack([self.unmoved[request] for request in self.kl_requests])
+            divergence = (now.exp() * (now - before)).sum(-1)
+            loss = loss + self.kl_factor * zero.index_add(0, self.kl_owner, divergence)
+        return loss

@@ -74,7 +74,7 @@ def _build(kind: str, vocabulary: int) -> Any:
 CAUSAL = ("gpt2", "gptj", "neox", "llama", "mistral", "qwen2", "qwen3", "gemma3")
 
 
-def make_lm(kind: str, *, bos: bool = False, seed: int = 0) -> LanguageModel:
+def make_lm(kind: str, *, bos: bool = False, seed: int = 0, dtype: torch.dtype = torch.float32) -> LanguageModel:
     """Return a fresh tiny model. Weights are larger than a new model's, so that its layers matter."""
     tokenizer = train_tokenizer(bos=bos)
     with torch.random.fork_rng():
@@ -83,7 +83,7 @@ def make_lm(kind: str, *, bos: bool = False, seed: int = 0) -> LanguageModel:
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 torch.nn.init.normal_(parameter, std=0.3)
-    return LanguageModel(model, tokenizer, family_of(type(model).__name__), name=f"tiny-{kind}")
+    return LanguageModel(model.to(dtype), tokenizer, family_of(type(model).__name__), name=f"tiny-{kind}")
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from knbench.benchmark.probing import Prober
 from knbench.benchmark.types import EditRequest, Probe
 from knbench.editors.ft import BoundedFineTuning, DecayedFineTuning, FineTuning
 from knbench.editors.in_context import InContext
+from knbench.editors.lessons import Lesson
+from knbench.editors.lora import Lora, LoraEditConfig
 from knbench.editors.none import NoEdit
-from knbench.editors.rome import Rome, RomeConfig, RRome
+from knbench.editors.rome import RandomUpdate, Rome, RomeConfig, RRome
 from knbench.editors.value_vectors import ValueObjective, value_vectors
 
 from tests.conftest import CAUSAL, make_lm
@@ -248,3 +250,143 @@ def test_fine_tuning_equals_plain_training_of_the_whole_model(kind):
         optimiser.step()
     assert edit.diagnostics["losses"] == pytest.approx(losses, rel=1e-4)
     torch.testing.assert_close(edit.weights[lm.mlp_weight_name(2)], weight.detach(), atol=1e-4, rtol=1e-3)
+
+
+# --- second moment, controls, and the low-rank baseline ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_rome_with_the_second_moment_turns_its_direction_and_keeps_its_identity(kind):
+    lm = make_lm(kind)
+    small = {"layer": 1, "steps": 4, "learning_rate": 0.1, "contexts": CONTEXTS}
+    weighed = Rome(RomeConfig(mom2_adjustment=True, corpus_tokens=1024, corpus_length=32, **small))
+    edit = weighed.edit(lm, [REQUEST])
+    (wanted,) = value_vectors(lm, [REQUEST], 1, CONTEXTS, weighed.config.objective)
+    (name,) = edit.weights
+    change = lm.as_stored(1, (edit.weights[name] - lm.parameter(name)).detach())
+    moved = wanted.value - wanted.bare_value
+    torch.testing.assert_close(change @ wanted.bare_key, moved, atol=1e-4, rtol=1e-3)
+    # the rows lie along C^-1 k*, solved another way
+    direction = torch.linalg.inv(weighed.moments.of(lm, 1).double()) @ wanted.key.double()
+    row = change[int(moved.abs().argmax())].double()
+    assert abs(float(torch.cosine_similarity(row, direction, dim=0))) == pytest.approx(1, abs=1e-5)
+    plain = Rome(RomeConfig(**small)).edit(lm, [REQUEST])
+    assert not torch.allclose(plain.weights[name], edit.weights[name], atol=1e-4)
+
+
+def test_the_random_control_is_rank_one_as_large_as_rome_and_its_own_for_each_request(lm):
+    config = RomeConfig(layer=1, steps=3, contexts=CONTEXTS)
+    start = lm.parameter(NAME)
+    rome, control, again, other = (
+        (cls(config, seed).edit(lm, [request]).weights[NAME] - start).detach()
+        for cls, seed, request in (
+            (Rome, 0, REQUEST), (RandomUpdate, 0, REQUEST), (RandomUpdate, 0, REQUEST), (RandomUpdate, 0, CUE),
+        )
+    )  # fmt: skip
+    assert float(control.norm()) == pytest.approx(float(rome.norm()), rel=1e-3)
+    assert torch.linalg.matrix_rank(control, rtol=1e-3) == 1
+    assert torch.equal(control, again)
+    for one, two in ((control, rome), (control, other)):
+        assert abs(float(torch.cosine_similarity(one.flatten(), two.flatten(), dim=0))) < 0.2
+    assert not torch.equal(control, (RandomUpdate(config, 1).edit(lm, [REQUEST]).weights[NAME] - start).detach())
+
+
+@pytest.mark.parametrize("kind", [*CAUSAL, "bert"])
+def test_lora_is_what_its_adapters_compute(kind):
+    """The merged weights answer as the adapted modules do: the adapters' product, scaled, in the right layout."""
+    from peft import LoraConfig, get_peft_model
+
+    lm = make_lm(kind)
+    before = lm.weight_hash()
+    torch.manual_seed(0)
+    edit = Lora(LoraEditConfig(steps=3)).edit(lm, [TWO_TOKENS])
+    assert lm.weight_hash() == before
+    assert not any("lora" in name for name, _ in lm.model.named_modules())
+    lesson = Lesson.of(lm, [TWO_TOKENS])
+    twin = make_lm(kind)
+    torch.manual_seed(0)
+    adapted = get_peft_model(twin.model, LoraConfig(r=8, lora_alpha=32))
+    optimiser = torch.optim.Adam([p for p in adapted.parameters() if p.requires_grad], lr=5e-3)
+    losses = []
+    for _ in range(3):
+        logits = adapted(**lesson.inputs).logits
+        loss = torch.nn.functional.cross_entropy(logits[lesson.rows, lesson.columns], lesson.wanted)
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert edit.diagnostics["losses"] == pytest.approx(losses, rel=1e-4)
+    assert losses[-1] < losses[0]
+    with edit.applied(lm), torch.no_grad():
+        torch.testing.assert_close(
+            lm.model(**lesson.inputs).logits, adapted(**lesson.inputs).logits, atol=2e-3, rtol=1e-3
+        )
+
+
+def test_lora_names_modules_that_do_not_exist(lm):
+    with pytest.raises(ValueError, match="nowhere"):
+        Lora(LoraEditConfig(targets=("nowhere",))).edit(lm, [REQUEST])
+
+
+def test_a_lesson_asks_for_every_target_token_and_never_for_bos():
+    lm = make_lm("llama", bos=True)
+    lesson = Lesson.of(lm, [REQUEST, TWO_TOKENS])
+    targets = [lm.split(r.text, r.target_new)[1] for r in (REQUEST, TWO_TOKENS)]
+    assert lesson.wanted.tolist() == [token for target in targets for token in target]
+    assert lm.bos_id not in lesson.wanted
+    assert lesson.rows.tolist() == [0] * len(targets[0]) + [1] * len(targets[1])
+    ids = lesson.inputs["input_ids"]
+    followers = [int(ids[row, column + 1]) for row, column in zip(lesson.rows[:-1], lesson.columns[:-1], strict=True)]
+    assert followers[len(targets[0]) :] == lesson.wanted[len(targets[0]) : -1].tolist()
+
+
+def test_a_masked_lesson_hides_the_whole_target():
+    lm = make_lm("bert")
+    lesson = Lesson.of(lm, [TWO_TOKENS])
+    ids = lesson.inputs["input_ids"][0]
+    assert (ids[lesson.columns] == lm.mask_id).all()
+    ids[lesson.columns] = lesson.wanted
+    assert lm.decode(ids.tolist()).strip() == f"{TWO_TOKENS.text} {TWO_TOKENS.target_new}."
+
+
+@pytest.mark.parametrize("cls", [FineTuning, BoundedFineTuning, Lora])
+def test_training_lowers_the_loss_on_a_masked_model(cls):
+    lm = make_lm("bert")
+    before = lm.weight_hash()
+    edit = build_editor(cls, lm, {"steps": "6"})[0].edit(lm, [TWO_TOKENS])
+    assert edit.diagnostics["losses"][-1] < edit.diagnostics["losses"][0]
+    assert lm.weight_hash() == before
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+def test_the_gradient_of_the_lesson_is_that_of_finite_differences(kind):
+    lm = make_lm(kind)
+    lm.model.double()
+    lesson = Lesson.of(lm, [TWO_TOKENS])
+    weight = lm.parameter(lm.mlp_weight_name(1)).requires_grad_()
+
+    def loss():
+        with lesson.selected(lm):
+            logits = lm.model(**lesson.inputs).logits
+        return torch.nn.functional.cross_entropy(logits, lesson.wanted)
+
+    (gradient,) = torch.autograd.grad(loss(), weight)
+    with torch.no_grad():
+        for spot in ((0, 0), (3, 5), (20, 11)):
+            values = []
+            for step in (1e-3, -1e-3):
+                weight[spot] += step
+                values.append(float(loss()))
+                weight[spot] -= step
+            assert float(gradient[spot]) == pytest.approx((values[0] - values[1]) / 2e-3, rel=1e-2, abs=1e-6)
+
+
+def test_bounding_the_tokens_of_a_pass_changes_nothing(lm, monkeypatch):
+    from knbench.editors import value_vectors as module
+
+    requests = [REQUEST, TWO_TOKENS, CUE]
+    whole = value_vectors(lm, requests, 1, CONTEXTS, OBJECTIVE)
+    monkeypatch.setattr(module, "POSITIONS", 5)
+    for one, other in zip(whole, value_vectors(lm, requests, 1, CONTEXTS, OBJECTIVE), strict=True):
+        torch.testing.assert_close(one.value, other.value, atol=1e-4, rtol=1e-4)
+        assert one.losses == pytest.approx(other.losses, rel=1e-4, abs=1e-5)

@@ -69,23 +69,26 @@ def test_the_same_seed_gives_the_same_records_and_another_does_not(lm, tmp_path)
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_records(lm, tmp_path):
-    class Stops(Rome):
+    class Pairs(Rome):
+        together = 2
+
+    class Stops(Pairs):
         left = 2
 
-        def edit(self, lm, requests):
+        def edit_each(self, lm, requests):
             Stops.left -= 1
             if Stops.left < 0:
                 raise KeyboardInterrupt
-            return super().edit(lm, requests)
+            return super().edit_each(lm, requests)
 
     with pytest.raises(KeyboardInterrupt):
         run(lm, [Stops], [task()], tmp_path / "a", SETTINGS)
     path = tmp_path / "a/rome/towns/records.jsonl"
-    assert len(read_records(path)) == 2
-    path.write_bytes(path.read_bytes()[:-40])  # and the second record is cut off
+    assert len(read_records(path)) == 4
+    path.write_bytes(path.read_bytes()[:-40])  # and the last record, half of a pair, is cut off
     assert not (path.parent / "result.json").exists()
-    (resumed,) = run(lm, [Rome], [task()], tmp_path / "a", SETTINGS)
-    (whole,) = run(lm, [Rome], [task()], tmp_path / "b", SETTINGS)
+    (resumed,) = run(lm, [Pairs], [task()], tmp_path / "a", SETTINGS)
+    (whole,) = run(lm, [Pairs], [task()], tmp_path / "b", SETTINGS)
     assert without_timings(resumed) == without_timings(whole)
 
 
@@ -104,6 +107,37 @@ def test_a_folder_of_another_run_is_refused(lm, tmp_path, settings, names, compl
     with pytest.raises(KnbenchError, match=complaint):
         run(lm, [Rome], [task(names)], tmp_path, settings)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+
+def test_a_small_task_has_no_cases_to_tune_on(lm, tmp_path):
+    with pytest.raises(KnbenchError, match="task 'towns' has no tune cases; a task of fewer than 20"):
+        run(lm, [NoEdit], [task()], tmp_path, replace(SETTINGS, split="tune"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_request_that_fails_among_others_fails_alone(lm, tmp_path):
+    class Picky(Rome):
+        def edit_each(self, lm, requests):
+            if any(request.subject == "France" for request in requests):
+                raise ValueError("not France")
+            return super().edit_each(lm, requests)
+
+    (folder,) = run(lm, [Picky], [task()], tmp_path, SETTINGS)
+    failures = {r["case_id"]: r["failure"] for r in read_records(folder / "records.jsonl")}
+    assert failures.pop("France") == {"phase": "edit", "type": "ValueError", "message": "not France"}
+    assert set(failures.values()) == {None}
+
+
+def test_cases_edited_together_give_what_they_give_alone(lm, tmp_path):
+    class Alone(Rome):
+        together = 1
+
+    one, many = (
+        without_timings(run(lm, [cls], [task()], tmp_path / cls.__name__, SETTINGS)[0]) for cls in (Alone, Rome)
+    )
+    for a, b in zip(one, many, strict=True):
+        for p, q in zip(a["probes"], b["probes"], strict=True):
+            assert p["after"]["target"]["logprob"] == pytest.approx(q["after"]["target"]["logprob"], abs=1e-2)
 
 
 class Faulty(Editor[NoConfig]):

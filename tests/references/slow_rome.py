@@ -16,7 +16,12 @@ from torch import Tensor
 
 
 def slow_value_vector(
-    lm: LanguageModel, request: EditRequest, layer: int, contexts: Sequence[str], objective: ValueObjective
+    lm: LanguageModel,
+    request: EditRequest,
+    layer: int,
+    contexts: Sequence[str],
+    objective: ValueObjective,
+    site: str = "mlp",
 ) -> dict[str, Any]:
     """Return key, bare_key, value, bare_value and losses of one request."""
     texts, subjects, targets = [], [], []
@@ -40,7 +45,9 @@ def slow_value_vector(
     def neurons(_module: Any, args: Any) -> None:
         seen["k"] = args[0].detach()
 
-    def mlp_output(_module: Any, _args: Any, output: Tensor) -> Tensor:
+    def site_output(_module: Any, _args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (site_output(_module, _args, output[0]), *output[1:])
         if delta is None:
             seen["v"] = output.detach()
             return output
@@ -51,7 +58,7 @@ def slow_value_vector(
 
     handles = [
         lm.mlp_out(layer).register_forward_pre_hook(neurons),
-        lm.mlp(layer).register_forward_hook(mlp_output),
+        (lm.mlp(layer) if site == "mlp" else lm.block(layer)).register_forward_hook(site_output),
     ]
     try:
         with torch.no_grad():
