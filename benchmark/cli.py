@@ -18,6 +18,7 @@ from . import __version__, registry
 from .errors import InterruptedRun, KnbenchError, unknown_name
 from .files import json_text
 from .models import DEFAULT_MODEL, DTYPES, catalogue, check_model_name
+from .split import SPLITS, Split
 from .types import Task
 
 EXAMPLES = """
@@ -159,7 +160,7 @@ def describe(name: str, model: str | None, include_path: Sequence[Path], data: S
     """Describe a task, an editor or a model: what it is, its source and licence, examples."""
     tasks, editors = registry.tasks(include_path), registry.registered(registry.EDITORS)
     if name.partition(":")[0] in registry.registered(registry.READERS):
-        tasks[name] = _tasks(name, include_path, data)[0]
+        tasks[name] = chosen_tasks(name, include_path, data)[0]
     if name in tasks:
         card = _describe_task(tasks[name])
         if model is not None:
@@ -252,7 +253,7 @@ def known(
     sentence is the more probable. Measured once per model and task, then kept in the cache.
     """
     check_model_name(model)
-    rows = _knowledge(model, _tasks(tasks, include_path, data), device, batch_size)
+    rows = _knowledge(model, chosen_tasks(tasks, include_path, data), device, batch_size)
     if as_json:
         click.echo(json_text(rows), nl=False)
         return
@@ -263,7 +264,7 @@ def known(
 
 
 def _knowledge(model: str, tasks: Sequence[Any], device: str, batch_size: int) -> list[dict[str, Any]]:
-    _check_device(device)
+    check_device(device)
     from .known import Store, knowledge
     from .masked_probing import make_prober
     from .models import load_model
@@ -300,6 +301,13 @@ Starting the same command again continues where it stopped.
 @click.option("--tasks", required=True, help=TASKS_HELP)
 @INCLUDE_OPTION
 @DATA_OPTION
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    default="test",
+    show_default=True,
+    help="Which cases: methods may be tuned on those of 'tune', and are judged on those of 'test'.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many cases a task; the result says so.")
 @click.option("--known-only", is_flag=True, help="Judge only cases and neighbours that the unedited model gets right.")
 @click.option(
@@ -335,6 +343,7 @@ def run(
     tasks: str,
     include_path: Sequence[Path],
     data: Sequence[str],
+    split: Split,
     limit: int | None,
     known_only: bool,
     known_by: str,
@@ -351,14 +360,14 @@ def run(
     """Run editors over tasks: measure, edit, measure again, restore; write records and results."""
     check_model_name(model)
     editor_names = _names(editors, registry.registered(registry.EDITORS), "editor")
-    chosen = _tasks(tasks, include_path, data)
+    chosen = chosen_tasks(tasks, include_path, data)
     classes = [registry.editor_class(name) for name in editor_names]
     args = _editor_args(editor_args, editor_names)
     from .editing import parse_overrides
 
     for cls in classes:
         parse_overrides(cls, args.get(cls.name, {}))
-    _check_device(device)
+    check_device(device)
 
     from .models import load_model
     from .runner import RunSettings
@@ -368,7 +377,13 @@ def run(
     lm = load_model(model, device=device, dtype=dtype, revision=revision, bos=bos)
     folder = output or Path("runs") / lm.name.replace("/", "--")
     settings = RunSettings(
-        limit=limit, seed=seed, known_only=known_only, known_by=known_by, batch_size=batch_size, editor_args=args
+        split=split,
+        limit=limit,
+        seed=seed,
+        known_only=known_only,
+        known_by=known_by,
+        batch_size=batch_size,
+        editor_args=args,
     )
     try:
         with ProgressReporter() as reporter:
@@ -385,7 +400,7 @@ def run(
     click.echo(f"Results: {folder}   Site: knbench site build {folder} --output site")
 
 
-def _tasks(text: str, include: Sequence[Path], data: Sequence[str]) -> list[Task]:
+def chosen_tasks(text: str, include: Sequence[Path], data: Sequence[str]) -> list[Task]:
     """Return the named tasks, telling on stderr what of published data could not be read."""
     sources = dict(item.partition("=")[::2] for item in data)
     readers = registry.registered(registry.READERS)
@@ -436,7 +451,12 @@ def _editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, dict
     return found
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Make sure of a torch device before anything long begins.
+
+    Raises:
+        KnbenchError: it is not there.
+    """
     import torch
 
     try:

@@ -19,6 +19,12 @@ COMPOSITE_NOTES = {
     "extended_score": "Harmonic mean of S's criteria with symmetry and synonymous invariance, where the task has them.",
 }
 
+SPLIT_NOTES = {
+    "test": "tuning cases left out",
+    "tune": "tuning cases only",
+    "all": "tuning cases included",
+}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -157,6 +163,7 @@ def protocol_notes(result: Mapping[str, Any]) -> list[str]:
     """Say in words how a table's numbers were taken."""
     protocol, model = result["protocol"], result["model"]
     notes = [f"{protocol['regime']} edits", f"{protocol['cases']} of {result['task']['cases_total']} cases"]
+    notes.append(SPLIT_NOTES[protocol.get("split", "all")])  # results from before the split were taken on all cases
     if protocol["limit"]:
         notes.append(f"limited to {protocol['limit']}")
     if protocol["known_only"]:

@@ -122,6 +122,7 @@ def test_scoring_again_gives_the_same_bytes(finished, tmp_path):
         (["run", "--taks", "capital"], "No such option"),
         (["run"], "Missing option '--tasks'"),
         (["run", "--tasks", "capital", "--limit", "0"], "'--limit'"),
+        (["run", "--tasks", "capital", "--split", "train"], "'train' is not one of 'test', 'tune', 'all'"),
         (["run", "--tasks", ","], "no task named"),
         (["run", "--tasks", "capital", "--device", "cuda:7"], "device 'cuda:7' is not available"),
         (["run", "--tasks", "capital", "--editor-args", "rome.layr=7"], "did you mean 'layer'?"),

@@ -114,9 +114,12 @@ def test_two_results_of_one_row_are_refused(runs, tmp_path, lm):
         build_site([runs, tmp_path / "again"], tmp_path / "site")
 
 
-def test_other_seeds_and_limits_stand_in_tables_of_their_own(runs, tmp_path, lm):
+def test_other_seeds_and_limits_and_splits_stand_in_tables_of_their_own(runs, tmp_path, lm):
     run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3, limit=1))
-    site = build_site([runs, tmp_path / "again"], tmp_path / "site").parent
+    run(lm, [NoEdit], [hostile_task()], tmp_path / "whole", RunSettings(new_tokens=3, split="all"))
+    site = build_site([runs, tmp_path / "again", tmp_path / "whole"], tmp_path / "site").parent
     text = (site / "index.html").read_text()
-    assert text.count('<section class="board"') == 2
+    assert text.count('<section class="board"') == 3
     assert "limited to 1" in text
+    assert text.count("tuning cases included") == 1
+    assert text.count("tuning cases left out") == 2
