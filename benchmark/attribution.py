@@ -92,14 +92,14 @@ def _attributions_of_one_token(lm: LanguageModel, question: Question, integral: 
     clean = _Clean(lm, question, integral.site)
     points = integral.points().to(lm.device)
     share = max(1, rows // lm.n_layers)
-    total = torch.zeros_like(clean.neurons)  # (layer, m)
+    total = torch.zeros_like(clean.neurons, dtype=torch.float32)  # (layer, m)
     for start in range(0, len(points), share):
         factors = points[start : start + share]
-        # detach: a leaf for each layer, whose gradient is that of its own rows alone
-        scaled = [(factors[:, None] * w).detach().requires_grad_() for w in clean.neurons]
+        # A leaf for each layer, whose gradient is that of its own rows alone.
+        scaled = [(factors[:, None] * w).to(w.dtype).requires_grad_() for w in clean.neurons]
         probability = clean.probabilities(scaled)
         gradients = torch.autograd.grad(probability.sum(), scaled)
-        total += torch.stack([g.sum(0) for g in gradients])
+        total += torch.stack([g.float().sum(0) for g in gradients])
     return (clean.neurons * total / len(points)).float().cpu()
 
 

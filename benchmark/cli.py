@@ -362,7 +362,7 @@ def run(
     editor_names = _names(editors, registry.registered(registry.EDITORS), "editor")
     chosen = chosen_tasks(tasks, include_path, data)
     classes = [registry.editor_class(name) for name in editor_names]
-    args = _editor_args(editor_args, editor_names)
+    args = read_editor_args(editor_args, editor_names)
     from .editing import parse_overrides
 
     for cls in classes:
@@ -432,7 +432,7 @@ def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
     return names
 
 
-def _editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, dict[str, str]]:
+def read_editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, dict[str, str]]:
     """Read ``rome.layer=7`` and comma-separated lists of such.
 
     Raises:

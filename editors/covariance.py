@@ -134,11 +134,16 @@ class SecondMoments:
             raise ValueError(f"the keys' second moment of layer {layer} is singular; set corpus_tokens higher")
         return torch.cholesky_solve(keys.double(), factor)
 
-    def preserved(self, lm: LanguageModel, layer: int, threshold: float) -> Tensor:
-        """Return an orthonormal basis of what the text uses: eigenvectors of C from a threshold on, (m, r), float64."""
-        path = self._path(lm, layer).with_suffix(f".preserved-{threshold:g}.safetensors")
+    def preserved(self, lm: LanguageModel, layer: int, threshold: float | None) -> Tensor:
+        """Return an orthonormal basis of what the text uses: eigenvectors of C from a threshold on, (m, r), float64.
+
+        No threshold stands for the mean eigenvalue, which goes with the scale of the model's activations.
+        """
+        bound = "mean" if threshold is None else f"{threshold:g}"
+        path = self._path(lm, layer).with_suffix(f".preserved-{bound}.safetensors")
         if not path.exists():
             values, vectors = torch.linalg.eigh(self.of(lm, layer).double())
+            threshold = float(values.mean()) if threshold is None else threshold
             _save(path, {"V": vectors[:, values >= threshold].contiguous().cpu()})
         return load_file(path)["V"].to(lm.device)
 

@@ -180,11 +180,12 @@ class AlphaEditConfig(MemitConfig):
     """MEMIT's, and which directions count as unused.
 
     Attributes:
-        threshold: eigenvalues of C under it belong to the null space.
+        threshold: eigenvalues of C under it belong to the null space; None takes the mean eigenvalue, since a bound
+            that was published for one model means little at another's scale.
     """
 
     ridge: float = 10.0
-    threshold: float = 2e-2
+    threshold: float | None = None
 
 
 class AlphaEdit(Memit):

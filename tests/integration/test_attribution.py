@@ -42,7 +42,7 @@ def test_attributions_of_a_layer_sum_to_what_silencing_it_takes_away(kind):
         whole, neurons = probability_with(lm, ids, question.position, question.token, layer, "neurons", None)
         nothing = torch.zeros_like(neurons)
         silent, _ = probability_with(lm, ids, question.position, question.token, layer, "neurons", nothing)
-        assert float(found[layer].sum()) == pytest.approx(float(whole - silent), rel=0.01, abs=1e-5)
+        assert float(found[layer].sum()) == pytest.approx(float(whole[0] - silent[0]), rel=0.01, abs=1e-5)
 
 
 def test_the_number_of_rows_in_a_pass_changes_nothing(lm):

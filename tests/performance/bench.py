@@ -6,14 +6,26 @@ Each line gives the median seconds of both, their ratio, and the largest relativ
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
 import torch
+import transformers
+from knbench.benchmark import registry
+from knbench.benchmark.attribution import Integral, attributions
+from knbench.benchmark.editing import build_editor
+from knbench.benchmark.environment import PeakMemory
+from knbench.benchmark.families import family_of
+from knbench.benchmark.language_model import LanguageModel
 from knbench.benchmark.models import load_model
 from knbench.benchmark.probing import Prober
+from knbench.benchmark.progress import Reporter
 from knbench.benchmark.registry import task
 from knbench.benchmark.types import EditRequest
 from knbench.editors.rome import Rome, RomeConfig
@@ -21,6 +33,8 @@ from knbench.editors.value_vectors import value_vectors
 from rich.console import Console
 from rich.table import Table
 
+from tests.conftest import train_tokenizer
+from tests.references.slow_attribution import slow_attributions
 from tests.references.slow_probing import slow_answer
 from tests.references.slow_rome import slow_value_vector
 
@@ -93,22 +107,81 @@ def probing(lm: Any, rounds: int) -> tuple[float, float, float, float]:
     )
 
 
+def gpt2_small() -> LanguageModel:
+    """Return a random model of GPT-2 small's shape: 12 layers, 768 wide, 3072 neurons, 50257 tokens."""
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    return LanguageModel(model, train_tokenizer(bos=False), family_of("GPT2LMHeadModel"), name="gpt2-small-shape")
+
+
+def attribution(lm: LanguageModel, tokens: int, rounds: int) -> tuple[float, float, float, float]:
+    prompt, integral = " ".join(["the"] * tokens), Integral()
+    (question,) = lm.questions(prompt, "is", ".")
+    if len(question.ids) != tokens:
+        raise AssertionError(f"the prompt has {len(question.ids)} tokens, not {tokens}")
+
+    def differ(fast: torch.Tensor, slow: torch.Tensor) -> float:
+        return float((fast - slow).abs().max() / slow.abs().max())
+
+    return compare(
+        lambda: attributions(lm, prompt, "is", integral),
+        lambda: slow_attributions(lm, prompt, "is", integral),
+        differ,
+        rounds,
+    )
+
+
+def memory(name: str) -> str:
+    """Return how much memory one edit needs beyond the model and what the process held before, as JSON."""
+    lm = load_model("smollm2-135m")
+    editor, _ = build_editor(registry.editor_class(name), lm)
+    editor.prepare(lm, Reporter())
+    request = registry.task("capital").cases()[0].request
+    size = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**20
+    peak, before = PeakMemory("cpu"), psutil.Process().memory_info().rss / 2**20
+    seconds, _ = timed(lambda: editor.edit(lm, [request]))
+    return json.dumps({"model": size, "more": peak.megabytes() - before, "seconds": seconds})
+
+
+def memory_table() -> Table:
+    """Measure each editor in a process of its own, which holds nothing of another's."""
+    table = Table(title="Peak memory of one edit, SmolLM2-135M", title_justify="left")
+    for column in ("editor", "MB more", "of the model", "s"):
+        table.add_column(column, justify="left" if column == "editor" else "right")
+    for name in registry.registered(registry.EDITORS):
+        command = [sys.executable, "-m", "tests.performance.bench", "--memory-of", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        share = f"{100 * found['more'] / found['model']:.0f}%"
+        table.add_row(name, f"{found['more']:.0f}", share, f"{found['seconds']:.1f}")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--memory-of", metavar="EDITOR", help="print one editor's peak memory as JSON, and stop")
+    args = parser.parse_args()
+    if args.memory_of:
+        print(memory(args.memory_of))
+        return
+    rounds = args.rounds
     lm = load_model("smollm2-135m")
+    small = gpt2_small()
     table = Table(title=f"{lm.name}, {torch.get_num_threads()} threads, {rounds} rounds", title_justify="left")
     for name in ("what", "fast s", "slow s", "ratio", "largest difference"):
         table.add_column(name, justify="left" if name == "what" else "right")
     for name, measure in (
         ("ROME v*, 21 contexts, one request", lambda: rome(lm, REQUESTS[:1], rounds)),
         ("ROME v*, 21 contexts, eight requests together", lambda: rome(lm, REQUESTS, rounds)),
+        ("KN attribution, GPT-2 small's shape, 5 tokens", lambda: attribution(small, 5, rounds)),
+        ("KN attribution, GPT-2 small's shape, 21 tokens", lambda: attribution(small, 21, rounds)),
         ("probing 60 probes, log-probabilities", lambda: probing(lm, rounds)),
     ):
         a, b, ratio, worst = measure()
         table.add_row(name, f"{a:.2f}", f"{b:.2f}", f"{ratio:.1f}", f"{worst:.1e}")
     Console(width=110).print(table)
+    Console(width=110).print(memory_table())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Integrated gradients the slow, obvious way: one layer and one point at a time, the whole text through the model."""
+"""Integrated gradients the slow, obvious way: for one layer after the other the whole text through the whole model.
+
+All points of a layer's integral are one batch, as in the public implementations.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from torch import Tensor
 def probability_with(
     lm: LanguageModel, ids: Tensor, position: int, token: int, layer: int, site: str, value: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return P(token) at a position with the site's values there replaced, and what they were before."""
+    """Return P(token) at a position with the site's values there replaced, (row,), and what they were in row 0.
+
+    ``ids`` has shape (row, position), ``value`` (row, m) or (m,).
+    """
     seen: dict[str, Tensor] = {}
 
     def put(state: Tensor) -> Tensor:
@@ -21,7 +27,7 @@ def probability_with(
         if value is None:
             return state
         state = state.clone()
-        state[0, position] = value
+        state[:, position] = value
         return state
 
     if site == "neurons":
@@ -32,7 +38,7 @@ def probability_with(
         logits: Any = lm.model(input_ids=ids).logits
     finally:
         handle.remove()
-    return logits[0, position].softmax(-1)[token], seen["w"]
+    return logits[:, position].softmax(-1)[:, token], seen["w"]
 
 
 def slow_attributions(lm: LanguageModel, prompt: str, target: str, integral: Integral, suffix: str = ".") -> Tensor:
@@ -44,11 +50,10 @@ def slow_attributions(lm: LanguageModel, prompt: str, target: str, integral: Int
         for layer in range(lm.n_layers):
             with torch.no_grad():
                 _, neurons = probability_with(lm, ids, position, token, layer, integral.site, None)
-            total = torch.zeros_like(neurons)
-            for point in integral.points():
-                value = (point * neurons).requires_grad_()
-                probability, _ = probability_with(lm, ids, position, token, layer, integral.site, value)
-                total += torch.autograd.grad(probability, value)[0]
-            layers.append(neurons * total / integral.steps)
+            values = (integral.points()[:, None] * neurons).requires_grad_()
+            batch = ids.expand(integral.steps, -1)
+            probabilities, _ = probability_with(lm, batch, position, token, layer, integral.site, values)
+            (gradients,) = torch.autograd.grad(probabilities.sum(), values)
+            layers.append(neurons * gradients.sum(0) / integral.steps)
         per_token.append(torch.stack(layers))
     return torch.stack(per_token).mean(0)

@@ -1,0 +1,93 @@
+"""Packages of others, built and installed as a user would, and used by the command line in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import WIDTH, train_tokenizer
+
+TESTS = Path(__file__).parents[1]
+EXAMPLE, BROKEN = TESTS / "plugin_example", TESTS / "plugin_broken"
+
+
+@pytest.fixture(scope="module")
+def knbench(tmp_path_factory):
+    """Install both packages into a folder; return a function that runs the command line with them in reach."""
+    target, work = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("sources")
+    # Copied, because a build leaves its files beside the sources.
+    copies = [str(shutil.copytree(package, work / package.name)) for package in (EXAMPLE, BROKEN)]
+    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--quiet"]
+    subprocess.run([*command, "--disable-pip-version-check", "--target", str(target), *copies], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
+
+    def run(*arguments, status=0):
+        command = [sys.executable, "-m", "knbench.benchmark", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=work, check=False)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def phi(tmp_path_factory):
+    """A tiny model of an architecture that the built-in table does not know."""
+    import torch
+    import transformers
+    from knbench.benchmark.families import BUILT_IN
+
+    assert "PhiForCausalLM" not in BUILT_IN
+    tokenizer = train_tokenizer(bos=False)
+    torch.manual_seed(0)
+    config = transformers.PhiConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+    )
+    folder = tmp_path_factory.mktemp("models") / "phi"
+    transformers.PhiForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_the_example_keeps_the_rules_and_is_short(knbench):
+    listed = {row["name"]: row["summary"] for row in json.loads(knbench("list", "editors", "--json"))}
+    assert listed["scale-column"].startswith("The subject's most active neuron")
+    verdict = json.loads(knbench("check-editor", "scale-column", "--json"))
+    assert verdict["ok"] is True
+    assert all(check["ok"] and check["message"] == "" for check in verdict["checks"])
+    (module,) = (EXAMPLE / "knbench_example").glob("scale_*.py")
+    assert len(module.read_text().splitlines()) < 40
+
+
+def test_an_editor_that_forgets_to_restore_is_rejected(knbench):
+    out = knbench("check-editor", "in-place", status=1)
+    assert "in-place fails 2 of" in out
+    verdict = json.loads(knbench("check-editor", "in-place", "--json", status=1))
+    failed = {check["name"]: check["message"] for check in verdict["checks"] if not check["ok"]}
+    assert set(failed) == {"leaves-the-model-alone", "restores-exactly"}
+    assert "transformer.h.0.mlp.c_proj.weight" in failed["restores-exactly"]
+
+
+def test_method_task_and_family_of_a_plug_in_run_together(knbench, phi, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--model", phi, "--editors", "scale-column,none", "--tasks", "capital,rivers", "--limit", "2"]
+    results = json.loads(knbench("run", *arguments, "--output", out, "--json"))
+    assert {(r["editor"]["name"], r["task"]["name"]) for r in results} == {
+        (editor, task) for editor in ("scale-column", "none") for task in ("capital", "rivers")
+    }
+    assert all(r["records"]["failed"] == 0 and r["model"]["architecture"] == "PhiForCausalLM" for r in results)
+    record = json.loads((out / "scale-column/rivers/records.jsonl").read_text().splitlines()[0])
+    assert record["edit"]["parameters"] == ["model.layers.0.mlp.fc2.weight"]
+    assert record["edit"]["parameters_touched"] == 48 * WIDTH

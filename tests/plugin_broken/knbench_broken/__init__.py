@@ -1,0 +1,1 @@
+"""A package whose editing method breaks a rule, for tests."""

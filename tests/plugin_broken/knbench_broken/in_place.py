@@ -1,0 +1,23 @@
+"""A method that does what none may: it changes the model itself."""
+
+from collections.abc import Sequence
+
+import torch
+from knbench.benchmark.editing import Edit, Editor, NoConfig
+from knbench.benchmark.language_model import LanguageModel
+from knbench.benchmark.types import EditRequest
+
+
+class InPlace(Editor[NoConfig]):
+    """Halves W of the first layer, and leaves it so."""
+
+    name = "in-place"
+    summary = "Changes the model in place and forgets to restore it"
+    Config = NoConfig
+
+    def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
+        """Halve W."""
+        name = lm.mlp_weight_name(0)
+        with torch.no_grad():
+            lm.parameter(name).mul_(0.5)
+        return Edit(diagnostics={"changed": name})

@@ -1,0 +1,12 @@
+"""A task from a definition file: the files lie beside this one, and KNBench reads them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from knbench.benchmark.types import Task
+from knbench.tasks import definitions_in
+
+
+def definitions() -> Iterator[Task]:
+    """Yield the task of every ``*.yaml`` in this folder."""
+    return definitions_in(Path(__file__).parent)
