@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from .interventions import Side, capture, hidden, select_positions
+from .interventions import FixedPast, Side, capture, hidden, select_positions
 from .language_model import LanguageModel, Question
 
 Rule = Literal["right", "left", "inclusive"]
@@ -158,7 +158,7 @@ class _Clean:
                 (keys.expand(count * n, -1, -1, -1), values.expand(count * n, -1, -1, -1))
                 for n, (keys, values) in enumerate(self.past, start=1)
             ]
-            inputs |= {"past_key_values": DynamicCache(grown), "use_cache": True}
+            inputs |= {"past_key_values": FixedPast(grown), "use_cache": True}
         places = torch.full((count * len(values),), self.position, device=self.lm.device)
         with ExitStack() as stack:
             for layer, value in enumerate(values):

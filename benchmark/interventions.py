@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from .language_model import LanguageModel
 
@@ -98,6 +100,21 @@ def _bypassed(block: nn.Module, result: Tensor | None, *, as_tuple: bool) -> Ite
         yield
     finally:
         del block.forward  # the class's own method shows again
+
+
+class FixedPast(DynamicCache):  # type: ignore[misc]  # the library is untyped
+    """Keys and values of a past that is read by every pass and grows in none: ``FixedPast([(keys, values), ...])``.
+
+    One pair per layer, each of shape (row, head, position, head size). The library's own cache would keep what each
+    pass adds, for every layer at once.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the past of a layer with the new positions behind it."""
+        past = self.layers[layer_idx]
+        return torch.cat([past.keys, key_states], dim=-2), torch.cat([past.values, value_states], dim=-2)
 
 
 @contextmanager

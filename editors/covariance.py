@@ -129,10 +129,17 @@ class SecondMoments:
         Raises:
             ValueError: C is singular, the text being too short.
         """
-        factor, info = torch.linalg.cholesky_ex(self.of(lm, layer).double())
-        if int(info):
-            raise ValueError(f"the keys' second moment of layer {layer} is singular; set corpus_tokens higher")
-        return torch.cholesky_solve(keys.double(), factor)
+        return torch.cholesky_solve(keys.double(), self._factor(lm, layer))
+
+    def _factor(self, lm: LanguageModel, layer: int) -> Tensor:
+        """Return the lower Cholesky factor of C, (m, m), float64."""
+        path = self._path(lm, layer).with_suffix(".factor.safetensors")
+        if not path.exists():
+            factor, info = torch.linalg.cholesky_ex(self.of(lm, layer).double())
+            if int(info):
+                raise ValueError(f"the keys' second moment of layer {layer} is singular; set corpus_tokens higher")
+            _save(path, {"L": factor.contiguous().cpu()})
+        return load_file(path)["L"].to(lm.device)
 
     def preserved(self, lm: LanguageModel, layer: int, threshold: float | None) -> Tensor:
         """Return an orthonormal basis of what the text uses: eigenvectors of C from a threshold on, (m, r), float64.

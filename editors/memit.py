@@ -198,6 +198,15 @@ class AlphaEdit(Memit):
     published = published("alphaedit")
     config: AlphaEditConfig
 
+    def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
+        """Compute the preserved directions too."""
+        facts = super().prepare(lm, reporter)
+        with reporter.stage("directions that text uses", len(self.config.layers)) as step:
+            for layer in self.config.layers:
+                self.moments.preserved(lm, layer, self.config.threshold)
+                step()
+        return facts
+
     def weighed(self, lm: LanguageModel, layer: int, keys: Tensor) -> Tensor:
         """Return the keys without their part in the preserved directions.
 

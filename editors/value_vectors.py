@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..benchmark.interventions import Side, capture, edit_output, resume, select_positions
+from ..benchmark.interventions import FixedPast, Side, capture, edit_output, resume, select_positions
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.types import SLOT, EditRequest
 
@@ -218,7 +218,19 @@ class _Read:
         self.keys = seen["k"][index, self.subject].float()
         self.values = seen["v"][index, self.subject].float()
         self.ids, self.state, self.lengths = batch.ids, seen["x"], batch.lengths
-        self.past = [(layer.keys, layer.values) for layer in cache.layers]
+        # The past is padded left, so that the subject is column 0 of every row's rest.
+        before = int(self.subject.max())
+        source = torch.arange(before, device=lm.device) - (before - self.subject[:, None])  # (row, before)
+        self.inside = source >= 0
+        self.past: list[tuple[Tensor, Tensor]] = []  # (row, head, before, head size)
+        for number, old in enumerate(cache.layers):
+            if number < layer:  # skipped from now on: what has the right shape takes no memory
+                hollow = old.keys.new_zeros(1).expand(*old.keys.shape[:2], before, old.keys.shape[3])
+                self.past.append((hollow, hollow))
+            else:
+                keys, values = (t[index[:, None], :, source.clamp(min=0)] for t in (old.keys, old.values))
+                self.past.append((keys.transpose(1, 2), values.transpose(1, 2)))
+            old.keys = old.values = None  # let go at once: two copies of the cache are much of an edit's memory
         self.unmoved: dict[int, Tensor] = {}
 
     def tails(self, requests: Sequence[int], objective: ValueObjective) -> list[_Tail]:
@@ -231,77 +243,68 @@ class _Read:
 
 
 class _Tail:
-    """Rows from the subject's last token on, over a cache of what stands before it.
-
-    The past is padded left, so that the subject is column 0 of every row; the rest is padded right.
-    """
+    """Rows from the subject's last token on, padded right, over a cache of what stands before it."""
 
     def __init__(self, read: _Read, picked: Sequence[int], requests: Sequence[int], objective: ValueObjective) -> None:
         lm, rows = read.lm, [read.rows[i] for i in picked]
         self.lm, self.layer, self.module = lm, read.layer, read.module
         pick = torch.tensor(picked, device=lm.device)
         subject, lengths = read.subject[pick], read.lengths[pick]
-        width, before = int((lengths - subject).max()), int(subject.max())
+        width = int((lengths - subject).max())
         offset = torch.arange(width, device=lm.device)
         self.position_ids = subject[:, None] + offset  # (row, width)
         inside = self.position_ids < lengths[:, None]
         place = self.position_ids.clamp(max=read.ids.shape[1] - 1)
         self.ids = read.ids[pick].gather(1, place)
         self.state = read.state[pick[:, None], place]  # (row, width, d)
-        source = torch.arange(before, device=lm.device) - (before - subject[:, None])  # (row, before)
-        self.mask = torch.cat([source >= 0, inside], dim=1).long()
-        self.past = []
-        for keys, values in read.past:
-            gathered = [t[pick[:, None], :, source.clamp(min=0)].transpose(1, 2) for t in (keys, values)]
-            self.past.append((gathered[0], gathered[1]))  # (row, head, before, head size)
-        spots = [(i, c - row.subject) for i, row in enumerate(rows) for c in row.columns]
-        self.spots = torch.tensor(spots, device=lm.device).T
+        self.mask = torch.cat([read.inside[pick], inside], dim=1).long()
+        everything = len(picked) == len(read.rows)
+        self.past = FixedPast(read.past if everything else [(keys[pick], values[pick]) for keys, values in read.past])
         self.request = torch.tensor([row.request for row in rows], device=lm.device)
-        owner = [row for row in rows for _ in row.columns]
-        self.kl_spots = [n for n, row in enumerate(owner) if not row.targets]
-        self.kl_requests = [owner[n].request for n in self.kl_spots]
-        self.nll_spots = [n for n, row in enumerate(owner) if row.targets]
+        # Where the loss looks: first the distributions that shall not move, then the targets' tokens.
+        looked = [(bool(row.targets), i, c - row.subject) for i, row in enumerate(rows) for c in row.columns]
+        looked.sort(key=lambda spot: spot[0])
+        self.spots = torch.tensor([spot[1:] for spot in looked], device=lm.device).T
+        self.kl_requests = [rows[i].request for wanted, i, _ in looked if not wanted]
         self.targets = torch.tensor([t for row in rows for t in row.targets], dtype=torch.long, device=lm.device)
         order = {request: i for i, request in enumerate(requests)}
-        index = [order[row.request] for row in owner]
-        self.kl_owner = torch.tensor([index[n] for n in self.kl_spots], dtype=torch.long, device=lm.device)
-        self.nll_owner = torch.tensor([index[n] for n in self.nll_spots], dtype=torch.long, device=lm.device)
+        owner = torch.tensor([order[rows[i].request] for _, i, _ in looked], device=lm.device)
+        self.kl_owner, self.nll_owner = owner[: len(self.kl_requests)], owner[len(self.kl_requests) :]
         # Over all of a request's rows, not only those of this part.
         counts = [sum(len(row.targets) for row in read.rows if row.request == r) for r in requests]
         self.share = 1 / torch.tensor(counts, device=lm.device)
         self.kl_factor, self.unmoved = objective.kl_factor, read.unmoved
 
-    def logprobs(self, delta: Tensor) -> Tensor:
-        """Return log-probabilities where the loss looks, with delta added at column 0, (spot, vocabulary)."""
+    def logits(self, delta: Tensor) -> Tensor:
+        """Return logits where the loss looks, with delta added at column 0, (spot, vocabulary)."""
         added = delta[self.request]
 
         def add(value: Tensor) -> Tensor:
             moved = value[:, 0] + added.to(value.dtype)
             return torch.cat([moved[:, None], value[:, 1:]], dim=1)
 
-        cache = DynamicCache(self.past)
         with (
             edit_output(self.module, add),
             resume(self.lm, self.layer, self.state),
             select_positions(self.lm, *self.spots),
         ):
-            logits = self.lm.model(
+            logits: Tensor = self.lm.model(
                 input_ids=self.ids,
                 attention_mask=self.mask,
                 position_ids=self.position_ids,
-                past_key_values=cache,
+                past_key_values=self.past,
                 use_cache=True,
             ).logits
-        return logits.float().log_softmax(-1)  # type: ignore[no-any-return]
+        return logits.float()
 
     def loss(self, delta: Tensor) -> Tensor:
         """Return these rows' part of each request's NLL and KL, (request,)."""
-        logprobs = self.logprobs(delta)
-        now = logprobs[self.kl_spots]
+        logits = self.logits(delta)
+        now = logits[: len(self.kl_requests)].log_softmax(-1)
         for request, row in zip(self.kl_requests, now, strict=True):
             if request not in self.unmoved:  # delta is still zero: this is the model's own distribution
                 self.unmoved[request] = row.detach()
-        picked = -logprobs[self.nll_spots].gather(1, self.targets[:, None])[:, 0]
+        picked = torch.nn.functional.cross_entropy(logits[len(self.kl_requests) :], self.targets, reduction="none")
         zero = torch.zeros(len(self.share), device=picked.device)
         loss = zero.index_add(0, self.nll_owner, picked) * self.share
         if self.kl_requests:
