@@ -4,14 +4,15 @@ Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers" (ACL), sections 
 
 All neurons of one layer at the prediction position are scaled together from nothing to their value, and the
 gradients of the answer's probability on the way are summed. Layers are independent of each other, so the rows of all
-layers share one pass: those of layer l join the batch at layer l. In a causal model nothing before the prediction
-position can change, so a row is a single token over a cache of what stands before it.
+layers share one pass: those of layer l join at layer l. In a causal model nothing before the prediction position can
+change, so a row is a single token: all rows stand side by side behind one cached text, each seeing it and itself.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,8 +29,11 @@ Site = Literal["neurons", "pre-activation"]
 Neuron = tuple[int, int]
 """Layer and index."""
 
-ROWS = 96
-"""Rows of one pass at most, which bounds the memory."""
+ROWS = 950
+"""Rows of one pass, summed over the layers that they go through, at most; this bounds the memory."""
+
+HEAD_ROWS = 96
+"""Rows that go through the output head at once: their table of the vocabulary still fits a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def attributions(
         target: the answer.
         integral: how to integrate.
         suffix: what follows the answer; only a masked model reads it.
-        rows: rows of one pass at most.
+        rows: rows of one pass at most, summed over layers.
 
     Returns:
         Attributions of shape (layer, m), float32, on the CPU.
@@ -91,7 +95,7 @@ def attributions(
 def _attributions_of_one_token(lm: LanguageModel, question: Question, integral: Integral, rows: int) -> Tensor:
     clean = _Clean(lm, question, integral.site)
     points = integral.points().to(lm.device)
-    share = max(1, rows // lm.n_layers)
+    share = max(1, rows // (lm.n_layers * (lm.n_layers + 1) // 2))
     total = torch.zeros_like(clean.neurons, dtype=torch.float32)  # (layer, m)
     for start in range(0, len(points), share):
         factors = points[start : start + share]
@@ -125,17 +129,18 @@ class _Clean:
             lm.model(input_ids=ids, **inputs)
         self.neurons = torch.stack([seen[f"w{i}"][0, question.position] for i in range(lm.n_layers)])
         states = [seen[f"x{i}"] for i in range(lm.n_layers)]  # (1, position, d)
-        self.past: list[tuple[Tensor, Tensor]] | None = None
+        self.inputs: dict[str, Any] = {"input_ids": ids}
+        self.states, self.position, self.before = states, question.position, 0
         if cache is not None:
-            before = question.position
-            self.past = [(layer.keys[:, :, :before], layer.values[:, :, :before]) for layer in cache.layers]
-            states = [state[:, before : before + 1] for state in states]
-            self.inputs: dict[str, Tensor] = {"input_ids": ids[:, before:], "position_ids": place[None]}
-            self.position = 0
-        else:
-            self.inputs = {"input_ids": ids}
-            self.position = question.position
-        self.states = states
+            self.before = before = question.position
+            past = [(layer.keys[:, :, :before], layer.values[:, :, :before]) for layer in cache.layers]
+            self.inputs = {
+                "input_ids": ids[:, before:],
+                "position_ids": place[None],
+                "past_key_values": FixedPast(past),
+                "use_cache": True,
+            }
+            self.states = [state[:, before : before + 1] for state in states]
 
     def _site(self, layer: int) -> tuple[nn.Module, Side]:
         if self.site == "neurons":
@@ -152,22 +157,87 @@ class _Clean:
             Probabilities of shape (layer * row,), layer by layer.
         """
         count = len(values[0])
-        inputs: dict[str, Any] = dict(self.inputs)
-        if self.past is not None:
-            grown = [
-                (keys.expand(count * n, -1, -1, -1), values.expand(count * n, -1, -1, -1))
-                for n, (keys, values) in enumerate(self.past, start=1)
-            ]
-            inputs |= {"past_key_values": FixedPast(grown), "use_cache": True}
-        places = torch.full((count * len(values),), self.position, device=self.lm.device)
+        mask = self._mask(count * len(values)) if self.lm.causal else None
         with ExitStack() as stack:
             for layer, value in enumerate(values):
-                stack.enter_context(_joining(self.lm.block(layer), self.states[layer].expand(count, -1, -1), layer > 0))
-                stack.enter_context(_replacing(*self._site(layer), value, self.position))
-            stack.enter_context(select_positions(self.lm, torch.arange(len(places), device=places.device), places))
-            logits = self.lm.model(**inputs).logits.float()
-        probability: Tensor = _Probability.apply(logits, self.token)  # type: ignore[no-untyped-call]
-        return probability
+                state, now = self.states[layer], count * (layer + 1)
+                rows = state.expand(-1, count, -1) if self.lm.causal else state.expand(count, -1, -1)
+                visible = mask[:, :, :now, : self.before + now] if mask is not None else None
+                stack.enter_context(_joining(self.lm.block(layer), rows, visible, first=layer == 0))
+                stack.enter_context(_replacing(*self._site(layer), self._put(value)))
+            asked = stack.enter_context(_at_head(self.lm, self._asked, through=not self.lm.head_is_last))
+            logits = self.lm.model(**self.inputs).logits
+        if self.lm.head_is_last:
+            return _behind_head(asked[0], self.lm.head, self.token)
+        return _probability(logits.reshape(-1, logits.shape[-1]), self.token)
+
+    def _mask(self, rows: int) -> Tensor:
+        """Let every row see the text before and itself, (1, 1, row, before + row), added to attention scores."""
+        barred = torch.finfo(self.lm.dtype).min
+        own = torch.full((rows, rows), barred, dtype=self.lm.dtype, device=self.lm.device).fill_diagonal_(0)
+        return torch.cat([own.new_zeros(rows, self.before), own], dim=1)[None, None]
+
+    def _put(self, value: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what gives the last rows of a state other values at the asked position."""
+        if self.lm.causal:  # (1, row, features)
+            return lambda state: torch.cat([state[:, : -len(value)], value[None]], dim=1)
+        at = self.position  # (row, position, features)
+
+        def put(state: Tensor) -> Tensor:
+            kept, last = state[: -len(value)], state[-len(value) :]
+            return torch.cat([kept, torch.cat([last[:, :at], value[:, None], last[:, at + 1 :]], dim=1)])
+
+        return put
+
+    def _asked(self, state: Tensor) -> Tensor:
+        """Return the rows of a state at the asked position, (row, features)."""
+        return state.reshape(-1, state.shape[-1]) if self.lm.causal else state[:, self.position]
+
+
+@contextmanager
+def _at_head(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, through: bool) -> Iterator[list[Tensor]]:
+    """Take the hidden states that are asked for, (n, d), and let them, or one row alone, through the head."""
+    seen: list[Tensor] = []
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(pick(args[0]))
+        return (seen[0] if through else seen[0][:1].detach(), *args[1:])
+
+    handle = lm.head.register_forward_pre_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _probability(logits: Tensor, token: int) -> Tensor:
+    found: Tensor = _Probability.apply(logits.float(), token)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _behind_head(states: Tensor, head: nn.Module, token: int) -> Tensor:
+    found: Tensor = _BehindHead.apply(states, head, token)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _BehindHead(torch.autograd.Function):
+    """A token's probability from hidden states, some rows at a time, so that no table of (row, vocabulary) stays."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, head: nn.Module, token: int) -> Tensor:
+        values, gradients = [], []
+        for part in torch.split(states.detach(), HEAD_ROWS):
+            with torch.enable_grad():
+                value = _probability(head(part.requires_grad_()), token)
+                gradients.append(torch.autograd.grad(value.sum(), part)[0])
+            values.append(value.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (gradients,) = ctx.saved_tensors
+        return (gradients * gradient[:, None]).to(gradients.dtype), None, None
 
 
 class _Probability(torch.autograd.Function):
@@ -190,12 +260,20 @@ class _Probability(torch.autograd.Function):
 
 
 @contextmanager
-def _joining(block: nn.Module, rows: Tensor, behind: bool) -> Iterator[None]:
-    """Put rows behind those that a block receives, or in their place."""
+def _joining(block: nn.Module, rows: Tensor, mask: Tensor | None, *, first: bool) -> Iterator[None]:
+    """Put rows behind those that a block receives, or for the first block in their place.
+
+    With a mask, which takes the place of the block's own, rows are positions of one text; without, texts of a batch.
+    """
     whole = block.forward
+    signature = inspect.signature(whole)
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return whole(torch.cat([hidden_states, rows]) if behind else rows, *args, **kwargs)
+        state = rows if first else torch.cat([hidden_states, rows], dim=0 if mask is None else 1)
+        call = signature.bind(state, *args, **kwargs)
+        if mask is not None:
+            call.arguments["attention_mask"] = mask
+        return whole(*call.args, **call.kwargs)
 
     block.forward = forward
     try:
@@ -205,14 +283,8 @@ def _joining(block: nn.Module, rows: Tensor, behind: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(module: nn.Module, side: Side, value: Tensor, position: int) -> Iterator[None]:
-    """Replace what the last rows of a batch have at one position of a module's input or output."""
-
-    def put(state: Tensor) -> Tensor:
-        kept, last = state[: -len(value)], state[-len(value) :]
-        last = torch.cat([last[:, :position], value[:, None], last[:, position + 1 :]], dim=1)
-        return torch.cat([kept, last])
-
+def _replacing(module: nn.Module, side: Side, put: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change a module's input or output."""
     if side == "input":
         handle = module.register_forward_pre_hook(lambda _, args: (put(args[0]), *args[1:]))
     else:

@@ -85,8 +85,9 @@ class LanguageModel:
         parameter = next(model.parameters())
         self.dtype, self.device = parameter.dtype, parameter.device
         self._names = {id(p): n for n, p in model.named_parameters()}
-        self.blocks_return_tuples = self._find_block_output()
-        """Whether a block wraps its hidden states in a tuple, which differs by family and library version."""
+        self.blocks_return_tuples, self.head_is_last = self._look()
+        """Whether a block wraps its hidden states in a tuple, which differs by family and library version; and whether
+        the logits are what the head gives, which in some families are scaled or capped behind it."""
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {len(self.blocks)} layers, {self.dtype}, {self.device})"
@@ -146,15 +147,20 @@ class LanguageModel:
         """Return the layer's attention module."""
         return self.block(layer).get_submodule(self.family.attention)
 
-    def _find_block_output(self) -> bool:
-        seen: list[bool] = []
-        handle = self.block(0).register_forward_hook(lambda _m, _i, output: seen.append(isinstance(output, tuple)))
+    def _look(self) -> tuple[bool, bool]:
+        tuples: list[bool] = []
+        heads: list[Tensor] = []
+        handles = [
+            self.block(0).register_forward_hook(lambda _m, _i, output: tuples.append(isinstance(output, tuple))),
+            self.head.register_forward_hook(lambda _m, _i, output: heads.append(output)),
+        ]
         try:
             with torch.no_grad():
-                self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
+                logits = self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device)).logits
         finally:
-            handle.remove()
-        return seen[0]
+            for handle in handles:
+                handle.remove()
+        return tuples[0], len(heads) == 1 and torch.equal(heads[0], logits)
 
     @property
     def head(self) -> nn.Module:

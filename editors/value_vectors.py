@@ -31,8 +31,8 @@ KL_PROMPT = SLOT + " is a"
 TOGETHER = 8
 """Requests optimised at once: enough to make good use of reading every weight."""
 
-POSITIONS = 512
-"""Tokens of one pass at most, which bounds the memory of its gradients."""
+POSITIONS = 48
+"""Tokens of one pass at most, for each request optimised at once, which bounds the memory of its gradients."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class _Read:
         """Lay out the rows of some requests from their subject's last token on, in passes of bounded size."""
         mine = [i for i, row in enumerate(self.rows) if row.request in set(requests)]
         width = max(len(self.rows[i].ids) - self.rows[i].subject for i in mine)
-        passes = -(-len(mine) * width // POSITIONS)
+        passes = -(-len(mine) * width // (POSITIONS * len(requests)))
         size = -(-len(mine) // passes)
         return [_Tail(self, mine[i : i + size], requests, objective) for i in range(0, len(mine), size)]
 

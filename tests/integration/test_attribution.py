@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from knbench.benchmark.attribution import Found, Integral, Search, attributions, search, strongest
+from knbench.benchmark.language_model import LanguageModel
 
 from tests.conftest import CAUSAL, make_lm
 from tests.references.slow_attribution import probability_with, slow_attributions
@@ -47,8 +48,32 @@ def test_attributions_of_a_layer_sum_to_what_silencing_it_takes_away(kind):
 
 def test_the_number_of_rows_in_a_pass_changes_nothing(lm):
     integral = Integral(steps=7)
-    many, few = (attributions(lm, PROMPT, "Rome", integral, rows=rows) for rows in (256, 8))
+    many, few = (attributions(lm, PROMPT, "Rome", integral, rows=rows) for rows in (2000, 10))
     torch.testing.assert_close(many, few, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+def test_what_stands_behind_the_head_is_not_left_out(kind):
+    """Some families scale or cap their logits behind the head; others are read before it, part by part."""
+    lm = make_lm(kind)
+    integral = Integral(steps=40)  # more rows than go through the head at once
+    assert lm.head_is_last
+    parts = attributions(lm, PROMPT, "Rome", integral)
+    lm.head_is_last = False
+    torch.testing.assert_close(attributions(lm, PROMPT, "Rome", integral), parts, atol=1e-6, rtol=1e-4)
+    capped = make_lm("llama")
+    forward = capped.model.forward
+
+    def cap(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits = 3 * torch.tanh(out.logits / 3)
+        return out
+
+    capped.model.forward = cap
+    lm = LanguageModel(capped.model, capped.tokenizer, capped.family, name="capped")
+    assert not lm.head_is_last
+    fast, slow = (f(lm, PROMPT, "Rome", Integral(steps=3)) for f in (attributions, slow_attributions))
+    assert float((fast - slow).abs().max()) < 1e-4 * float(slow.abs().max())
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def gpt2_small() -> LanguageModel:
 
 
 def attribution(lm: LanguageModel, tokens: int, rounds: int) -> tuple[float, float, float, float]:
-    prompt, integral = " ".join(["the"] * tokens), Integral()
+    prompt, integral = " ".join(["the"] * (tokens - 1)), Integral()  # of which the first is two tokens
     (question,) = lm.questions(prompt, "is", ".")
     if len(question.ids) != tokens:
         raise AssertionError(f"the prompt has {len(question.ids)} tokens, not {tokens}")
