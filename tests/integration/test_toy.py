@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import zipfile
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 import torch
 from knbench.benchmark import models, toy
 from knbench.benchmark.errors import KnbenchError
-from knbench.benchmark.known import Store, knowledge
+from knbench.benchmark.known import Store, knowledge, known_cases, right_pairs
 from knbench.benchmark.language_model import LanguageModel
 from knbench.benchmark.masked_probing import make_prober
 from knbench.benchmark.models import CatalogueEntry, Part, catalogue, load_model
@@ -106,11 +108,29 @@ def test_training_is_reproducible_and_leaves_torch_as_it_was(kind):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_a_few_facts_are_learnt(kind):
-    recipe = replace(SMALL, width=64, mlp_width=128, passes=100, rate=5e-3)
+    recipe = replace(SMALL, width=64, mlp_width=128, passes=100, rate=3e-3, spread=0.06)
     model, tokenizer = toy.train(kind, toy.true_statements([SMALL_TASK]), recipe)
     lm = LanguageModel(model, tokenizer, toy.family_of(type(model).__name__), name=kind)
     store = Store.of(make_prober(lm))
     assert knowledge(store, SMALL_TASK)["exact"] == 1.0
+
+
+def test_masks_behind_a_text_see_what_has_its_turn_before_their_token():
+    statements = [toy.Statement("The capital of Canada is", "Ottawa", ".")]
+    recipe = replace(SMALL, asked=1.0, alone=1.0)
+    tokenizer = toy.masked_tokenizer([s.text for s in statements] * 3, recipe.vocabulary)
+    model = toy._bert(tokenizer, replace(recipe, spread=0.5)).eval()
+    ((row,),) = toy._MaskedRows(tokenizer, statements, recipe).batches(random.Random(0), plain=False)
+    text = [i for i in range(len(row.ids)) if i not in row.wanted]
+    assert tokenizer.decode(row.ids[: len(text)]) == "[CLS]The capital of Canada is Ottawa.[SEP]"
+    with torch.inference_mode():
+        for place, what in row.wanted.items():
+            alone = replace(row, wanted={place: what})
+            before = toy._loss(model, "cls", [alone], 0.0)
+            for other in text:
+                changed = replace(alone, ids=(*row.ids[:other], tokenizer.unk_token_id, *row.ids[other + 1 :]))
+                told = not torch.equal(toy._loss(model, "cls", [changed], 0.0), before)
+                assert told == (row.sight.turns[other] < row.sight.turns[row.sight.places[place]])
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -262,22 +282,17 @@ def test_every_catalogued_model_names_its_origin():
 # --- the real ones ---------------------------------------------------------------------------------------------------
 
 
-def known(lm: LanguageModel) -> dict[str, dict]:
-    store = Store.of(make_prober(lm, batch_size=128))
-    return {task.name: knowledge(store, task) for task in toy.built_in_tasks()}
-
-
-TOO_SHORT = pytest.mark.xfail(reason="a masked model learns too little in so short a training")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["toy-gpt2", pytest.param("toy-bert", marks=TOO_SHORT)])
+@pytest.mark.parametrize("name", ["toy-gpt2", "toy-bert"])
 def test_a_toy_knows_the_built_in_tasks(name):
-    rows = known(load_model(name))
-    assert rows["capital"]["success"] >= 0.95
-    assert rows["capital"]["exact"] >= 0.8
-    assert sum(row["success"] for row in rows.values()) / len(rows) >= 0.9
-    right = [row["sentences"] >= 0.9 for row in rows.values() if row["sentences"] is not None]
+    store = Store.of(make_prober(load_model(name), batch_size=128))
+    tasks = toy.built_in_tasks()
+    cases = {task.name: known_cases(store, task).values() for task in tasks}
+    success = {name: mean(case["success"] for case in seen) for name, seen in cases.items()}
+    assert success["capital"] >= 0.95
+    assert mean(case["exact"] for case in cases["capital"]) >= 0.8
+    assert mean(success.values()) >= 0.9
+    right = [mean(right_pairs(store, task).values()) >= 0.9 for task in tasks if task.pairs()]
     assert sum(right) > len(right) / 2
 
 

@@ -1,0 +1,48 @@
+"""Every editor on the toy models, through the command line: what cannot be edited is said, what fails is recorded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from knbench.benchmark import registry
+from knbench.benchmark.cli import knbench
+from knbench.benchmark.results import find_runs
+
+pytestmark = pytest.mark.slow
+TASKS = "capital,det-noun-agreement"
+
+
+def run(model, editors, output):
+    arguments = ["run", "--model", model, "--editors", editors, "--tasks", TASKS, "--limit", "3", "--known-only"]
+    done = CliRunner().invoke(knbench, [*arguments, "--output", str(output), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    rows = json.loads(done.stdout)
+    found = {(r.result["editor"]["name"], r.result["task"]["name"]): r.result for r in find_runs([output])}
+    assert len(found) == len(rows)
+    return found, done.stderr
+
+
+def reliability(result):
+    return next(
+        row["value"] for row in result["summary"] if (row["criterion"], row["measure"]) == ("reliability", "success")
+    )
+
+
+def test_every_editor_runs_on_a_causal_toy(tmp_path):
+    results, _ = run("toy-gpt2", "all", tmp_path)
+    assert {name for name, _ in results} == set(registry.registered(registry.EDITORS))
+    assert {r["records"]["failed"] for r in results.values()} == {0}
+    assert reliability(results["none", "capital"]) == 0
+    for name in ("ft", "lora"):
+        assert reliability(results[name, "capital"]) == 1, name
+
+
+def test_editors_of_masked_models_run_on_a_masked_toy(tmp_path):
+    results, said = run("toy-bert", "all", tmp_path)
+    assert {name for name, _ in results} == {"none", "in-context", "kn", "ft", "ft-l", "ft-w", "lora"}
+    assert "left out, for they need a causal model: alphaedit, emmet, memit, r-rome, random, rome" in said
+    assert {r["records"]["failed"] for r in results.values()} == {0}
+    assert reliability(results["none", "capital"]) == 0
+    assert reliability(results["ft", "capital"]) == 1
