@@ -46,14 +46,10 @@ bench: install
 
 tune: install  # one knbench tune per method; goes on where it stopped
 	$(TUNE) --editor memit --grid 'layers=4|5|6|7|8' --grid ridge=150,1500,15000
-	$(TUNE) --editor ft --grid layer=5,14,22 --grid learning_rate=5e-4
-	$(TUNE) --editor ft-l --grid layer=5,14,22 --grid epsilon=2e-3
-	$(TUNE) --editor lora --grid learning_rate=1e-3,5e-3
 	$(TUNE) --editor alphaedit --grid 'layers=4|5|6|7|8' --grid threshold=5e-3,2e-2
-	$(TUNE) --editor emmet --grid 'layers=4|5|6|7|8,5' --grid ridge=0.1
-	$(TUNE) --editor rome --model gemma3-270m --grid layer=3,5,8 --grid weight_decay=1e-3
-	$(TUNE) --editor memit --model gemma3-270m --grid 'layers=3|4|5|6' --grid ridge=150,1500
-	$(TUNE) --editor ft-l --model gemma3-270m --grid layer=5,12 --grid epsilon=2e-3
+	$(TUNE) --editor ft --grid layer=5,14,22 --grid learning_rate=5e-4
+	$(TUNE) --editor ft-l --grid layer=5,14,22 --grid epsilon=2e-3,5e-3
+	$(TUNE) --editor lora --grid learning_rate=1e-3,5e-3
 
 task-hashes: install  # after a change to a task's content and version
 	$(BIN)/python -c "import json; from knbench.benchmark import registry; \
