@@ -39,7 +39,7 @@ A method is known by its entry point in the group knbench.editors of an installe
 def check_editor_command(name: str, editor_args: Sequence[str], as_json: bool) -> None:
     """Check that an editing method keeps the rules of the harness.
 
-    NAME is edited with on tiny random models, in seconds: does it leave the model alone, restore it bit for bit, give
+    NAME edits tiny random models, in seconds: does it leave the model alone, restore it bit for bit, give
     the same edit twice, and so on. What fails is told with what to do about it, and the exit status is 1.
     """
     cls = registry.editor_class(name)

@@ -1,6 +1,6 @@
 """Integrated gradients the slow, obvious way: for one layer after the other the whole text through the whole model.
 
-All points of a layer's integral are one batch, as in the public implementations.
+Ten points of a layer's integral are one batch, as in the public implementations.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import torch
 from knbench.benchmark.attribution import Integral
 from knbench.benchmark.language_model import LanguageModel
 from torch import Tensor
+
+BATCH = 10
 
 
 def probability_with(
@@ -50,10 +52,12 @@ def slow_attributions(lm: LanguageModel, prompt: str, target: str, integral: Int
         for layer in range(lm.n_layers):
             with torch.no_grad():
                 _, neurons = probability_with(lm, ids, position, token, layer, integral.site, None)
-            values = (integral.points()[:, None] * neurons).requires_grad_()
-            batch = ids.expand(integral.steps, -1)
-            probabilities, _ = probability_with(lm, batch, position, token, layer, integral.site, values)
-            (gradients,) = torch.autograd.grad(probabilities.sum(), values)
-            layers.append(neurons * gradients.sum(0) / integral.steps)
+            total = torch.zeros_like(neurons)
+            for points in integral.points().split(BATCH):
+                values = (points[:, None] * neurons).requires_grad_()
+                batch = ids.expand(len(values), -1)
+                probabilities, _ = probability_with(lm, batch, position, token, layer, integral.site, values)
+                total += torch.autograd.grad(probabilities.sum(), values)[0].sum(0)
+            layers.append(neurons * total / integral.steps)
         per_token.append(torch.stack(layers))
     return torch.stack(per_token).mean(0)
