@@ -35,7 +35,8 @@ def test_every_editor_runs_on_a_causal_toy(tmp_path):
     assert {name for name, _ in results} == set(registry.registered(registry.EDITORS))
     assert {r["records"]["failed"] for r in results.values()} == {0}
     assert reliability(results["none", "capital"]) == 0
-    for name in ("ft", "lora"):
+    # Their generic hyper-parameters suit the toy's scale; others' do not, and still run.
+    for name in ("kn", "lora"):
         assert reliability(results[name, "capital"]) == 1, name
 
 
@@ -45,4 +46,4 @@ def test_editors_of_masked_models_run_on_a_masked_toy(tmp_path):
     assert "left out, for they need a causal model: alphaedit, emmet, memit, r-rome, random, rome" in said
     assert {r["records"]["failed"] for r in results.values()} == {0}
     assert reliability(results["none", "capital"]) == 0
-    assert reliability(results["ft", "capital"]) == 1
+    assert reliability(results["lora", "capital"]) == 1
