@@ -29,11 +29,11 @@ Site = Literal["neurons", "pre-activation"]
 Neuron = tuple[int, int]
 """Layer and index."""
 
-ROWS = 950
+ROWS = 1600
 """Rows of one pass, summed over the layers that they go through, at most; this bounds the memory."""
 
-HEAD_ROWS = 96
-"""Rows that go through the output head at once: their table of the vocabulary still fits a processor's cache."""
+HEAD_ROWS = 32
+"""Rows that go through the output head at once, which bounds the memory of their tables of the vocabulary."""
 
 
 @dataclass(frozen=True)
