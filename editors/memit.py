@@ -28,66 +28,36 @@ from ..benchmark.interventions import Side, capture, resume, select_positions, u
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.progress import Reporter
 from ..benchmark.types import SLOT, EditRequest, JsonObject
-from .contexts import ContextEditor, check_contexts
-from .covariance import SELF, Corpus, SecondMoments
+from .contexts import ContextEditor
+from .covariance import SecondMoments
 from .published import published
-from .value_vectors import ValueObjective, value_vectors
+from .value_config import ValueConfig
+from .value_vectors import value_vectors
 
 ROWS = 64
 """Texts that are read at once."""
 
 
-@dataclass(frozen=True)
-class MemitConfig:
-    """Hyper-parameters, under the names of the paper where it has one.
+@dataclass(frozen=True, kw_only=True)
+class MemitConfig(ValueConfig):
+    """Hyper-parameters; those of the value z stand in :class:`ValueConfig`.
 
     Attributes:
         layers: whose MLP output projections are changed, in this order.
         ridge: lambda, the weight of the keys of text against the new ones.
-        steps: iterations of the optimisation of z; the last one only evaluates.
-        learning_rate: of Adam.
-        weight_decay: factor of |delta| / |z0|^2.
-        clamp: bound on |delta| / |z0|.
-        kl_factor: weight of the essence term.
-        stop_below: a loss that ends the optimisation.
-        corpus: the text of the second moment, see :class:`~knbench.editors.covariance.Corpus`.
-        corpus_tokens: how much of it.
-        corpus_length: tokens of one text.
-        contexts: texts with a ``{}`` for the prompt, the first being ``{}`` itself; None lets the model write them.
     """
 
     layers: tuple[int, ...]
     ridge: float = 15000.0
     steps: int = 25
-    learning_rate: float = 0.5
-    weight_decay: float = 0.5
     clamp: float = 0.75
-    kl_factor: float = 0.0625
-    stop_below: float = 0.05
-    corpus: str = SELF
-    corpus_tokens: int | None = None
-    corpus_length: int = 128
-    contexts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.layers or min(self.layers) < 0 or list(self.layers) != sorted(set(self.layers)):
             raise ValueError("layers must be one or more, in rising order, such as 4|5|6")
-        if self.steps < 1 or self.learning_rate <= 0 or self.clamp <= 0 or self.ridge < 0:
-            raise ValueError("steps must be at least 1, learning_rate and clamp above 0, ridge not negative")
-        check_contexts(self.contexts)
-        Corpus(self.corpus, self.corpus_tokens, self.corpus_length)  # checks its own
-
-    @property
-    def objective(self) -> ValueObjective:
-        """The part that concerns z."""
-        return ValueObjective(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clamp=self.clamp,
-            kl_factor=self.kl_factor,
-            stop_below=self.stop_below,
-        )
+        if self.ridge < 0:
+            raise ValueError("ridge must not be negative")
 
 
 class Memit(ContextEditor[MemitConfig]):
@@ -104,7 +74,7 @@ class Memit(ContextEditor[MemitConfig]):
 
     def __init__(self, config: MemitConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
-        self.moments = SecondMoments(Corpus(config.corpus, config.corpus_tokens, config.corpus_length, seed))
+        self.moments = SecondMoments(config.text(seed))
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
@@ -158,7 +128,7 @@ class Memit(ContextEditor[MemitConfig]):
         return self.moments.solve(lm, layer, keys)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmmetConfig(MemitConfig):
     """MEMIT's with a lambda that only keeps the system solvable."""
 
@@ -175,7 +145,7 @@ class Emmet(Memit):
     published = published("emmet")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AlphaEditConfig(MemitConfig):
     """MEMIT's, and which directions count as unused.
 

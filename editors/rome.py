@@ -18,61 +18,29 @@ from ..benchmark.editing import Edit
 from ..benchmark.language_model import LanguageModel
 from ..benchmark.progress import Reporter
 from ..benchmark.types import EditRequest, JsonObject, derived_seed
-from .contexts import ContextEditor, check_contexts
-from .covariance import SELF, Corpus, SecondMoments
+from .contexts import ContextEditor
+from .covariance import SecondMoments
 from .published import published
-from .value_vectors import TOGETHER, ValueObjective, ValueVector, value_vectors
+from .value_config import ValueConfig
+from .value_vectors import TOGETHER, ValueVector, value_vectors
 
 
-@dataclass(frozen=True)
-class RomeConfig:
-    """Hyper-parameters, under the names of the paper where it has one.
+@dataclass(frozen=True, kw_only=True)
+class RomeConfig(ValueConfig):
+    """Hyper-parameters; those of the value v* stand in :class:`ValueConfig`.
 
     Attributes:
         layer: whose MLP output projection is changed.
-        steps: iterations of the optimisation of v*; the last one only evaluates.
-        learning_rate: of Adam.
-        weight_decay: factor of |delta| / |v0|^2.
-        clamp: bound on |delta| / |v0|.
-        kl_factor: weight of the essence term.
-        stop_below: a loss that ends the optimisation.
         mom2_adjustment: whether the update's direction is weighed against the second moment of the keys.
-        corpus: the text of that moment, see :class:`~knbench.editors.covariance.Corpus`.
-        corpus_tokens: how much of it.
-        corpus_length: tokens of one text.
-        contexts: texts with a ``{}`` for the prompt, the first being ``{}`` itself; None lets the model write them.
     """
 
     layer: int
-    steps: int = 20
-    learning_rate: float = 0.5
-    weight_decay: float = 0.5
-    clamp: float = 4.0
-    kl_factor: float = 0.0625
-    stop_below: float = 0.05
     mom2_adjustment: bool = False
-    corpus: str = SELF
-    corpus_tokens: int | None = None
-    corpus_length: int = 128
-    contexts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.layer < 0 or self.steps < 1 or self.learning_rate <= 0 or self.clamp <= 0:
-            raise ValueError("layer must be at least 0, steps at least 1, learning_rate and clamp above 0")
-        check_contexts(self.contexts)
-        Corpus(self.corpus, self.corpus_tokens, self.corpus_length)  # checks its own
-
-    @property
-    def objective(self) -> ValueObjective:
-        """The part that concerns v*."""
-        return ValueObjective(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clamp=self.clamp,
-            kl_factor=self.kl_factor,
-            stop_below=self.stop_below,
-        )
+        super().__post_init__()
+        if self.layer < 0:
+            raise ValueError("layer must be at least 0")
 
 
 class Rome(ContextEditor[RomeConfig]):
@@ -88,7 +56,7 @@ class Rome(ContextEditor[RomeConfig]):
 
     def __init__(self, config: RomeConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
-        self.moments = SecondMoments(Corpus(config.corpus, config.corpus_tokens, config.corpus_length, seed))
+        self.moments = SecondMoments(config.text(seed))
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def test_hyper_parameters_generic_published_and_set_by_hand(lm):
     [
         ({"layr": "2"}, "did you mean 'layer'"),
         ({"layer": "two"}, "rome.layer=two: expected a whole number"),
-        ({"steps": "0"}, "steps at least 1"),
+        ({"steps": "0"}, "steps must be at least 1"),
         ({"contexts": "He said. {}"}, "begin with the empty one"),
     ],
 )

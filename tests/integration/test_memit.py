@@ -154,7 +154,7 @@ def test_half_precision_is_solved_in_double():
     [
         ({"layers": "2|1"}, "in rising order, such as 4|5|6"),
         ({"layers": "one"}, "memit.layers=one: expected a whole number"),
-        ({"ridge": "-1"}, "ridge not negative"),
+        ({"ridge": "-1"}, "ridge must not be negative"),
         ({"corpus_tokens": "5"}, "corpus_tokens"),
     ],
 )
