@@ -7,7 +7,7 @@ SITE   ?= site
 
 TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4
 
-.PHONY: help install demo test test-fast lint bench tune task-hashes lock clean
+.PHONY: help install demo test test-fast lint bench tune finding sequential task-hashes lock clean
 
 help:
 	@echo "make demo       install, fetch the default model, run none, ft and rome, build the site"
@@ -15,6 +15,8 @@ help:
 	@echo "make test-fast  the same without the real model"
 	@echo "make bench      fast implementations against slow ones, as ratios"
 	@echo "make tune       choose hyper-parameters on held-out cases (half an hour; see docs/tuning.md)"
+	@echo "make finding    the tables of docs/finding.md"
+	@echo "make sequential the figure of docs/sequential.md"
 	@echo "make clean      remove the environment, runs and site of this checkout"
 
 install: $(VENV)/.installed
@@ -50,6 +52,17 @@ tune: install  # one knbench tune per method; goes on where it stopped
 	$(TUNE) --editor ft --grid layer=5,14,22 --grid learning_rate=5e-4
 	$(TUNE) --editor ft-l --grid layer=5,14,22 --grid epsilon=2e-3,5e-3
 	$(TUNE) --editor lora --grid learning_rate=1e-3,5e-3
+
+finding: install  # the tables of docs/finding.md (40 minutes); goes on where it stopped
+	$(BIN)/knbench run --editors none,in-context,ft-l,rome,memit --tasks capital,det-noun-agreement,anaphor-gender \
+	  --limit 30 --known-only --output runs/finding
+	$(BIN)/knbench score runs/finding --markdown
+	$(BIN)/knbench score runs/finding --markdown --protocol paper
+
+sequential: install  # the figure of docs/sequential.md (an hour); goes on where it stopped
+	$(BIN)/knbench run --editors rome,memit --tasks capital --known-only --sequential 100 --checkpoints 1,10,25,50,75 \
+	  --drift perplexity,anaphor-gender,subject-verb-agreement --output runs/sequential
+	$(BIN)/knbench plot runs/sequential --output runs/sequential/retention.svg
 
 task-hashes: install  # after a change to a task's content and version
 	$(BIN)/python -c "import json; from knbench.benchmark import registry; \

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import click
 
 from . import registry
-from .cli import JSON_FLAG, read_editor_args
 from .files import json_text
+from .options import JSON_FLAG, read_editor_args
 
 EXAMPLES = """
 \b

@@ -41,9 +41,10 @@ from .editing import Edit, Editor, build_editor, parse_overrides
 from .errors import KnbenchError
 from .language_model import LanguageModel
 from .progress import Reporter
-from .runner import describe_editor, seeded
-from .toy import UntrainedKind, untrained
+from .regimes import seeded
+from .runner import describe_editor
 from .types import EditRequest, Support, derived_seed
+from .untrained import UntrainedKind, untrained
 
 REQUEST = EditRequest(
     "The capital of {} is",

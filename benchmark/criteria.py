@@ -13,8 +13,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 Obs = Mapping[str, Any]
@@ -64,6 +66,7 @@ CRITERIA: Mapping[str, Criterion] = {
         ),
         Criterion("neighbourhood", "Neighbourhood", "Is what the edit is not about as it was?"),
         Criterion("unrelated", "Unrelated", "Are other facts about the same subject as they were?"),
+        Criterion("fluency", "Fluency", "Is text that the model writes after the subject as varied as before?"),
     )
 }
 
@@ -75,7 +78,7 @@ class Measure:
     Attributes:
         of: the number for (probe, observation before, observation after), or None where it does not apply.
         share: whether it lies between 0 and 1.
-        higher_is_better: how to read it.
+        higher_is_better: how to read it; None where neither is wanted.
     """
 
     name: str
@@ -83,24 +86,34 @@ class Measure:
     definition: str
     of: Callable[[ProbeJson, Obs, Obs], float | None]
     share: bool = True
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
 
 
-def success(probe: ProbeJson, before: Obs, after: Obs) -> float:
+def success(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
     """1 if the wanted answer is more probable than its rival: P(o*) > P(o), and the other way for the rest.
 
-    >>> success({"expect": "new"}, {}, {"target": {"logprob": -1.0}, "rival": {"logprob": -2.0}})
+    >>> success({"kind": "completion", "expect": "new"}, {}, {"target": {"logprob": -1.0}, "rival": {"logprob": -2.0}})
     1.0
     """
     del before
+    if probe["kind"] == "generation":
+        return None
     margin = after["target"]["logprob"] - after["rival"]["logprob"]
     return float(margin < 0 if probe["expect"] == "gone" else margin > 0)
+
+
+def flipped(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
+    """1 if the edit changed which of target and rival is the more probable: the categorical prediction."""
+    if probe["kind"] == "generation":
+        return None
+    first, then = (o["target"]["logprob"] > o["rival"]["logprob"] for o in (before, after))
+    return float(first != then)
 
 
 def magnitude(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
     """P(wanted) - P(rival); None for sentences, whose probabilities are too small to subtract."""
     del before
-    if probe["kind"] == "minimal_pair":
+    if probe["kind"] != "completion":
         return None
     difference: float = math.exp(after["target"]["logprob"]) - math.exp(after["rival"]["logprob"])
     return -difference if probe["expect"] == "gone" else difference
@@ -108,7 +121,7 @@ def magnitude(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
 
 def exact(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
     """1 if every target token is the most probable one; of an unchanged probe, if the next token is as before."""
-    if probe["kind"] == "minimal_pair":
+    if probe["kind"] != "completion":
         return None
     if probe["expect"] == "unchanged":
         return float(before["top_id"] == after["top_id"])
@@ -121,7 +134,7 @@ def token_accuracy(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
 
     Of an unchanged probe: share of target positions whose most probable token is as before.
     """
-    if probe["kind"] == "minimal_pair":
+    if probe["kind"] != "completion":
         return None
     if probe["expect"] == "unchanged":
         pairs = list(zip(before["target"]["argmax"], after["target"]["argmax"], strict=True))
@@ -133,7 +146,7 @@ def token_accuracy(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
 
 def generated(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
     """1 if the greedy continuation begins with the target; of an unchanged probe, if it is the same text."""
-    if probe["kind"] == "minimal_pair":
+    if probe["kind"] != "completion":
         return None
     if probe["expect"] == "unchanged":
         return float(normalise(before["generated"]) == normalise(after["generated"]))
@@ -144,10 +157,36 @@ def generated(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
 def kl(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
     """KL(before || after) of the next token in nats; unchanged completions only."""
     del before
-    if probe["kind"] == "minimal_pair" or probe["expect"] != "unchanged":
+    if probe["kind"] != "completion" or probe["expect"] != "unchanged":
         return None
     value: float | None = after.get("kl")
     return value
+
+
+def entropy(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
+    """N-gram entropy of the text written freely, in bits (Meng et al. 2022, section 3.4, GE; Zhang et al. 2018).
+
+    The entropies of its 2- and 3-grams, weighted 2/3 and 4/3 and halved; a text that repeats itself has little.
+    """
+    del before
+    return ngram_entropy(after["text"]) if probe["kind"] == "generation" else None
+
+
+def ngram_entropy(text: str) -> float | None:
+    """Return the weighted entropy of a text's word 2- and 3-grams in bits, None for fewer than three words.
+
+    >>> ngram_entropy("so so so so so"), ngram_entropy("one two")
+    (0.0, None)
+    """
+    words = re.findall(r"\w+|[^\w\s]", text.casefold())
+    if len(words) < 3:
+        return None
+    total = 0.0
+    for n, weight in ((2, 2 / 3), (3, 4 / 3)):
+        grams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+        size = grams.total()
+        total += weight * sum(-count / size * math.log2(count / size) for count in grams.values())
+    return total / 2 or 0.0
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -196,12 +235,28 @@ MEASURES: Mapping[str, Measure] = {
             share=False,
             higher_is_better=False,
         ),
+        Measure(
+            "flipped",
+            "flipped",
+            "Share of probes whose categorical prediction, which of target and rival is the more probable, is not what "
+            "it was before the edit.",
+            flipped,
+            higher_is_better=None,
+        ),
+        Measure(
+            "entropy",
+            "n-gram entropy",
+            "Entropy of the 2- and 3-grams of text written freely after the subject, weighted 2/3 and 4/3 and halved, "
+            "in bits.",
+            entropy,
+            share=False,
+        ),
     )
 }
 
 
 def normalise(text: str) -> str:
-    """Fold what does not make another answer: case, width, accents' encoding, white space.
+    """Fold what does not make another text: case, width, accents' encoding, white space.
 
     >>> normalise("  St.  Louis ")
     'st. louis'
@@ -212,12 +267,24 @@ def normalise(text: str) -> str:
 def begins_with(text: str, answers: Sequence[str]) -> bool:
     """Whether a continuation begins with one of the answers as whole words.
 
-    >>> begins_with(" Rome, the", ["Rome"]), begins_with("Romeo", ["Rome"]), begins_with("the Rome", ["Rome"])
+    A quotation mark or "the" may stand before it. Marks inside an answer may be left out, so that the point of "St."
+    is no end; marks that it does not have are not passed over.
+
+    >>> begins_with(" Rome, the", ["Rome"]), begins_with("Romeo", ["Rome"]), begins_with("not Rome", ["Rome"])
     (True, False, False)
+    >>> begins_with("St Louis", ["St. Louis"]), begins_with("Mexico. City", ["Mexico City"])
+    (True, False)
     """
     said = normalise(text)
-    for answer in map(normalise, answers):
-        rest = said[len(answer) :]
-        if answer and said.startswith(answer) and not (rest and rest[0].isalnum()):
-            return True
-    return False
+    return any(_opening(answer).match(said) for answer in answers if answer.strip())
+
+
+@cache
+def _opening(answer: str) -> re.Pattern[str]:
+    parts = []
+    for char in normalise(answer).removeprefix("the "):
+        if char in " -":
+            parts.append("[ -]")
+        else:
+            parts.append(re.escape(char) + ("" if char.isalnum() else "?"))
+    return re.compile(r"[\W_]*(?:the )?" + "".join(parts) + r"(?!\w)")

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import KnbenchError, unknown_name
 from .interventions import edit_output
@@ -40,12 +40,47 @@ class Edit:
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
         """``with edit.applied(lm): ...`` makes the change; leaving, also by an exception, takes it back.
 
-        The original tensors are set aside untouched and put back as they were, so they return bit for bit.
-
         Raises:
             KnbenchError: a tensor does not fit its parameter, or is not finite.
         """
-        swaps = [(lm.parameter(name), name, new) for name, new in self.weights.items()]
+        with Pile(lm) as pile:
+            pile.push(self)
+            yield lm
+
+
+class Pile:
+    """``with Pile(lm) as pile: pile.push(edit)`` makes edits one upon the other; leaving takes them all back.
+
+    The model's own tensors are set aside untouched and put back as they were, so they return bit for bit, also after
+    an exception. What lies between the first and the last edit is not kept: memory does not grow with their number.
+    """
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self._prefix = lm.prompt_prefix
+        self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
+        self._hooks: list[ExitStack] = []
+        self._last: tuple[list[tuple[nn.Parameter, Tensor]], str] = ([], lm.prompt_prefix)
+
+    def __enter__(self) -> Pile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        while self._hooks:
+            self._hooks.pop().close()
+        self.lm.prompt_prefix = self._prefix
+        for parameter, original in self._originals.values():
+            parameter.data = original
+
+    def push(self, edit: Edit) -> None:
+        """Make one more edit.
+
+        Raises:
+            KnbenchError: a tensor does not fit its parameter, or is not finite; nothing was changed then.
+        """
+        lm = self.lm
+        swaps = [(lm.parameter(name), name, new) for name, new in edit.weights.items()]
+        modules = [(lm.model.get_submodule(name), change) for name, change in edit.outputs.items()]
         for parameter, name, new in swaps:
             if new.shape != parameter.shape or new.dtype != parameter.dtype:
                 raise KnbenchError(
@@ -54,20 +89,21 @@ class Edit:
                 )
             if not bool(new.isfinite().all()):
                 raise KnbenchError(f"edit of '{name}' holds values that are not finite")
-        originals = [parameter.data for parameter, _, _ in swaps]
-        before = lm.prompt_prefix
-        with ExitStack() as stack:
-            try:
-                for parameter, _, new in swaps:
-                    parameter.data = new.to(parameter.device)
-                for name, change in self.outputs.items():
-                    stack.enter_context(edit_output(lm.model.get_submodule(name), change))
-                lm.prompt_prefix = before + self.prefix
-                yield lm
-            finally:
-                lm.prompt_prefix = before
-                for (parameter, _, _), original in zip(swaps, originals, strict=True):
-                    parameter.data = original
+        self._last = [(parameter, parameter.data) for parameter, _, _ in swaps], lm.prompt_prefix
+        for parameter, _, new in swaps:
+            self._originals.setdefault(id(parameter), (parameter, parameter.data))
+            parameter.data = new.to(parameter.device)
+        self._hooks.append(ExitStack())
+        for module, change in modules:
+            self._hooks[-1].enter_context(edit_output(module, change))
+        lm.prompt_prefix += edit.prefix
+
+    def pop(self) -> None:
+        """Take the last edit back; only once after each :meth:`push`."""
+        self._hooks.pop().close()
+        tensors, self.lm.prompt_prefix = self._last
+        for parameter, tensor in tensors:
+            parameter.data = tensor
 
 
 @dataclass(frozen=True)
@@ -137,6 +173,17 @@ class Editor(ABC, Generic[ConfigT]):
         Raises:
             ValueError: a request that this method cannot edit; recorded as a failed case.
         """
+
+    def edit_next(self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: Sequence[EditRequest]) -> Edit:
+        """Compute an edit of a model that ``earlier`` requests have already been written into, one after the other.
+
+        A method that protects earlier edits overrides this.
+
+        Raises:
+            ValueError: a request that this method cannot edit.
+        """
+        del earlier
+        return self.edit(lm, requests)
 
     def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
         """Compute one edit per request, each as :meth:`edit` would alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -133,6 +134,55 @@ def select_positions(lm: LanguageModel, rows: Tensor, columns: Tensor) -> Iterat
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def at_head(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, through: bool) -> Iterator[list[Tensor]]:
+    """``with at_head(lm, lambda x: x[:, -1], through=False) as seen: lm.model(...)``, then ``seen[0]``, (n, d).
+
+    Only the picked hidden states pass through the head, or one row of them, where the caller applies it himself.
+    """
+    seen: list[Tensor] = []
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(pick(args[0]))
+        return (seen[0] if through else seen[0][:1].detach(), *args[1:])
+
+    handle = lm.head.register_forward_pre_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def joining(
+    block: nn.Module, rows: Tensor, *, dim: int, mask: Tensor | None = None, first: bool = False
+) -> Iterator[None]:
+    """Put rows behind those that a block receives, or in their place where they are the ``first``.
+
+    Args:
+        block: where they join.
+        rows: hidden states, (batch, position, d).
+        dim: 0 where they are texts of a batch, 1 where they are positions of one text.
+        mask: takes the place of the block's own attention mask.
+        first: whether nothing stands before them.
+    """
+    whole = block.forward
+    signature = inspect.signature(whole)
+
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        state = rows if first else torch.cat([hidden_states, rows], dim=dim)
+        call = signature.bind(state, *args, **kwargs)
+        if mask is not None:
+            call.arguments["attention_mask"] = mask
+        return whole(*call.args, **call.kwargs)
+
+    block.forward = forward
+    try:
+        yield
+    finally:
+        del block.forward  # the class's own method shows again
 
 
 @contextmanager

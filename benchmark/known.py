@@ -21,7 +21,7 @@ from .models import cache_folder
 from .probing import Prober
 from .types import Case, Probe, Task, digest
 
-VERSION = 1
+VERSION = 2
 KNOWN_BY = ("success", "exact", "generated")
 
 

@@ -27,6 +27,8 @@ class MaskedProber(Prober):
         """
         self.lm.subject_span(case.request.prompt, case.request.subject)
         for probe in case.probes:
+            if probe.kind == "generation":
+                raise ValueError("a masked model does not write text; fluency is for causal models")
             for answer in (probe.target, probe.rival):
                 self._questions(probe, answer)
 
@@ -42,10 +44,9 @@ class MaskedProber(Prober):
         return self.lm.questions(probe.prompt, answer, probe.suffix)
 
     @torch.inference_mode()
-    def observe(
-        self, probes: Sequence[Probe], *, remember: Reference | None = None, against: Reference | None = None
+    def _observe(
+        self, probes: Sequence[Probe], remember: Reference | None, against: Reference | None
     ) -> list[Observation]:
-        """Measure every probe once; see :meth:`Prober.observe`."""
         asked = [[self._questions(probe, answer) for answer in (probe.target, probe.rival)] for probe in probes]
         rows = sorted({(q[0], q[1]) for pair in asked for answer in pair for q in answer}, key=lambda r: (len(r[0]), r))
         keys = {
@@ -100,12 +101,13 @@ class MaskedProber(Prober):
     def _fill(self, questions: Sequence[Question]) -> str:
         """Fill the target's masks from the left, each with the most probable token."""
         text, filled = list(questions[0][0]), []
-        for _, position, _ in questions[: self.new_tokens]:
+        for _, position, _ in questions if self.new_tokens else []:
             text[position] = int(self._logprobs([text], [(0, position)])[0].argmax())
             filled.append(text[position])
         return self.lm.decode(filled)
 
 
-def make_prober(lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6) -> Prober:
+def make_prober(lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6, free_tokens: int = 100) -> Prober:
     """Return the prober that fits a model's objective."""
-    return (Prober if lm.causal else MaskedProber)(lm, batch_size=batch_size, new_tokens=new_tokens)
+    kind = Prober if lm.causal else MaskedProber
+    return kind(lm, batch_size=batch_size, new_tokens=new_tokens, free_tokens=free_tokens)

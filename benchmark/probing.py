@@ -7,6 +7,7 @@ that are asked for pass through the output head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from .interventions import select_positions
 from .language_model import LanguageModel
-from .types import Case, Probe
+from .types import Case, Probe, derived_seed
+
+TOP_K = 5
+"""Tokens that written text is drawn from, as Meng et al. 2022 draw theirs."""
 
 Observation = dict[str, Any]
 """Raw numbers of one probe on one model, as they stand in a record; see :meth:`Prober.observe`."""
@@ -53,13 +57,15 @@ class Prober:
     Args:
         lm: the model.
         batch_size: rows per forward pass.
-        new_tokens: length of the greedy continuation, in tokens.
+        new_tokens: least length of the greedy continuation, in tokens; an answer that is longer gets what it needs.
+        free_tokens: length of the text written for a ``generation`` probe.
     """
 
-    def __init__(self, lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6) -> None:
+    def __init__(self, lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6, free_tokens: int = 100) -> None:
         self.lm = lm
         self.batch_size = batch_size
         self.new_tokens = new_tokens
+        self.free_tokens = free_tokens
 
     def check(self, case: Case) -> None:
         """Make sure that a case can be tokenised for this model.
@@ -70,10 +76,10 @@ class Prober:
         self.lm.subject_span(case.request.prompt, case.request.subject)
         self.lm.split(case.request.text, case.request.target_new)
         for probe in case.probes:
-            self._answer(probe, probe.target)
-            self._answer(probe, probe.rival)
+            if probe.kind != "generation":
+                self._answer(probe, probe.target)
+                self._answer(probe, probe.rival)
 
-    @torch.inference_mode()
     def observe(
         self, probes: Sequence[Probe], *, remember: Reference | None = None, against: Reference | None = None
     ) -> list[Observation]:
@@ -82,17 +88,33 @@ class Prober:
         Each observation holds, for ``target`` and ``rival``, the summed ``logprob``, and per token
         ``token_logprobs``, ``ranks`` (0: no token is more probable) and ``argmax`` ids, each token after the
         *true* previous ones. Completions also hold the most probable next token (``top``, ``top_id``,
-        ``top_logprob``) and the ``generated`` greedy continuation, which is fed nothing but the prompt.
+        ``top_logprob``) and the ``generated`` greedy continuation, which is fed nothing but the prompt. A
+        ``generation`` probe's observation holds nothing but the ``text`` written after its prompt.
 
         Args:
             probes: what to ask.
             remember: where to keep the distributions of ``unchanged`` probes, on the unedited model.
             against: distributions to compare with: adds ``kl``, KL(before || now) in nats, to those probes.
 
+        A batch that does not fit into memory is halved, for this and all that follows: the numbers do not depend on it.
+
         Raises:
             ValueError: an answer cannot be tokenised after its prompt.
         """
-        pairs = [(self._answer(p, p.target), self._answer(p, p.rival)) for p in probes]
+        while True:
+            try:
+                return self._observe(probes, remember, against)
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+
+    @torch.inference_mode()
+    def _observe(
+        self, probes: Sequence[Probe], remember: Reference | None, against: Reference | None
+    ) -> list[Observation]:
+        asked = [probe for probe in probes if probe.kind != "generation"]
+        pairs = [(self._answer(p, p.target), self._answer(p, p.rival)) for p in asked]
         wanted = {(a.row, c) for pair in pairs for a in pair for c in a.columns}
         tokens: dict[tuple[tuple[int, ...], int], set[int]] = {key: set() for key in wanted}
         for answer in (a for pair in pairs for a in pair):
@@ -100,21 +122,31 @@ class Prober:
                 tokens[answer.row, column].add(token)
         prompts: dict[tuple[int, ...], str] = {
             target.context: probe.prompt
-            for probe, (target, _) in zip(probes, pairs, strict=True)
+            for probe, (target, _) in zip(asked, pairs, strict=True)
             if probe.expect == "unchanged" and probe.kind == "completion"
         }
         seen, divergences = self._read(tokens, prompts, remember, against)
-        contexts = dict.fromkeys(t.context for p, (t, _) in zip(probes, pairs, strict=True) if p.kind == "completion")
-        texts = self._generate(list(contexts))
+        needs = [self._length(p, t) if p.kind == "completion" else 0 for p, (t, _) in zip(asked, pairs, strict=True)]
+        longest: dict[tuple[int, ...], int] = {}
+        for (target, _), need in zip(pairs, needs, strict=True):
+            longest[target.context] = max(need, longest.get(target.context, 0))
+        continuations = self._continue(longest)
+        texts = iter(self._write([probe.prompt for probe in probes if probe.kind == "generation"]))
+        answered = iter(zip(pairs, needs, strict=True))
         observations = []
-        for probe, (target, rival) in zip(probes, pairs, strict=True):
+        for probe in probes:
+            if probe.kind == "generation":
+                observations.append({"text": next(texts)})
+                continue
+            (target, rival), need = next(answered)
             observation: Observation = {"target": _summary(target, seen), "rival": _summary(rival, seen)}
             if probe.kind == "completion":
                 top = seen[target.row, len(target.context) - 1]
                 observation["top"] = self.lm.decode([top.argmax])
                 observation["top_id"] = top.argmax
                 observation["top_logprob"] = top.top
-                observation["generated"] = texts[target.context]
+                # Cut to what this probe needs: its neighbours in the batch shall not decide what stands in the record.
+                observation["generated"] = self.lm.decode(continuations.get(target.context, [])[:need])
                 if target.context in divergences and probe.expect == "unchanged":
                     observation["kl"] = divergences[target.context]
             observations.append(observation)
@@ -187,28 +219,65 @@ class Prober:
             raise FloatingPointError("the model's probabilities are not numbers")
         return logprobs
 
-    def _generate(self, contexts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], str]:
-        """Continue each context greedily; the padding stands left so that new tokens line up."""
+    def _length(self, probe: Probe, target: _Answer) -> int:
+        """Return how many tokens a probe's continuation needs: its longest spelling and one that shows where it ends.
+
+        A continuation of a fixed length would judge every longer answer wrong.
+        """
         if not self.new_tokens:
-            return dict.fromkeys(contexts, "")
-        texts: dict[tuple[int, ...], str] = {}
-        for rows in _batches(sorted(contexts, key=lambda r: (len(r), r)), self.batch_size):
-            batch = self.lm.pad(rows, side="left")
-            out = self.lm.model.generate(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                max_new_tokens=self.new_tokens,
-                do_sample=False,
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=1.0,
-                pad_token_id=self.lm.start_id,
-            )
-            for row, ids in zip(rows, out[:, batch.ids.shape[1] :].tolist(), strict=True):
-                texts[row] = self.lm.decode(ids)
-        return texts
+            return 0
+        aliases = [len(self.lm.tokenizer(f" {a}", add_special_tokens=False).input_ids) for a in probe.aliases]
+        return max(self.new_tokens, 1 + max([len(target.ids), *aliases]))
+
+    def _continue(self, lengths: Mapping[tuple[int, ...], int]) -> dict[tuple[int, ...], list[int]]:
+        """Continue each context greedily, by at least so many tokens where the model does not end before."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        contexts = [context for context, length in lengths.items() if length]
+        for rows in _batches(sorted(contexts, key=lambda r: (lengths[r], len(r), r)), self.batch_size):
+            found.update(zip(rows, self._generate(rows, max(lengths[row] for row in rows)), strict=True))
+        return found
+
+    def _write(self, prompts: Sequence[str]) -> list[str]:
+        """Let the model write on after each prompt: sampled from its five most probable tokens.
+
+        Drawn by the Gumbel-max trick from noise that depends on the prompt and the step alone, so that a text does
+        not depend on what shares its batch, and the edited model is given the same luck as the unedited one.
+        """
+        contexts = {prompt: self.lm.encode(self.lm.prompt_prefix + prompt).ids for prompt in prompts}
+        texts: dict[str, str] = {}
+        order = sorted(contexts, key=lambda prompt: (len(contexts[prompt]), prompt))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            luck = [torch.Generator().manual_seed(derived_seed("write", prompt)) for prompt in batch]
+
+            def draw(_ids: Tensor, logits: Tensor, luck: Sequence[torch.Generator] = luck) -> Tensor:
+                top = logits.float().topk(TOP_K, dim=-1)
+                noise = torch.stack([torch.rand(TOP_K, generator=g) for g in luck]).clamp_min(1e-10)
+                scores = top.values - torch.log(-torch.log(noise)).to(logits.device)
+                return torch.full_like(logits.float(), -torch.inf).scatter(-1, top.indices, scores)
+
+            rows = self._generate([contexts[prompt] for prompt in batch], self.free_tokens, draw)
+            texts.update(zip(batch, map(self.lm.decode, rows), strict=True))
+        return [texts[prompt] for prompt in prompts]
+
+    def _generate(self, rows: Sequence[Sequence[int]], length: int, *processors: Any) -> list[list[int]]:
+        """Return the ids that continue each row; the padding stands left so that new tokens line up."""
+        batch = self.lm.pad(rows, side="left")
+        out = self.lm.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            max_new_tokens=length,
+            logits_processor=list(processors),
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            pad_token_id=self.lm.start_id,
+        )
+        new: list[list[int]] = out[:, batch.ids.shape[1] :].tolist()
+        return new
 
 
 @dataclass(frozen=True)
@@ -224,6 +293,8 @@ class _Position:
 def _summary(answer: _Answer, seen: Mapping[tuple[tuple[int, ...], int], _Position]) -> dict[str, Any]:
     spots = [seen[answer.row, column] for column in answer.columns]
     logprobs = [spot.logprob[token] for spot, token in zip(spots, answer.ids, strict=True)]
+    if not math.isfinite(sum(logprobs)):
+        raise FloatingPointError("the model rules an answer out altogether")
     return {
         "logprob": sum(logprobs),
         "token_logprobs": logprobs,
@@ -251,6 +322,16 @@ def _batches(rows: Sequence[tuple[int, ...]], size: int) -> Iterable[Sequence[tu
 
 
 def kl_divergence(before: Tensor, now: Tensor) -> float:
-    """KL(before || now) in nats from two vectors of log-probabilities, summed in float64."""
-    p, q = before.double(), now.double()
-    return max(0.0, float((p.exp() * (p - q)).sum()))
+    """KL(before || now) in nats from two vectors of log-probabilities, summed in float64.
+
+    Tokens that a model rules out altogether take no part before the edit.
+
+    Raises:
+        FloatingPointError: a token is ruled out now that was not before, so that there is no number.
+    """
+    possible = before > -torch.inf
+    p, q = before[possible].double(), now[possible].double()
+    value = float((p.exp() * (p - q)).sum())
+    if not math.isfinite(value):
+        raise FloatingPointError("the divergence from the unedited model is not a number")
+    return max(0.0, value)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .errors import KnbenchError
-from .files import write_json
+from .files import many_objects, write_json
 from .results import (
+    CHECKPOINTS,
+    DRIFT,
     MANIFEST,
     RECORDS,
     RESULT,
     RecordsFile,
+    RunFiles,
     check,
     read_json,
     read_records,
     sha256_of,
     write_result,
 )
-from .scoring import result_from
+from .scoring import result_from, retention, summarise_drift
 
 VOLATILE = ("environment",)
 """Parts of a manifest that may differ when a run is continued."""
@@ -27,11 +33,47 @@ DERIVED = ("editor.prepared", "task.content_hash", "task.cases_total")
 """What follows from other differences, and is named only where there are no others."""
 
 
-def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RecordsFile:
+def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RunFiles:
     """Start or continue a run folder.
 
     Raises:
         KnbenchError: it holds another run; names what differs.
+    """
+    claim(folder, manifest)
+    protocol = manifest["protocol"]
+    return RunFiles(
+        RecordsFile(folder / RECORDS),
+        RecordsFile(folder / CHECKPOINTS, "checkpoint") if protocol["regime"] == "sequential" else None,
+        RecordsFile(folder / DRIFT, "drift") if protocol.get("drift") else None,
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """``with locked(folder): ...`` keeps other processes out; a process that dies lets its folder go.
+
+    Raises:
+        KnbenchError: a living process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise KnbenchError(
+            f"{folder} is being written by another process; wait for it, or choose another --output"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a folder's manifest, or make sure that the one that is there says the same.
+
+    Raises:
+        KnbenchError: it says something else; names what differs.
     """
     path = folder / MANIFEST
     if path.exists():
@@ -55,7 +97,6 @@ def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RecordsFile:
             )
     else:
         write_json(path, manifest)
-    return RecordsFile(folder / RECORDS)
 
 
 def _short(value: Any) -> str:
@@ -87,13 +128,68 @@ def rescore(folder: Path) -> dict[str, Any]:
     Raises:
         KnbenchError: a file is missing or broken, or records are missing.
     """
-    manifest = read_json(folder / MANIFEST)
-    records = read_records(folder / RECORDS)
-    expected = manifest["protocol"]["cases"]
-    if len(records) != expected:
-        raise KnbenchError(
-            f"{folder / RECORDS}: {len(records)} of {expected} cases; start the run again to continue it"
-        )
-    result = result_from(manifest, records, sha256_of(folder / RECORDS))
-    check(result, "result", str(folder))
+    return score_files(read_json(folder / MANIFEST), lambda name: folder / name)
+
+
+def score_files(manifest: Mapping[str, Any], path_of: Callable[[str], Path]) -> dict[str, Any]:
+    """Compute a result from a manifest and the files of JSON lines that lie where ``path_of`` says.
+
+    Raises:
+        KnbenchError: a file is missing or broken, or records are missing.
+    """
+    protocol, path = manifest["protocol"], path_of(RECORDS)
+    with many_objects():
+        records = read_records(path)
+        _check_complete(path, records, protocol["cases"])
+        result = result_from(manifest, records, sha256_of(path))
+        if protocol["regime"] == "sequential":
+            path = path_of(CHECKPOINTS)
+            lines = read_records(path, "checkpoint")
+            _check_checkpoints(path, lines, records, protocol["checkpoints"])
+            result.update(retention(records, lines, sha256_of(path)))
+        if protocol.get("drift"):
+            path = path_of(DRIFT)
+            result["drift"] = summarise_drift(read_records(path, "drift"), str(path), sha256_of(path))
+    check(result, "result", str(path.parent))
     return result
+
+
+def _check_complete(path: Path, records: Sequence[Mapping[str, Any]], expected: int) -> None:
+    """Make sure that there is one record of each case.
+
+    Raises:
+        KnbenchError: one is missing, or two claim the same place.
+    """
+    places: dict[int, str] = {}
+    for record in records:
+        other = places.setdefault(record["index"], record["case_id"])
+        if other != record["case_id"]:
+            raise KnbenchError(f"{path}: cases '{other}' and '{record['case_id']}' both claim index {record['index']}")
+    missing = sorted(set(range(expected)) - set(places))
+    if missing:
+        which = f"index {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        raise KnbenchError(
+            f"{path}: {len(records)} of {expected} cases ({which} missing); start the run again to continue it"
+        )
+    beyond = sorted(set(places) - set(range(expected)))
+    if beyond:
+        raise KnbenchError(f"{path}: case '{places[beyond[0]]}' has index {beyond[0]}, the run has {expected} cases")
+
+
+def _check_checkpoints(
+    path: Path, lines: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], stops: Sequence[int]
+) -> None:
+    """Make sure that every case so far was measured again at every stop.
+
+    Raises:
+        KnbenchError: one was not.
+    """
+    ids = [record["case_id"] for record in sorted(records, key=lambda record: record["index"])]
+    found = {(line["edits"], line["case_id"]) for line in lines}
+    wanted = {(stop, case_id) for stop in stops for case_id in ids[:stop]}
+    for what, left in (("missing", wanted - found), ("not of this run", found - wanted)):
+        if left:
+            edits, case_id = min(left)
+            raise KnbenchError(
+                f"{path}: case '{case_id}' after {edits} edits is {what}; start the run again to continue it"
+            )

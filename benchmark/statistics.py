@@ -1,7 +1,7 @@
-"""Means over cases with honest intervals.
+"""Means over cases with honest intervals, and honest comparisons of two methods or more.
 
 A case (a fact, a minimal pair) is the unit: its probes share an edit and are not independent, so they are averaged
-first.
+first. Two methods on the same cases are compared case by case.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
-Method = Literal["wilson", "bca", "percentile", "none"]
+Method = Literal["wilson", "wilson-effective", "t", "bca", "percentile", "delta", "none"]
 LEVEL = 0.95
 RESAMPLES = 2000
+FEWEST_FOR_BOOTSTRAP = 20
+"""With fewer cases a bootstrap interval is too narrow; Student's t is used."""
+MANY = 1000
+"""From so many cases on, means are normal for all purposes, and a bootstrap is only slow."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,14 @@ class Estimate:
 def mean_over_cases(values: Sequence[float], *, share: bool) -> Estimate:
     """Estimate a mean from one value per case.
 
-    Shares of yes and no get Wilson's interval (Wilson 1927); other values the BCa bootstrap (Efron 1987) with a
-    fixed seed. Where all values are equal a bootstrap has no width, which would claim certainty: of a quantity
-    between 0 and 1 Wilson's interval is then used, which is never too narrow since p(1-p) bounds its variance.
+    Shares of yes and no get Wilson's interval (Wilson 1927). Other values between 0 and 1, as means over a case's
+    probes are, get Wilson's with the effective number of cases, that number of plain yes and no that would vary as
+    much (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample surveys").
+    In simulations it holds its level where the bootstrap is too narrow. Where all values are equal the number of cases
+    itself is taken, which is never too many since p(1-p) bounds their variance.
+
+    Quantities without bounds get the BCa bootstrap (Efron 1987) with a fixed seed, Student's t where cases are few or
+    very many.
 
     Args:
         values: one per case, at least one.
@@ -54,13 +63,56 @@ def mean_over_cases(values: Sequence[float], *, share: bool) -> Estimate:
     mean, n = float(data.mean()), len(data)
     if n == 1:
         return Estimate(mean, None, None, "none", n)
-    if share and (np.isin(data, (0.0, 1.0)).all() or np.ptp(data) == 0):
-        interval = _wilson(mean, n)
-        return Estimate(mean, *interval, "wilson", n)
+    if share:
+        if np.isin(data, (0.0, 1.0)).all():
+            return Estimate(mean, *_wilson(mean, n), "wilson", n)
+        return Estimate(mean, *_wilson(mean, _effective(data)), "wilson-effective", n)
     if np.ptp(data) == 0:
         return Estimate(mean, None, None, "none", n)
+    if n < FEWEST_FOR_BOOTSTRAP or n >= MANY:
+        low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=stats.sem(data))
+        return Estimate(mean, float(low), float(high), "t", n)
     low, high, method = _bootstrap([data], lambda sample, axis: sample.mean(axis=axis))
     return Estimate(mean, low, high, method, n)
+
+
+def mean_over_tasks(tasks: Sequence[Sequence[float]], *, share: bool, clusters: bool) -> Estimate:
+    """Estimate the mean of several tasks' means, each task counting the same.
+
+    Args:
+        tasks: of each task, one value per case; no task without a case.
+        share: whether each value lies between 0 and 1.
+        clusters: whether the tasks stand for others of their kind, as paradigms do for a phenomenon: they are then the
+            units, however many cases they have. Otherwise the cases are, within each task, as facts are within the
+            relations that were chosen.
+
+    Raises:
+        ValueError: no task, or one without a case.
+    """
+    if not tasks or not all(tasks):
+        raise ValueError("a mean over tasks needs at least one case of each")
+    means = [float(np.mean(values)) for values in tasks]
+    if clusters or len(tasks) == 1:
+        return mean_over_cases(means if len(tasks) > 1 else list(tasks[0]), share=share)
+    value, n = float(np.mean(means)), sum(map(len, tasks))
+    if any(len(values) < 2 for values in tasks):
+        return Estimate(value, None, None, "none", n)
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in tasks]  # each mean's variance
+    variance = sum(parts) / len(tasks) ** 2
+    if variance == 0:
+        return (
+            Estimate(value, *_wilson(value, n), "wilson-effective", n)
+            if share
+            else Estimate(value, None, None, "none", n)
+        )
+    # Welch and Satterthwaite's degrees of freedom
+    freedom = sum(parts) ** 2 / sum(p**2 / (len(values) - 1) for p, values in zip(parts, tasks, strict=True))
+    quantile = 0.5 + LEVEL / 2
+    student = float(stats.t.ppf(quantile, freedom))
+    if not share:
+        return Estimate(value, value - student * variance**0.5, value + student * variance**0.5, "t", n)
+    worth = value * (1 - value) / variance * (float(stats.norm.ppf(quantile)) / student) ** 2
+    return Estimate(value, *_wilson(value, worth), "wilson-effective", n)
 
 
 def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate | None:
@@ -76,22 +128,41 @@ def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate
     if not arrays or not len(arrays[0]):
         return None
     n = len(arrays[0])
-
-    def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        means = np.stack([sample.mean(axis=axis) for sample in samples])
-        with np.errstate(divide="ignore"):
-            return np.asarray(len(samples) / (1 / means).sum(axis=0))
-
-    value = float(statistic(*arrays))
-    if n == 1 or all(np.ptp(a) == 0 for a in arrays):
+    value = float(_harmonic(*arrays))
+    # Where a criterion is zero in every case, so is every resample: that is no certainty, and no interval.
+    if n == 1 or value == 0 or all(np.ptp(a) == 0 for a in arrays):
         return Estimate(value, None, None, "none", n)
-    low, high, method = _bootstrap(arrays, statistic)
-    if low == high:  # one criterion is zero in every case, and with it every resample: that is no certainty
-        return Estimate(value, None, None, "none", n)
+    if n >= MANY:  # the delta method: d H / d mean_i = H^2 / (k mean_i^2)
+        slopes = [value**2 / (len(arrays) * a.mean() ** 2) for a in arrays]
+        scale = stats.sem(sum(slope * a for slope, a in zip(slopes, arrays, strict=True)))
+        low, high = stats.norm.interval(LEVEL, value, scale)
+        return Estimate(value, max(0.0, float(low)), min(1.0, float(high)), "delta", n)
+    low, high, method = _bootstrap(arrays, _harmonic)
     return Estimate(value, low, high, method, n)
 
 
-def _wilson(mean: float, n: int) -> tuple[float, float]:
+def harmonic_mean(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the harmonic mean of the means of several criteria, 0 where one of them is 0."""
+    return _harmonic(*samples)
+
+
+def _harmonic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+    means = np.stack([sample.mean(axis=axis) for sample in samples])
+    with np.errstate(divide="ignore"):
+        return np.asarray(len(samples) / (1 / means).sum(axis=0))
+
+
+def _effective(data: np.ndarray) -> float:
+    """Return the effective number of cases, with Student's quantile for the estimated variance."""
+    n, mean, variance = len(data), float(data.mean()), float(data.var(ddof=1))
+    if variance == 0:
+        return float(n)
+    quantile = 0.5 + LEVEL / 2
+    shrink = float(stats.norm.ppf(quantile) / stats.t.ppf(quantile, n - 1)) ** 2
+    return shrink * mean * (1 - mean) * n / variance
+
+
+def _wilson(mean: float, n: float) -> tuple[float, float]:
     z = float(stats.norm.ppf(0.5 + LEVEL / 2))
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)))
@@ -102,19 +173,160 @@ def _bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarra
     """Return a BCa interval, or the percentile one where BCa is degenerate."""
     low = high = float("nan")
     for method in ("bca", "percentile"):
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            interval = stats.bootstrap(
-                samples,
-                statistic,
-                paired=len(samples) > 1,
-                vectorized=True,
-                n_resamples=RESAMPLES,
-                confidence_level=LEVEL,
-                method=method,
-                rng=np.random.default_rng(0),
-            ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+        found = _resample(samples, statistic, method)
+        low, high = float(found.confidence_interval.low), float(found.confidence_interval.high)
         if np.isfinite(low) and np.isfinite(high):
             return low, high, "bca" if method == "bca" else "percentile"
     raise ArithmeticError("the bootstrap gave no finite interval")
+
+
+def _resample(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], method: str) -> Any:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return stats.bootstrap(
+            samples,
+            statistic,
+            paired=len(samples) > 1,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            method=method,
+            rng=np.random.default_rng(0),
+        )
+
+
+# --- comparing methods -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Method A against method B on the same cases.
+
+    Attributes:
+        difference: mean of A minus B over cases, with its interval.
+        p: two-sided, of a permutation test that exchanges A and B within cases; exact where cases are few.
+        wins: cases in which A is the greater; ``losses``: in which B is.
+        only_a: of values that are all yes or no, cases where A says yes and B no; ``only_b``: the other way round.
+        p_mcnemar: McNemar's exact test on these two (McNemar 1947); None where values are not yes or no.
+    """
+
+    difference: Estimate
+    p: float | None
+    wins: int
+    losses: int
+    ties: int
+    only_a: int | None
+    only_b: int | None
+    p_mcnemar: float | None
+
+
+def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Compare two methods case by case.
+
+    Args:
+        a: one value per case.
+        b: the other method's, the same cases in the same order.
+
+    Raises:
+        ValueError: no case, or not the same number.
+    """
+    if not a or len(a) != len(b):
+        raise ValueError(f"a comparison needs the same cases of both, not {len(a)} and {len(b)}")
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    wins, losses = int((x > y).sum()), int((x < y).sum())
+    plain = bool(np.isin([x, y], (0.0, 1.0)).all())
+    return Comparison(
+        difference=mean_over_cases(list(x - y), share=False),
+        p=p_of_difference(x, y),
+        wins=wins,
+        losses=losses,
+        ties=len(x) - wins - losses,
+        only_a=wins if plain else None,
+        only_b=losses if plain else None,
+        p_mcnemar=(float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0) if plain else None,
+    )
+
+
+def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return the p-value of a paired permutation test of the means; None for a single case."""
+    if len(a) < 2:
+        return None
+    if np.array_equal(a, b):
+        return 1.0
+    test = stats.permutation_test(
+        (a, b),
+        lambda x, y, axis: (x - y).mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        batch=max(1, 10**7 // len(a)),
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
+
+
+def p_of_scores(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float | None:
+    """Return a paired bootstrap's two-sided p-value for the difference of two harmonic means; None for a single case.
+
+    Args:
+        a: one array per criterion, a value per case.
+        b: the other method's, the same cases in the same order.
+    """
+    if len(a[0]) < 2:
+        return None
+    if all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)):
+        return 1.0
+
+    def difference(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        first, second = _harmonic(*samples[: len(a)], axis=axis), _harmonic(*samples[len(a) :], axis=axis)
+        return np.asarray(first - second)
+
+    drawn = _resample([*a, *b], difference, "percentile").bootstrap_distribution
+    tails = [(np.sum(drawn <= 0) + 1) / (len(drawn) + 1), (np.sum(drawn >= 0) + 1) / (len(drawn) + 1)]
+    return float(min(1.0, 2 * min(tails)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Correct p-values so that not one true hypothesis of all is rejected too often (Holm 1979).
+
+    >>> holm([0.01, 0.04, None, 0.03])
+    [0.03, 0.06, None, 0.06]
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    greatest = 0.0
+    for position, (p, i) in enumerate(known):
+        greatest = max(greatest, min(1.0, p * (len(known) - position)))
+        corrected[i] = greatest
+    return corrected
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which places a method may have: 1 is the best; methods that share ``best`` form a tie group."""
+
+    best: int
+    worst: int
+
+
+def rank_intervals(values: Mapping[str, float], p_of: Callable[[str, str], float | None]) -> dict[str, Rank]:
+    """Return for each method the ranks that pairwise tests leave open, each at :data:`LEVEL` (Mogstad et al. 2024).
+
+    A method may have every place between the methods that are significantly better than it and those that are
+    significantly worse; the tests against all others are corrected by :func:`holm`.
+
+    Args:
+        values: each method's number, greater being better.
+        p_of: the p-value of the difference between two methods, in either order the same.
+    """
+    names = list(values)
+    p_values = {frozenset((a, b)): p_of(a, b) for i, a in enumerate(names) for b in names[i + 1 :]}
+    ranks = {}
+    for name in names:
+        others = [other for other in names if other != name]
+        corrected = holm([p_values[frozenset((name, other))] for other in others])
+        sure = [other for other, p in zip(others, corrected, strict=True) if p is not None and p < 1 - LEVEL]
+        better = sum(values[other] > values[name] for other in sure)
+        worse = sum(values[other] < values[name] for other in sure)
+        ranks[name] = Rank(1 + better, len(names) - worse)
+    return ranks

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -18,10 +20,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .criteria import CRITERIA
+from .criteria import MEASURES
 from .progress import Reporter
+from .protocols import DEFAULT, PROTOCOLS
 
-COMPOSITE_TITLES = {"score": "S", "extended_score": "S ext."}
+FEW = 10
+DRIFT_HEADER = ("editor", "task", "before", "after", "difference")
 
 
 def console() -> Console:
@@ -61,43 +65,147 @@ def _inline(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def print_results(results: Sequence[Mapping[str, Any]], measure: str = "success") -> None:
-    """Print one table a task: editors as rows, criteria as columns, one measure for all."""
-    out = console()
-    for task in dict.fromkeys(result["task"]["name"] for result in results):
-        of_task = [result for result in results if result["task"]["name"] == task]
-        present = {row["criterion"] for result in of_task for row in result["summary"]}
-        columns = [c for c in [*CRITERIA, *COMPOSITE_TITLES] if c in present]
-        protocol, model = of_task[0]["protocol"], of_task[0]["model"]
-        notes = [f"{model['name']}", f"{protocol['regime']} edits", f"{protocol['cases']} cases", measure]
-        split = protocol.get("split", "all")  # as results from before the split were taken
-        notes += [] if split == "test" else [{"tune": "tuning cases only", "all": "tuning cases included"}[split]]
-        notes += [f"limit {protocol['limit']}"] if protocol["limit"] else []
-        notes += ["known only"] if protocol["known_only"] else []
-        table = Table(title=f"{task}: {', '.join(notes)}", title_justify="left", header_style="bold")
-        table.add_column("editor")
-        for column in columns:
-            table.add_column(COMPOSITE_TITLES.get(column, column), justify="right")
-        table.add_column("s/edit", justify="right")
-        table.add_column("failed", justify="right")
-        for result in of_task:
-            found = {row["criterion"]: row for row in result["summary"] if row["measure"] == measure}
+@dataclass(frozen=True)
+class Tabulated:
+    """A table of results as text: editors as rows, a protocol's numbers as columns."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    results: Sequence[Mapping[str, Any]]
+
+
+def tabulate(results: Sequence[Mapping[str, Any]], protocol: str) -> list[Tabulated]:
+    """Return one table per task, model and way of measuring."""
+    chosen = PROTOCOLS[protocol]
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(f"{result['task']['name']}: {', '.join(_notes(result))}", []).append(result)
+    tables = []
+    for title, members in groups.items():
+        present = {(row["criterion"], row["measure"]) for result in members for row in result["summary"]}
+        columns = [column for column in chosen.columns if (column.criterion, column.measure) in present]
+        rows = []
+        for result in members:
+            found = {(row["criterion"], row["measure"]): row for row in result["summary"]}
             seconds = result["cost"]["edit_seconds"]
-            table.add_row(
-                result["editor"]["name"],
-                *(_cell(found.get(column)) for column in columns),
-                "" if seconds is None else f"{seconds:.2f}",
-                str(result["records"]["failed"]),
-            )
+            cells = [_cell(found.get((column.criterion, column.measure))) for column in columns]
+            cost = ["" if seconds is None else f"{seconds:.2f}", str(result["records"]["failed"])]
+            rows.append([result["editor"]["name"], *cells, *cost])
+        header = ["editor", *(column.name for column in columns), "s/edit", "failed"]
+        tables.append(Tabulated(f"{title}, {chosen.title}", header, rows, members))
+    return tables
+
+
+def print_results(results: Sequence[Mapping[str, Any]], protocol: str = DEFAULT) -> None:
+    """Print the tables of a protocol."""
+    out = console()
+    for found in tabulate(results, protocol):
+        table = Table(title=found.title, title_justify="left", header_style="bold")
+        for i, name in enumerate(found.header):
+            table.add_column(name, justify="right" if i else "left")
+        for row in found.rows:
+            table.add_row(*row)
         out.print(table)
-    out.print("Values are means over cases with 95% intervals. Higher is better.", style="dim")
+        if any("drift" in result for result in found.results):
+            _print_drift(found.results)
+    out.print(explanation(results), style="dim")
+
+
+def markdown_results(results: Sequence[Mapping[str, Any]], protocol: str = DEFAULT) -> str:
+    """Return the tables of a protocol in Markdown."""
+    parts = []
+    for found in tabulate(results, protocol):
+        rule = ["---", *["---:"] * (len(found.header) - 1)]
+        lines = ["| " + " | ".join(row) + " |" for row in (found.header, rule, *found.rows)]
+        parts.append(f"**{found.title}**\n\n" + "\n".join(lines) + "\n")
+    return "\n".join([*parts, explanation(results) + "\n"])
+
+
+def print_effects(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print, of linguistic tasks, what edits do to words: one table per result."""
+    header = ["criterion", "word", "cases", "before", "after", "relative change", "p paired, adj.", "p unpaired"]
+    for result in results:
+        flips = {r["criterion"]: r for r in result["summary"] if r["measure"] == "flipped"}
+        rows = [
+            [
+                row["criterion"],
+                row["word"] or f"all {row['role']}s",
+                row["cases"],
+                f"{row['before']:.4f}",
+                f"{row['after']:.4f}",
+                f"{100 * row['relative_change']:+.0f}%",
+                _p(row["p_adjusted"]),
+                _p(row["p_unpaired"]),
+            ]
+            for row in result.get("effect", ())
+        ]
+        if rows:
+            print_table(f"{result['editor']['name']} on {result['task']['name']}: effect on words", header, rows)
+            shares = ", ".join(f"{name} {_cell(row)}" for name, row in flips.items())
+            console().print(f"Categorical predictions that flip, %: {shares}", style="dim")
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def explanation(results: Sequence[Mapping[str, Any]]) -> str:
+    """Say how to read a table's numbers."""
+    fewest = min((result["protocol"]["cases"] for result in results), default=0)
+    few = f" Few cases ({fewest}): the intervals are wide." if fewest < FEW else ""
+    return f"Values are means over cases with 95% intervals. Higher is better.{few}"
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    """Say in words what must agree for two results to stand in one table."""
+    protocol = result["protocol"]
+    notes = [result["model"]["name"], regime_note(protocol), f"{protocol['cases']} cases"]
+    split = protocol.get("split", "all")  # as results from before the split were taken
+    notes += [] if split == "test" else [{"tune": "tuning cases only", "all": "tuning cases included"}[split]]
+    notes += [f"limit {protocol['limit']}"] if protocol["limit"] else []
+    notes += ["known only"] if protocol["known_only"] else []
+    return notes
+
+
+def regime_note(protocol: Mapping[str, Any]) -> str:
+    """Say how edits meet."""
+    if protocol["regime"] == "batch":
+        return f"batches of {protocol['batch_edits']} edits"
+    if protocol["regime"] == "sequential":
+        return f"after {protocol['cases']} sequential edits"
+    return "single edits"
+
+
+def _print_drift(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the edits changed that they are not about: one row per drift task and editor."""
+    rows = []
+    for result in results:
+        for task in result.get("drift", {"tasks": []})["tasks"]:
+            for point in task["points"][-1:]:
+                low, high = point["low"], point["high"]
+                interval = "" if low is None else f" [{low:+.3f} to {high:+.3f}]"
+                before, after = task["before"], task["before"] + point["difference"]
+                if task["metric"] == "nll":  # people know perplexity
+                    before, after = math.exp(before), math.exp(after)
+                name = task["task"] if task["metric"] in ("nll", "acc") else f"{task['task']} ({task['metric']})"
+                difference = f"{point['difference']:+.3f}{interval}"
+                rows.append([result["editor"]["name"], name, _plain(before), _plain(after), difference])
+    print_table("drift (of perplexity, the difference is in nats per token)", DRIFT_HEADER, rows)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}" if value < 1e4 else f"{value:.2g}"
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "-"
-    value = f"{100 * row['value']:.0f}"
-    return value if row["low"] is None else f"{value} [{100 * row['low']:.0f}-{100 * row['high']:.0f}]"
+    scale, digits = (100, 0) if MEASURES[row["measure"]].share else (1, 2)
+    value = f"{scale * row['value']:.{digits}f}"
+    if row["low"] is None:
+        return value
+    return f"{value} [{scale * row['low']:.{digits}f}-{scale * row['high']:.{digits}f}]"
 
 
 class ProgressReporter(Reporter):

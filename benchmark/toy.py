@@ -1,4 +1,4 @@
-"""Tiny models that this project makes itself: two trained on the built-in tasks, and untrained ones for tests.
+"""Tiny models that this project trains itself, on the built-in tasks.
 
 ``toy-gpt2`` and ``toy-bert`` are trained on first use, on the true sentences of the built-in tasks and on nothing else.
 They then know most of what is asked here, and no more of English. They run everywhere, without a download, and serve to
@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -21,12 +20,9 @@ from torch import Tensor, nn
 
 from . import registry
 from .errors import unknown_name
-from .families import family_of
-from .language_model import LanguageModel
 from .types import Task, digest
 
 ToyKind = Literal["gpt2", "bert"]
-UntrainedKind = Literal["gpt2", "llama", "bert"]
 Report = Callable[[float], None]
 
 _END = "<|endoftext|>"
@@ -508,89 +504,3 @@ def _loss(model: Any, head: str, batch: Sequence[_Row], smoothing: float) -> Ten
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
     width = max(len(row) for row in rows)
     return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
-
-
-# --- untrained models --------------------------------------------------------------------------------------------
-
-_WIDTH, _MLP_WIDTH = 32, 48
-_FEW_SENTENCES = (
-    "The capital of Canada is Ottawa and the capital of Italy is Rome.",
-    "The capital of France is Paris. Rome is the capital of Italy. Ottawa is the capital of Canada.",
-    "Susan liked this sketch and these sketches, that book and those books.",
-    "The sisters usually bake. The sister usually bakes. Susan praised herself.",
-    "Albert Einstein works in the field of physics; Danielle Darrieux is a famous actress.",
-    "Because it was late, nobody came. You and I saw Mexico City.",
-)
-
-
-@cache
-def _few_words(causal: bool) -> Any:
-    make = causal_tokenizer if causal else masked_tokenizer
-    return make(_FEW_SENTENCES * 4, 420)  # a merge needs a pair that occurs more than once
-
-
-def _random_gpt2(vocabulary: int) -> Any:
-    config = transformers.GPT2Config(
-        vocab_size=vocabulary,
-        n_embd=_WIDTH,
-        n_inner=_MLP_WIDTH,
-        n_layer=4,
-        n_head=4,
-        n_positions=128,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return transformers.GPT2LMHeadModel(config)
-
-
-def _random_llama(vocabulary: int) -> Any:
-    config = transformers.LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=_WIDTH,
-        intermediate_size=_MLP_WIDTH,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-    )
-    return transformers.LlamaForCausalLM(config)
-
-
-def _random_bert(vocabulary: int) -> Any:
-    config = transformers.BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=_WIDTH,
-        intermediate_size=_MLP_WIDTH,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-    )
-    return transformers.BertForMaskedLM(config)
-
-
-_RANDOM: Mapping[UntrainedKind, Callable[[int], Any]] = {
-    "gpt2": _random_gpt2,
-    "llama": _random_llama,
-    "bert": _random_bert,
-}
-
-
-def untrained(kind: UntrainedKind, seed: int = 0) -> LanguageModel:
-    """Return a tiny random model, made in milliseconds, to test an editor's mechanics on.
-
-    It has 3 or 4 layers of width 32 with MLPs of width 48, so that no matrix of an MLP is square. Its weights are
-    larger than a new model's, so that its layers matter. The caller's random numbers are left alone.
-
-    Args:
-        kind: ``gpt2`` stores W transposed, ``llama`` has a gated MLP, ``bert`` fills masks.
-        seed: of the weights; the same seed gives the same weights.
-    """
-    tokenizer = _few_words(kind != "bert")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _RANDOM[kind](len(tokenizer))
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                torch.nn.init.normal_(parameter, std=0.3)
-    return LanguageModel(model, tokenizer, family_of(type(model).__name__), name=f"untrained-{kind}")

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from . import registry
-from .cli import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
 from .criteria import MEASURES
 from .errors import InterruptedRun
 from .files import json_text, write_json
 from .models import DEFAULT_MODEL, check_model_name
+from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
 
 HELP = """
 \b
@@ -103,8 +103,8 @@ def tune_command(
     check_device(device)
 
     from .models import load_model
-    from .runner import RunSettings
     from .scoring import ROME_SCORE
+    from .settings import RunSettings
     from .terminal import ProgressReporter, print_table
 
     lm = load_model(model, device=device)

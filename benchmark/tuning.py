@@ -34,8 +34,9 @@ from .errors import KnbenchError
 from .language_model import LanguageModel
 from .progress import Reporter
 from .results import RECORDS, RESULT, load_result, read_records
-from .runner import RunSettings, describe_model, run
+from .runner import describe_model, run
 from .scoring import ROME_SCORE
+from .settings import RunSettings
 from .split import SMALLEST, split_cases
 from .types import Task, digest
 

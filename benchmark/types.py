@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-ProbeKind = Literal["completion", "minimal_pair"]
+ProbeKind = Literal["completion", "minimal_pair", "generation"]
 Expectation = Literal["new", "unchanged", "gone"]
 TaskKind = Literal["fact", "linguistic"]
 
@@ -75,7 +75,8 @@ class Probe:
     Attributes:
         criterion: the criterion that the probe is evidence for.
         kind: ``completion`` asks for what follows ``prompt``; ``minimal_pair`` compares two whole sentences
-            (``prompt`` is then empty).
+            (``prompt`` is then empty); ``generation`` lets the model write on after ``prompt`` (target and rival are
+            then empty).
         prompt: the text that the targets continue.
         target: the answer that the probe is about.
         rival: the answer that ``target`` is weighed against.

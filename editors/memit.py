@@ -71,6 +71,8 @@ class Memit(ContextEditor[MemitConfig]):
     causal_only = True
     lengths = (10,)
     per_length = 5
+    protects_earlier: ClassVar[bool] = False
+    """Whether the keys of earlier edits enter the update."""
 
     def __init__(self, config: MemitConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
@@ -89,10 +91,15 @@ class Memit(ContextEditor[MemitConfig]):
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Write all facts, layer after layer, each layer taking an equal share of what is still missing."""
+        return self.edit_next(lm, requests, ())
+
+    def edit_next(self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: Sequence[EditRequest]) -> Edit:
+        """As :meth:`edit`; only a method that protects earlier edits takes note of them."""
         layers, contexts = self.config.layers, self.contexts(lm)
         found = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
         wanted = torch.stack([f.value for f in found])  # (n, d)
         read = _Subjects(lm, requests, contexts, layers)
+        old = _Subjects(lm, earlier, contexts, layers) if earlier and self.protects_earlier else None
         weights: dict[str, Tensor] = {}
         missing = []
         with ExitStack() as stack:
@@ -100,7 +107,8 @@ class Memit(ContextEditor[MemitConfig]):
                 keys, current = read.now(layer)  # (n, m), (n, d)
                 rest = wanted - current
                 missing.append(float(rest.norm(dim=-1).mean()))
-                update = self.update(lm, layer, keys.T, rest.T / (len(layers) - done))
+                protected = None if old is None else old.now(layer)[0].T  # (m, earlier)
+                update = self.update(lm, layer, keys.T, rest.T / (len(layers) - done), protected)
                 name = lm.mlp_weight_name(layer)
                 weight = lm.parameter(name).detach()
                 weights[name] = (weight.float() + lm.as_stored(layer, update)).to(weight.dtype)
@@ -108,7 +116,9 @@ class Memit(ContextEditor[MemitConfig]):
         losses = [[round(x, 6) for x in f.losses] for f in found]
         return Edit(weights=weights, diagnostics={"losses": losses, "missing": missing})
 
-    def update(self, lm: LanguageModel, layer: int, keys: Tensor, rest: Tensor) -> Tensor:
+    def update(
+        self, lm: LanguageModel, layer: int, keys: Tensor, rest: Tensor, earlier: Tensor | None = None
+    ) -> Tensor:
         """Return R (K^T A K + lambda I)^-1 K^T A in float32, solved in float64.
 
         Args:
@@ -116,15 +126,17 @@ class Memit(ContextEditor[MemitConfig]):
             layer: which layer.
             keys: K, (m, n).
             rest: R, (d, n).
+            earlier: keys of earlier edits, (m, e), for a method that protects them.
         """
-        weighed = self.weighed(lm, layer, keys)  # A K, (m, n)
+        weighed = self.weighed(lm, layer, keys, earlier)  # A K, (m, n)
         system = keys.double().T @ weighed
         system += self.config.ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
         update: Tensor = rest.double() @ torch.linalg.solve(system, weighed.T)
         return update.float()
 
-    def weighed(self, lm: LanguageModel, layer: int, keys: Tensor) -> Tensor:
+    def weighed(self, lm: LanguageModel, layer: int, keys: Tensor, earlier: Tensor | None) -> Tensor:
         """Return A K in float64, (m, n)."""
+        del earlier
         return self.moments.solve(lm, layer, keys)
 
 
@@ -167,6 +179,7 @@ class AlphaEdit(Memit):
     Config = AlphaEditConfig
     published = published("alphaedit")
     config: AlphaEditConfig
+    protects_earlier = True
 
     def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
         """Compute the preserved directions too."""
@@ -177,8 +190,11 @@ class AlphaEdit(Memit):
                 step()
         return facts
 
-    def weighed(self, lm: LanguageModel, layer: int, keys: Tensor) -> Tensor:
-        """Return the keys without their part in the preserved directions.
+    def weighed(self, lm: LanguageModel, layer: int, keys: Tensor, earlier: Tensor | None) -> Tensor:
+        """Return the keys without their part in the preserved directions, and shielded from earlier edits' keys.
+
+        With F the free part of the earlier keys, A is the inverse of I + F F^T / lambda on the null space, which is
+        the paper's (K_p K_p^T P + K K^T P + lambda I)^-1 by the Woodbury identity (equation 14).
 
         Raises:
             ValueError: nothing is left of a key.
@@ -188,7 +204,14 @@ class AlphaEdit(Memit):
         free = wide - preserved @ (preserved.T @ wide)
         if bool((free.norm(dim=0) < 1e-9 * wide.norm(dim=0)).any()):
             raise ValueError(f"layer {layer} has no direction that text leaves free; set threshold higher")
-        return free
+        if earlier is None:
+            return free
+        old = earlier.double()
+        old = old - preserved @ (preserved.T @ old)  # F, (m, e)
+        inner = old.T @ old
+        inner += self.config.ridge * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+        shielded: Tensor = free - old @ torch.linalg.solve(inner, old.T @ free)
+        return shielded
 
 
 class _Subjects:

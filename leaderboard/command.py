@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ..benchmark.results import find_runs, write_text
 from .build import build_site
 
 
@@ -32,3 +33,21 @@ def build(results: Sequence[Path], output: Path, title: str) -> None:
     """Render RESULTS, run folders at any depth, as a site that opens from disk or from any host."""
     index = build_site(list(results), output, title=title)
     click.echo(f"Site: {index}")
+
+
+@click.command(
+    "plot",
+    epilog="\b\nExamples:\n  knbench plot runs/sequential --output retention.svg\n",
+)
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--measure", default="success", show_default=True, help="Which measure of the criteria to draw.")
+@click.option("--output", "--output_path", type=click.Path(path_type=Path), required=True, help="SVG file to write.")
+def plot(results: Sequence[Path], measure: str, output: Path) -> None:
+    """Draw what becomes of sequential edits and of the model under them.
+
+    RESULTS are run folders, at any depth, of one task and of any number of editors.
+    """
+    from ..benchmark.figures import retention_figure
+
+    write_text(output, retention_figure([run.result for run in find_runs(results)], measure))
+    click.echo(f"Figure: {output}")

@@ -86,6 +86,19 @@ def make_lm(kind: str, *, bos: bool = False, seed: int = 0, dtype: torch.dtype =
     return LanguageModel(model.to(dtype), tokenizer, family_of(type(model).__name__), name=f"tiny-{kind}")
 
 
+def called(capsys: Any, *args: Any) -> tuple[int, str, str]:
+    """Call the command line; return its exit status, what it printed, and what it complained of."""
+    from knbench.benchmark.cli import main
+
+    try:
+        main([str(arg) for arg in args])
+        status = 0
+    except SystemExit as error:
+        status = int(error.code or 0)
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
 @pytest.fixture
 def tiny() -> Callable[..., LanguageModel]:
     return make_lm

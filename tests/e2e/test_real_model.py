@@ -15,7 +15,8 @@ import torch
 from knbench.benchmark import registry
 from knbench.benchmark.probing import Prober
 from knbench.benchmark.results import read_records
-from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.runner import run
+from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.types import EditRequest
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit

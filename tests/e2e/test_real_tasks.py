@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from knbench.benchmark import registry
 from knbench.benchmark.known import Store, knowledge, right_pairs
+from knbench.benchmark.lm_eval_tasks import export_task
 from knbench.benchmark.probing import Prober
 from knbench.benchmark.results import load_result
-from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.runner import run
+from knbench.benchmark.settings import RunSettings
 from knbench.editors.rome import Rome
-from knbench.tasks.export import export_task
 
 from tests.conftest import SHARED
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from knbench.benchmark.attribution import Found, Integral, Search, attributions, search, strongest
+from knbench.benchmark.attribution import (
+    Found,
+    Integral,
+    Search,
+    _through_any,
+    _through_linear,
+    attributions,
+    search,
+    strongest,
+)
 from knbench.benchmark.language_model import LanguageModel
 
 from tests.conftest import CAUSAL, make_lm
@@ -135,3 +144,13 @@ def test_search_takes_the_larger_set_where_no_fraction_fits():
     everywhere = made_up(*[{(2, i): 1.0 for i in range(7)}] * 3)
     assert search(everywhere, Search()) == Found(tuple((2, i) for i in range(7)), 1.0)
     assert search(made_up({}), Search()).neurons == ()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gptj", "llama"])  # GPT-J's head has a bias
+def test_the_plain_heads_gradient_is_that_of_any_head(kind):
+    head = make_lm(kind).head
+    states = torch.randn(5, head.weight.shape[1], generator=torch.Generator().manual_seed(0))
+    plain, general = _through_linear(states.clone(), head, 7), _through_any(states.clone(), head, 7)
+    for one, other in zip(plain, general, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    assert float(plain[1].abs().max()) > 1e-4

@@ -21,7 +21,7 @@ from knbench.benchmark.conformance import CHECKS, LAYOUTS, Slate, check_editor
 from knbench.benchmark.editing import Edit, Editor, Published
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.interventions import capture
-from knbench.benchmark.toy import untrained
+from knbench.benchmark.untrained import untrained
 
 
 @pytest.mark.parametrize("name", registry.registered(registry.EDITORS))

@@ -10,7 +10,8 @@ from knbench.benchmark.masked_probing import MaskedProber, make_prober
 from knbench.benchmark.probing import Prober, Reference
 from knbench.benchmark.registry import task
 from knbench.benchmark.results import load_result
-from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.runner import run
+from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.types import Probe
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome

@@ -131,6 +131,32 @@ def test_alphaedit_leaves_what_text_uses_exactly(kind):
     assert float((found - closed).norm() / closed.norm()) < 1e-4
 
 
+def test_alphaedit_shields_earlier_edits_by_the_papers_equation(lm):
+    moment = AlphaEdit(AlphaEditConfig(layers=(1,), **SMALL)).moments.of(lm, 1).double()
+    values, vectors = torch.linalg.eigh(moment)
+    threshold = float(values[len(values) // 2])
+    editor = AlphaEdit(AlphaEditConfig(layers=(1,), ridge=0.5, threshold=threshold, **SMALL))
+    now, earlier = REQUESTS[:1], REQUESTS[1:]
+    found = change(lm, editor.edit_next(lm, now, earlier), 1)
+    preserved = vectors[:, values >= threshold]
+    free = torch.eye(len(moment)).double() - preserved @ preserved.T
+    wanted = value_vectors(lm, now, 1, CONTEXTS, editor.config.objective, "block")
+    keys, output = stacked(lm, now, 1, 1)
+    old, _ = stacked(lm, earlier, 1, 1)
+    rest = torch.stack([v.value for v in wanted], 1).double() - output
+    whole = old @ old.T @ free + keys @ keys.T @ free + 0.5 * torch.eye(len(moment))
+    closed = rest @ keys.T @ free @ torch.linalg.inv(whole)
+    assert float((found - closed).norm() / closed.norm()) < 1e-4
+    alone = change(lm, editor.edit(lm, now), 1)
+    assert float((found @ old).norm()) < 0.9 * float((alone @ old).norm())  # earlier keys are disturbed less
+
+
+def test_memit_takes_no_note_of_earlier_edits(lm):
+    editor = Memit(MemitConfig(layers=(1,), ridge=0.5, **SMALL))
+    one, other = (change(lm, editor.edit_next(lm, REQUESTS[:1], earlier), 1) for earlier in ((), REQUESTS[1:]))
+    assert torch.equal(one, other)
+
+
 def test_a_threshold_that_leaves_no_direction_is_told(lm):
     editor = AlphaEdit(AlphaEditConfig(layers=(1,), threshold=1e-9, **SMALL))
     with pytest.raises(ValueError, match="no direction that text leaves free; set threshold higher"):

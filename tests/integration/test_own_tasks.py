@@ -10,7 +10,8 @@ from knbench.benchmark.cli import main
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.known import Store, knowledge, right_pairs
 from knbench.benchmark.probing import Prober
-from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.runner import run
+from knbench.benchmark.settings import RunSettings
 from knbench.editors.none import NoEdit
 
 from tests.references.slow_probing import slow_answer

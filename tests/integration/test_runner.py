@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
 from knbench.benchmark.editing import Edit, Editor, NoConfig
 from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.probing import Prober
 from knbench.benchmark.results import load_result, read_records
-from knbench.benchmark.run_folder import rescore
-from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.run_folder import locked, rescore
+from knbench.benchmark.runner import run
+from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.types import Case, EditRequest, Probe, Task
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
+
+from tests.conftest import called
 
 NAMES = ["Canada", "Italy", "France", "Mexico", "Susan"]
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "3"}})
@@ -152,7 +158,7 @@ class Faulty(Editor[NoConfig]):
             case "Canada":
                 raise ZeroDivisionError("division by zero\nand more")
             case "Italy":
-                return Edit(weights={name: weight * float("nan")})
+                return Edit(weights={name: weight * float("nan")}, diagnostics={"losses": [1.0, float("nan")]})
             case "France":
                 return Edit(weights={name: weight * 1e30})
             case "Mexico":
@@ -173,6 +179,101 @@ def test_whatever_fails_is_recorded_and_the_run_goes_on(lm, tmp_path):
     assert found["Susan"] is found["Rome"] is None
     assert load_result(folder / "result.json")["records"]["failed"] >= 3
     assert lm.weight_hash() == before
+    (italy,) = (r for r in read_records(folder / "records.jsonl") if r["case_id"] == "Italy")
+    assert italy["edit"]["diagnostics"] == {"losses": [1.0, "nan"]}
+
+
+def test_what_failed_is_tried_again_when_asked(lm, tmp_path):
+    class Sometimes(NoEdit):
+        broken = True
+
+        def edit(self, lm, requests):
+            if self.broken and requests[0].subject == "Italy":
+                raise ValueError("not today")
+            return super().edit(lm, requests)
+
+    (folder,) = run(lm, [Sometimes], [task()], tmp_path / "a", SETTINGS)
+    assert load_result(folder / "result.json")["records"]["failed"] == 1
+    Sometimes.broken = False
+    run(lm, [Sometimes], [task()], tmp_path / "a", SETTINGS)
+    assert load_result(folder / "result.json")["records"]["failed"] == 1  # what is recorded stays
+    run(lm, [Sometimes], [task()], tmp_path / "a", replace(SETTINGS, retry_failed=True))
+    (whole,) = run(lm, [Sometimes], [task()], tmp_path / "b", SETTINGS)
+    again = sorted(without_timings(folder), key=lambda r: r["index"])
+    assert again == without_timings(whole)
+    assert load_result(folder / "result.json")["summary"] == load_result(whole / "result.json")["summary"]
+
+
+def test_a_folder_that_another_process_writes_is_refused(lm, tmp_path):
+    folder = tmp_path / "none" / "towns"
+    spawn = get_context("spawn")
+    ready, stop = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=hold, args=(str(folder), ready, stop))
+    process.start()
+    assert ready.wait(60)
+    with pytest.raises(KnbenchError, match="is being written by another process"):
+        run(lm, [NoEdit], [task()], tmp_path, SETTINGS)
+    process.kill()  # and does not let go of the lock itself
+    process.join()
+    run(lm, [NoEdit], [task()], tmp_path, SETTINGS)
+    run(lm, [NoEdit], [task()], tmp_path, SETTINGS)  # and neither does this one keep it
+
+
+def test_status_tells_how_far_a_run_is(lm, tmp_path, capsys):
+    class Stops(NoEdit):
+        left = 2
+
+        def edit(self, lm, requests):
+            Stops.left -= 1
+            if Stops.left < 0:
+                raise KeyboardInterrupt
+            return super().edit(lm, requests)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(lm, [Stops], [task()], tmp_path, SETTINGS)
+    run(lm, [Faulty], [task()], tmp_path, SETTINGS)
+    status, out, _ = called(capsys, "status", tmp_path, "--json")
+    rows = {row["editor"]: row for row in json.loads(out)}
+    assert status == 0
+    assert (rows["none"]["state"], rows["none"]["done"], rows["none"]["cases"]) == ("stopped", 2, 5)
+    assert rows["none"]["seconds_left"] == pytest.approx(3 * rows["none"]["seconds_a_case"])
+    assert (rows["faulty"]["state"], rows["faulty"]["seconds_left"]) == ("finished", None)
+    assert rows["faulty"]["failed"] >= 3
+    (folder,) = run(lm, [NoEdit], [task()], tmp_path / "s", replace(SETTINGS, sequential=4, checkpoints=(2,)))
+    path = folder / "checkpoints.jsonl"  # two cases again after two edits, four after four
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[:3]))
+    times = [r["timings"] for r in read_records(folder / "records.jsonl")]
+    (row,) = json.loads(called(capsys, "status", tmp_path / "s", "--json")[1])
+    assert row["state"] == "stopped"
+    assert row["seconds_left"] == pytest.approx(3 * sum(t["probe_seconds"] for t in times) / 4)
+    with locked(tmp_path / "none" / "towns"):
+        _, out, _ = called(capsys, "status", tmp_path)
+    assert "running" in out
+    assert called(capsys, "status", tmp_path / "none" / "towns" / "x")[0] == 2
+
+
+def test_a_batch_that_does_not_fit_is_halved(lm, tmp_path, monkeypatch):
+    whole, sizes = Prober._logprobs, []
+
+    def small(self, rows, spots):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(self, rows, spots)
+
+    (plain,) = run(lm, [NoEdit], [task()], tmp_path / "a", SETTINGS)
+    monkeypatch.setattr(Prober, "_logprobs", small)
+    (halved,) = run(lm, [NoEdit], [task()], tmp_path / "b", SETTINGS)
+    assert (max(sizes), max(sizes[-3:])) == (8, 2)
+    first, then = (load_result(folder / "result.json")["summary"] for folder in (plain, halved))
+    assert [r["value"] for r in then] == pytest.approx([r["value"] for r in first], abs=1e-5)
+
+
+def hold(folder, ready, stop):
+    """Keep a folder until the process is killed."""
+    with locked(Path(folder)):
+        ready.set()
+        stop.wait(120)
 
 
 def test_an_editor_that_leaves_the_model_changed_stops_the_run(lm, tmp_path):

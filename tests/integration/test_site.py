@@ -7,11 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 from knbench.benchmark.errors import KnbenchError
-from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.runner import run
+from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.types import Case, EditRequest, Probe, Task
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.leaderboard.build import MARKER, build_site
+from knbench.leaderboard.views import cell
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -79,7 +81,7 @@ def test_text_from_results_is_shown_and_never_run(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
     for path, page in pages(site).items():
         assert "script" not in page.tags, path
-        assert HOSTILE in page.text, path
+        assert HOSTILE in page.text or path.name == "about.html", path
 
 
 def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
@@ -91,6 +93,16 @@ def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
     method = pages(site)[site / "methods/none.html"]
     assert "two <b>" not in method.text  # ids are for machines; people see the edit
     assert method.text.count("The capital of France is …") == 2
+
+
+def test_a_number_is_shown_with_its_interval_or_without_one():
+    row = {"value": 0.256, "low": 0.1, "high": 0.5, "interval": "wilson", "cases": 9, "probes": 18}
+    shown = cell(row, "success")
+    assert (shown.text, shown.low, shown.high, shown.width) == ("25.6", "10.0", "50.0", 25.6)
+    bare = cell({**row, "low": None, "high": None, "interval": "none"}, "success")
+    assert (bare.text, bare.low, bare.width) == ("25.6", "", 25.6)
+    assert cell({**row, "interval": "bca"}, "magnitude").text == "0.256"
+    assert cell(None, "success") is None
 
 
 def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
@@ -106,6 +118,28 @@ def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
         build_site([runs], other)
     assert (other / "thesis.tex").read_text() == "years of work"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "runs", "site"]
+
+
+def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
+    from knbench.benchmark.analysis import Part, analyse
+    from knbench.benchmark.progress import Reporter
+    from knbench.benchmark.runner import describe_model
+
+    neurons = {"neurons": [[1, 2]], "tau": 0.7, "r1_squared": 0.5, "prompts": [1]}
+    parts = [Part(f"capital: {n}", "capital", "fact", lambda: neurons) for n in range(2)]
+    from knbench.benchmark.localisation import overlap, summarise_groups
+
+    analyse(
+        "localise", lm, describe_model(lm), {}, parts,
+        lambda rows: {"tasks": summarise_groups(rows, 4), "overlap": overlap(rows)}, tmp_path / "analyses", Reporter(),
+    )  # fmt: skip
+    site = build_site([runs, tmp_path / "analyses"], tmp_path / "site").parent
+    (page,) = (site / "models").glob("*.html")
+    text = page.read_text()
+    images = re.findall(r'<img src="\.\./([^"]+)" alt="[^"]+"', text)
+    assert len(images) == 3
+    assert all((site / image).read_text().startswith("<?xml") for image in images)
+    assert (page.parent / re.search(r'href="\.\./models/([^"]+\.json)"', text)[1]).is_file()
 
 
 def test_two_results_of_one_row_are_refused(runs, tmp_path, lm):

@@ -17,6 +17,7 @@ from knbench.benchmark.language_model import LanguageModel
 from knbench.benchmark.masked_probing import make_prober
 from knbench.benchmark.models import CatalogueEntry, Part, catalogue, load_model
 from knbench.benchmark.types import Case, EditRequest, Probe, Support, Task
+from knbench.benchmark.untrained import untrained
 
 FACTS = (("Canada", "Ottawa"), ("Italy", "Rome"), ("France", "Paris"), ("Spain", "Madrid"))
 
@@ -110,7 +111,7 @@ def test_training_is_reproducible_and_leaves_torch_as_it_was(kind):
 def test_a_few_facts_are_learnt(kind):
     recipe = replace(SMALL, width=64, mlp_width=128, passes=100, rate=3e-3, spread=0.06)
     model, tokenizer = toy.train(kind, toy.true_statements([SMALL_TASK]), recipe)
-    lm = LanguageModel(model, tokenizer, toy.family_of(type(model).__name__), name=kind)
+    lm = LanguageModel(model, tokenizer, family_of(type(model).__name__), name=kind)
     store = Store.of(make_prober(lm))
     assert knowledge(store, SMALL_TASK)["exact"] == 1.0
 
@@ -154,14 +155,14 @@ def test_tokenizers_write_any_text_and_frame_it_as_their_model_wants(kind):
 def test_untrained_models_follow_from_their_seed(kind, architecture):
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    lm = toy.untrained(kind)
+    lm = untrained(kind)
     assert torch.equal(torch.get_rng_state(), state)
     assert lm.shape["architecture"] == architecture
     assert lm.causal == (kind != "bert")
     assert (lm.n_layers in (3, 4), lm.shape["width"]) == (True, 32)
     assert lm.weight_is_transposed(0) == (kind == "gpt2")
     assert sorted(lm.mlp_out(0).weight.shape) == [32, 48]
-    assert lm.weight_hash() == toy.untrained(kind).weight_hash() != toy.untrained(kind, seed=1).weight_hash()
+    assert lm.weight_hash() == untrained(kind).weight_hash() != untrained(kind, seed=1).weight_hash()
 
 
 # --- folders that are made once --------------------------------------------------------------------------------------

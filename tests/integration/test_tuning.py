@@ -16,7 +16,8 @@ from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.progress import Reporter
 from knbench.benchmark.results import load_result, read_records
 from knbench.benchmark.run_folder import rescore
-from knbench.benchmark.runner import RunSettings, run
+from knbench.benchmark.runner import run
+from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.split import split_cases
 from knbench.benchmark.tuning import Point, outcome, parse_grid, published_entry, report, tune
 from knbench.benchmark.types import Case, EditRequest, Probe, Task

@@ -10,8 +10,10 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -27,6 +29,7 @@ from knbench.benchmark.models import load_model
 from knbench.benchmark.probing import Prober
 from knbench.benchmark.progress import Reporter
 from knbench.benchmark.registry import task
+from knbench.benchmark.tracing import KINDS, TraceSettings, trace
 from knbench.benchmark.types import EditRequest
 from knbench.editors.rome import Rome, RomeConfig
 from knbench.editors.value_vectors import value_vectors
@@ -37,6 +40,7 @@ from tests.conftest import train_tokenizer
 from tests.references.slow_attribution import slow_attributions
 from tests.references.slow_probing import slow_answer
 from tests.references.slow_rome import slow_value_vector
+from tests.references.slow_tracing import slow_effects
 
 REQUESTS = [
     EditRequest("The capital of {} is", country, new, true)
@@ -107,6 +111,18 @@ def probing(lm: Any, rounds: int) -> tuple[float, float, float, float]:
     )
 
 
+def scoring(count: int) -> str:
+    """Time ``knbench score`` on so many records of ten probes each, in a process of its own, without torch."""
+    from tests.performance.records import write_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_run(Path(folder), count)
+        code = "import sys; from knbench.benchmark.cli import main; main(); sys.exit('torch' in sys.modules)"
+        command = [sys.executable, "-c", code, "score", folder, "--any-version"]
+        seconds, _ = timed(lambda: subprocess.run(command, check=True, capture_output=True))
+    return f"scoring {count:,} records: {seconds:.1f} s, without a model"
+
+
 def gpt2_small() -> LanguageModel:
     """Return a random model of GPT-2 small's shape: 12 layers, 768 wide, 3072 neurons, 50257 tokens."""
     torch.manual_seed(0)
@@ -128,6 +144,18 @@ def attribution(lm: LanguageModel, tokens: int, rounds: int) -> tuple[float, flo
         lambda: slow_attributions(lm, prompt, "is", integral),
         differ,
         rounds,
+    )
+
+
+def tracing(lm: LanguageModel) -> tuple[float, float, float, float]:
+    """One prompt with ten draws of the noise: single states, MLP windows and attention windows."""
+    settings, request = TraceSettings(), REQUESTS[0]
+
+    def differ(fast: Any, slow: Any) -> float:
+        return max(float((fast.effects[kind] - slow[kind]).abs().max()) for kind in KINDS)
+
+    return compare(
+        lambda: trace(lm, request, 0.1, settings), lambda: slow_effects(lm, request, 0.1, settings), differ, 1
     )
 
 
@@ -177,10 +205,12 @@ def main() -> None:
         ("KN attribution, GPT-2 small's shape, 5 tokens", lambda: attribution(small, 5, rounds)),
         ("KN attribution, GPT-2 small's shape, 21 tokens", lambda: attribution(small, 21, rounds)),
         ("probing 60 probes, log-probabilities", lambda: probing(lm, rounds)),
+        ("causal tracing of one prompt, one round", lambda: tracing(lm)),
     ):
         a, b, ratio, worst = measure()
         table.add_row(name, f"{a:.2f}", f"{b:.2f}", f"{ratio:.1f}", f"{worst:.1e}")
     Console(width=110).print(table)
+    print(scoring(10_000))
     Console(width=110).print(memory_table())
 
 

@@ -14,7 +14,7 @@ MAY_USE = {
     "benchmark": {"benchmark"},
     "editors": {"editors", "benchmark"},
     "tasks": {"tasks", "benchmark"},
-    "leaderboard": {"leaderboard", "benchmark.results"},
+    "leaderboard": {"leaderboard", "benchmark.results", "benchmark.figures", "benchmark.protocols"},
 }
 
 
@@ -46,3 +46,12 @@ def test_arrows_of_import(folder):
 def test_what_must_answer_at_once_does_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_of_all_commands_does_not_load_torch():
+    code = (
+        "import sys\nfrom knbench.benchmark.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, "Run editors over tasks" in done.stdout) == (0, True)

@@ -66,7 +66,24 @@ def test_sentence_pairs_have_success_and_nothing_else():
     seen = {"target": answer(0.1, 0.2), "rival": answer(0.1, 0.1)}
     assert {name: value(name, probe(kind="minimal_pair"), seen) for name in MEASURES} == {
         "success": 1, "magnitude": None, "exact": None, "token_accuracy": None, "generated": None, "kl": None,
+        "flipped": 0, "entropy": None,
     }  # fmt: skip
+
+
+def test_a_prediction_flips_when_target_and_rival_change_places():
+    yes, no = observation(answer(0.6), answer(0.1)), observation(answer(0.1), answer(0.6))
+    assert [value("flipped", probe(e), yes, no) for e in ("new", "gone", "unchanged")] == [1, 1, 1]
+    assert value("flipped", probe(), yes, yes) == 0
+
+
+def test_entropy_of_written_text_by_hand():
+    written = {"text": "a b a b a"}  # 2-grams: ab 2, ba 2; 3-grams: aba 2, bab 1
+    thirds = -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))
+    assert value("entropy", probe(kind="generation"), written) == pytest.approx((2 / 3 * 1 + 4 / 3 * thirds) / 2)
+    assert value("entropy", probe(kind="generation"), {"text": "so so so so"}) == 0
+    assert value("entropy", probe(kind="generation"), {"text": "one two"}) is None
+    others = {name: value(name, probe("unchanged", "generation"), written) for name in MEASURES if name != "entropy"}
+    assert set(others.values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +94,15 @@ def test_sentence_pairs_have_success_and_nothing_else():
         (" ROME", ["Rome"], True),
         (" St. Louis is", ["St. Louis"], True),
         (" Washington DC,", ["Washington, D.C.", "Washington DC"], True),
-        (" the Rome", ["Rome"], False),
+        (" the Rome", ["Rome"], True),
+        (' "Rome"', ["Rome"], True),
+        (" in Rome", ["Rome"], False),
+        (" St Louis is", ["St. Louis"], True),
+        (" St. Paul", ["St. Louis"], False),
+        (" the Hague", ["The Hague"], True),
+        (" Port au Prince", ["Port-au-Prince"], True),
+        (" Washington, D.C.", ["Washington DC"], False),
+        (" Mexico. City", ["Mexico City"], False),
         ("", ["Rome"], False),
         ("Rome", [""], False),
     ],

@@ -1,9 +1,24 @@
+"""Intervals, comparisons and ranks against hand-worked numbers, scipy and simulation."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from knbench.benchmark.statistics import harmonic_mean_over_cases, mean_over_cases
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from knbench.benchmark.statistics import (
+    MANY,
+    compare,
+    harmonic_mean_over_cases,
+    holm,
+    mean_over_cases,
+    mean_over_tasks,
+    p_of_scores,
+    rank_intervals,
+)
 from scipy import stats
+
+shares = st.lists(st.integers(0, 4).map(lambda k: k / 4), min_size=1, max_size=40)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 12), (12, 12), (7, 10), (1, 2)])
@@ -14,13 +29,32 @@ def test_shares_get_wilsons_interval(hits, n):
     assert (estimate.low, estimate.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
 
 
-def test_means_get_the_bootstrap_and_the_same_one_each_time():
+def test_means_of_probes_get_wilsons_interval_for_the_cases_that_they_are_worth():
+    # Variance 1/16 * 16/15 of a mean of .5: as much as a share over n p (1-p) / s^2 = 16 * .25 * 15 cases would vary.
+    estimate = mean_over_cases([0.25, 0.75] * 8, share=True)
+    worth = 16 * 0.25 / (1 / 15) * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 15)) ** 2
+    z = stats.norm.ppf(0.975)
+    half = z / (1 + z * z / worth) * np.sqrt(0.25 / worth + z * z / (4 * worth * worth))
+    assert (estimate.low, estimate.high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert estimate.method == "wilson-effective"
+
+
+def test_quantities_without_bounds_get_the_bootstrap_and_the_same_one_each_time():
     values = list(np.random.default_rng(1).normal(size=40))
     first, again = mean_over_cases(values, share=False), mean_over_cases(values, share=False)
     assert first == again
     assert first.method == "bca"
-    normal = stats.norm.interval(0.95, np.mean(values), stats.sem(values))
-    assert (first.low, first.high) == pytest.approx(normal, abs=0.06)
+    assert (first.low, first.high) == pytest.approx(
+        stats.norm.interval(0.95, np.mean(values), stats.sem(values)), abs=0.06
+    )
+
+
+@pytest.mark.parametrize("n", [5, MANY])
+def test_few_and_very_many_get_students_t(n):
+    values = list(np.random.default_rng(1).exponential(size=n))
+    estimate = mean_over_cases(values, share=False)
+    wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (estimate.low, estimate.high, estimate.method) == (pytest.approx(wanted[0]), pytest.approx(wanted[1]), "t")
 
 
 def test_one_case_has_no_interval():
@@ -46,3 +80,161 @@ def test_harmonic_mean_by_hand():
 def test_harmonic_mean_with_a_zero_is_zero_without_an_interval():
     estimate = harmonic_mean_over_cases({"a": [0.0, 0.0, 0.0], "b": [1.0, 0.0, 1.0]})
     assert (estimate.value, estimate.low) == (0.0, None)
+
+
+def test_the_delta_method_agrees_with_the_bootstrap():
+    rng = np.random.default_rng(0)
+    columns = {name: list((rng.random(MANY) < p).astype(float)) for name, p in (("a", 0.9), ("b", 0.6), ("c", 0.3))}
+    many = harmonic_mean_over_cases(columns)
+    fewer = harmonic_mean_over_cases({name: values[: MANY - 1] for name, values in columns.items()})
+    assert (many.method, fewer.method) == ("delta", "bca")
+    assert (many.low, many.high) == pytest.approx((fewer.low, fewer.high), abs=0.004)
+
+
+@given(shares)
+def test_a_share_and_its_interval_stay_in_bounds_and_in_order(values):
+    estimate = mean_over_cases(values, share=True)
+    turned = mean_over_cases(values[::-1], share=True)
+    assert estimate.value == pytest.approx(turned.value)
+    if estimate.low is not None:
+        assert (estimate.low, estimate.high) == pytest.approx((turned.low, turned.high))
+        assert 0 <= estimate.low <= estimate.value + 1e-12
+        assert estimate.value - 1e-12 <= estimate.high <= 1
+
+
+@settings(max_examples=25)
+@given(shares, st.integers(0, 39))
+def test_a_better_case_never_lowers_a_mean_or_a_score(values, place):
+    better = [1.0 if i == place % len(values) else v for i, v in enumerate(values)]
+    assert mean_over_cases(better, share=True).value >= mean_over_cases(values, share=True).value
+    ones = [1.0] * len(values)
+    assert (
+        harmonic_mean_over_cases({"a": better, "b": ones}).value
+        >= harmonic_mean_over_cases({"a": values, "b": ones}).value
+    )
+
+
+# What the means of a case's probes look like: plain shares, shares of three or five related probes, margins, KL.
+POPULATIONS = {
+    "plain share": (0.8, True, lambda rng, n: (rng.random(n) < 0.8).astype(float)),
+    "three probes": (0.8, True, lambda rng, n: rng.binomial(3, rng.beta(1.6, 0.4, n)) / 3),
+    "five probes": (0.6, True, lambda rng, n: rng.binomial(5, rng.beta(0.6, 0.4, n)) / 5),
+    "margin": (0.2, False, lambda rng, n: rng.normal(0.2, 0.3, n)),
+    "two margins": (0.0, False, lambda rng, n: rng.choice([-0.8, 0.8], n) + rng.normal(0, 0.1, n)),
+}
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_intervals_hold_the_truth_as_often_as_they_say(population):
+    truth, share, draw = POPULATIONS[population]
+    rng = np.random.default_rng(7)
+    estimates = [mean_over_cases(list(draw(rng, 40)), share=share) for _ in range(1000)]
+    held = sum(e.low <= truth <= e.high for e in estimates) / 1000
+    assert 0.92 <= held <= 0.98
+
+
+def test_the_scores_interval_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    truth = 3 / (1 / 0.9 + 1 / 0.6 + 1 / 0.75)
+    held = 0
+    for _ in range(1000):
+        a, b = (rng.random(40) < 0.9).astype(float), rng.binomial(2, rng.beta(1.2, 0.8, 40)) / 2
+        c = rng.binomial(4, rng.beta(3, 1, 40)) / 4
+        estimate = harmonic_mean_over_cases({"a": list(a), "b": list(b), "c": list(c)})
+        held += estimate.low <= truth <= estimate.high
+    assert 0.92 <= held / 1000 <= 0.98
+
+
+def test_a_mean_over_tasks_weighs_each_task_the_same():
+    estimate = mean_over_tasks([[1.0, 0.0], [1.0] * 8], share=True, clusters=False)
+    assert (estimate.value, estimate.cases) == (0.75, 10)
+    assert mean_over_tasks([[1.0, 0.0]], share=True, clusters=False) == mean_over_cases([1.0, 0.0], share=True)
+    # Of two tasks, half the width of Welch's interval for their difference.
+    a, b = [0.1, 0.9, 0.4, 0.7], [0.5, 0.6, 0.1, 0.3, 0.8, 0.2]
+    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    found = mean_over_tasks([a, b], share=False, clusters=False)
+    assert found.high - found.low == pytest.approx((welch.high - welch.low) / 2)
+    # Of paradigms, the means are the units: two of them say little, whatever their size.
+    clustered = mean_over_tasks([[1.0] * 50, [0.5] * 50], share=False, clusters=True)
+    wanted = stats.t.interval(0.95, 1, 0.75, 0.25)
+    assert (clustered.low, clustered.high) == pytest.approx(wanted)
+    with pytest.raises(ValueError, match="at least one case of each"):
+        mean_over_tasks([[1.0], []], share=True, clusters=False)
+
+
+@pytest.mark.parametrize("clusters", [False, True])
+def test_intervals_over_tasks_hold_the_truth_as_often_as_they_say(clusters):
+    rng = np.random.default_rng(11)
+    held, truth = 0, 0.7
+    for _ in range(1000):
+        means = rng.beta(7, 3, 6) if clusters else np.array([0.9, 0.7, 0.5])
+        tasks = [list(rng.binomial(3, rng.beta(4 * m, 4 * (1 - m), 20)) / 3) for m in means]
+        estimate = mean_over_tasks(tasks, share=True, clusters=clusters)
+        held += estimate.low <= truth <= estimate.high
+    assert 0.92 <= held / 1000 <= 0.98
+
+
+def test_a_comparison_by_hand():
+    found = compare([1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1, 0])
+    assert found.difference.value == pytest.approx(4 / 7)
+    assert (found.wins, found.losses, found.ties, found.only_a, found.only_b) == (5, 1, 1, 5, 1)
+    assert found.p_mcnemar == pytest.approx(2 * (1 + 6) / 2**6)  # of six that differ, at most one against
+    # Exact permutation of signs: five of six or more one way, both tails; the tie changes nothing.
+    assert found.p == pytest.approx(2 * (1 + 6) / 2**6)
+
+
+def test_a_method_does_not_differ_from_itself():
+    found = compare([0.5, 1, 0], [0.5, 1, 0])
+    assert (found.difference.value, found.p, found.ties, found.p_mcnemar) == (0, 1.0, 3, None)
+
+
+def test_a_single_case_proves_nothing():
+    found = compare([1], [0])
+    assert (found.p, found.difference.low) == (None, None)
+
+
+@given(shares.filter(lambda v: len(v) > 1))
+@settings(max_examples=15, deadline=None)
+def test_exchanging_the_methods_turns_a_comparison_round(values):
+    other = values[::-1]
+    there, back = compare(values, other), compare(other, values)
+    assert there.difference.value == pytest.approx(-back.difference.value)
+    assert (there.wins, there.losses) == (back.losses, back.wins)
+    assert there.p == pytest.approx(back.p, abs=0.02)  # drawn at random where cases are many
+
+
+def test_the_permutation_test_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    wrong = sum(compare(list(rng.normal(size=8)), list(rng.normal(size=8))).p < 0.05 for _ in range(400))
+    assert wrong / 400 < 0.08
+
+
+def test_scores_are_compared_on_the_same_cases():
+    rng = np.random.default_rng(2)
+    good = [(rng.random(60) < 0.9).astype(float) for _ in range(3)]
+    poor = [(rng.random(60) < 0.4).astype(float) for _ in range(3)]
+    assert p_of_scores(good, poor) < 0.01
+    assert p_of_scores(good, good) == 1.0
+    assert p_of_scores([g[:1] for g in good], [g[:1] for g in poor]) is None
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+    assert holm([None]) == [None]
+
+
+def test_ranks_leave_open_what_the_tests_leave_open():
+    # a is surely better than c and d; everything else is open.
+    sure = {frozenset("ac"): 0.001, frozenset("ad"): 0.001}
+    ranks = rank_intervals({"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}, lambda x, y: sure.get(frozenset((x, y)), 0.5))
+    assert {name: (r.best, r.worst) for name, r in ranks.items()} == {
+        "a": (1, 2),
+        "b": (1, 4),
+        "c": (2, 4),
+        "d": (2, 4),
+    }
+
+
+def test_ranks_of_methods_that_are_told_apart_are_their_places():
+    ranks = rank_intervals({"a": 1.0, "b": 3.0, "c": 2.0}, lambda *_: 1e-6)
+    assert {name: (r.best, r.worst) for name, r in ranks.items()} == {"b": (1, 1), "c": (2, 2), "a": (3, 3)}

@@ -1,0 +1,226 @@
+"""Methods side by side on the same cases: paired differences, McNemar tables, rank intervals. Needs no model.
+
+Only results that were taken in the same way are compared; everything comes from their records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .criteria import CRITERIA, MEASURES
+from .effects import adjusted
+from .errors import KnbenchError
+from .results import Run, comparable
+from .scoring import COMPOSITES, ROME_SCORE, Table, case_table
+from .statistics import (
+    Comparison,
+    compare,
+    harmonic_mean,
+    mean_over_tasks,
+    p_of_difference,
+    p_of_scores,
+    rank_intervals,
+)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Results of several editors on one task, taken in the same way.
+
+    Attributes:
+        task: the task's name.
+        runs: by editor.
+        records: by editor, then by case id; the same cases for all.
+    """
+
+    task: str
+    runs: Mapping[str, Run]
+    records: Mapping[str, Mapping[str, Row]]
+
+    def values(self, editor: str, criterion: str, measure: str) -> dict[str, float]:
+        """Return an editor's number for each case, the mean over the case's probes."""
+        values = self.tables(measure)[editor].get((criterion, measure), [])
+        return {
+            case_id: sum(found) / len(found)
+            for case_id, found in zip(self.records[editor], values, strict=False)
+            if found
+        }
+
+    @cache  # noqa: B019 - a group lives as long as one command
+    def tables(self, measure: str) -> Mapping[str, Table]:
+        """Return every editor's values by a measure."""
+        return {editor: case_table(list(records.values()), [measure]) for editor, records in self.records.items()}
+
+
+def groups_of(runs: Sequence[Run]) -> list[Group]:
+    """Sort results by task.
+
+    Raises:
+        KnbenchError: two results of a task were taken in different ways, or are of the same editor.
+    """
+    by_task: dict[str, dict[str, Run]] = {}
+    for run in runs:
+        task, editor = run.result["task"]["name"], run.result["editor"]["name"]
+        members = by_task.setdefault(task, {})
+        if editor in members:
+            raise KnbenchError(
+                f"two results of editor '{editor}' on task '{task}': {members[editor].folder}, {run.folder}"
+            )
+        for other in members.values():
+            differing = _differing(other.result, run.result)
+            if differing:
+                raise KnbenchError(
+                    f"{other.folder} and {run.folder} were not taken in the same way ({differing}); "
+                    "only like results can be compared"
+                )
+        members[editor] = run
+    groups = []
+    for task, members in by_task.items():
+        records = {editor: {r["case_id"]: r for r in run.final_records()} for editor, run in members.items()}
+        shared = set.intersection(*(set(cases) for cases in records.values()))
+        kept = {editor: {i: r for i, r in cases.items() if i in shared} for editor, cases in records.items()}
+        groups.append(Group(task, members, kept))
+    return groups
+
+
+def _differing(a: Row, b: Row) -> str:
+    first, second = comparable(a), comparable(b)
+    keys = [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
+    return ", ".join(f"{key}: {first.get(key)} and {second.get(key)}" for key in keys)
+
+
+KINDS = {"fact": "facts", "linguistic": "phenomena"}
+
+
+def overall(groups: Sequence[Group], measure: str) -> list[dict[str, Any]]:
+    """Return one row per kind of task, editor and criterion: the mean over all tasks that every editor was run on.
+
+    Facts are resampled within their relations; of phenomena, whole paradigms are.
+    """
+    rows = []
+    for kind in KINDS:
+        members = [g for g in groups if next(iter(g.runs.values())).result["task"]["kind"] == kind]
+        editors = [e for e in dict.fromkeys(e for g in members for e in g.runs) if all(e in g.runs for g in members)]
+        for criterion in CRITERIA:
+            for editor in editors:
+                found = [list(group.values(editor, criterion, measure).values()) for group in members]
+                tasks = [values for values in found if values]
+                if tasks:
+                    share = MEASURES[measure].share
+                    estimate = mean_over_tasks(tasks, share=share, clusters=kind == "linguistic")
+                    rows.append(
+                        {
+                            "kind": kind,
+                            "editor": editor,
+                            "criterion": criterion,
+                            "measure": measure,
+                            "value": estimate.value,
+                            "low": estimate.low,
+                            "high": estimate.high,
+                            "tasks": len(tasks),
+                            "cases": sum(map(len, tasks)),
+                        }
+                    )
+    return rows
+
+
+def compare_two(groups: Sequence[Group], a: str, b: str, measure: str) -> list[dict[str, Any]]:
+    """Return one row per task and criterion: A's mean, B's, and the comparison case by case.
+
+    ``p_adjusted`` is corrected for the number of rows by Benjamini and Hochberg.
+
+    Raises:
+        KnbenchError: there is no task that both were run on.
+    """
+    rows = []
+    for group in groups:
+        if not {a, b} <= set(group.runs):
+            continue
+        for criterion in CRITERIA:
+            first, second = (group.values(editor, criterion, measure) for editor in (a, b))
+            shared = [case_id for case_id in first if case_id in second]
+            if shared:
+                x, y = [first[i] for i in shared], [second[i] for i in shared]
+                rows.append(_row(group.task, criterion, x, y, compare(x, y)))
+    if not rows:
+        raise KnbenchError(f"'{a}' and '{b}' have no task in common with a number for measure '{measure}'")
+    for row, p in zip(rows, adjusted([row["p"] for row in rows]), strict=True):
+        row["p_adjusted"] = p
+    return rows
+
+
+def _row(task: str, criterion: str, x: Sequence[float], y: Sequence[float], found: Comparison) -> dict[str, Any]:
+    return {
+        "task": task,
+        "criterion": criterion,
+        "cases": len(x),
+        "a": sum(x) / len(x),
+        "b": sum(y) / len(y),
+        "difference": found.difference.value,
+        "low": found.difference.low,
+        "high": found.difference.high,
+        "p": found.p,
+        "wins": found.wins,
+        "losses": found.losses,
+        "ties": found.ties,
+        "only_a": found.only_a,
+        "only_b": found.only_b,
+        "p_mcnemar": found.p_mcnemar,
+    }
+
+
+def case_by_case(groups: Sequence[Group], a: str, b: str, measure: str) -> list[dict[str, Any]]:
+    """Return every case and criterion on which two editors differ."""
+    rows = []
+    for group in groups:
+        if {a, b} <= set(group.runs):
+            for criterion in CRITERIA:
+                first, second = (group.values(editor, criterion, measure) for editor in (a, b))
+                rows += [
+                    {"task": group.task, "criterion": criterion, "case": i, "a": first[i], "b": second[i]}
+                    for i in first
+                    if i in second and first[i] != second[i]
+                ]
+    return rows
+
+
+def ranking(group: Group, criterion: str, measure: str) -> list[dict[str, Any]]:
+    """Return the editors of a task from the best to the worst, with the ranks that the data leave open.
+
+    Args:
+        group: results of a task.
+        criterion: a criterion, ``score`` or ``extended_score``.
+        measure: the measure, of which more must be better.
+    """
+    if criterion in COMPOSITES:
+        parts = [c for c in COMPOSITES[criterion] if any(group.values(e, c, measure) for e in group.runs)]
+        whole = set(ROME_SCORE) <= set(parts)
+        if not whole or (criterion != "score" and set(parts) <= set(ROME_SCORE)):
+            return []  # the task does not have this score
+    else:
+        parts = [criterion]
+    table = {editor: [group.values(editor, part, measure) for part in parts] for editor in group.runs}
+    columns = [column for found in table.values() for column in found]
+    shared = sorted(set.intersection(*map(set, columns))) if columns else []
+    if not shared:
+        return []
+    arrays = {e: [np.array([column[i] for i in shared]) for column in found] for e, found in table.items()}
+
+    def p_of(first: str, second: str) -> float | None:
+        x, y = arrays[first], arrays[second]
+        return p_of_scores(x, y) if len(parts) > 1 else p_of_difference(x[0], y[0])
+
+    values = {editor: float(harmonic_mean(columns)) for editor, columns in arrays.items()}  # of one, the mean itself
+    ranks = rank_intervals(values, p_of)
+    order = sorted(values, key=lambda editor: (-values[editor], editor))
+    return [
+        {"editor": e, "value": values[e], "best": ranks[e].best, "worst": ranks[e].worst, "cases": len(shared)}
+        for e in order
+    ]

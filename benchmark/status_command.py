@@ -1,0 +1,100 @@
+"""``knbench status``: how far runs are, read from their folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from filelock import FileLock, Timeout
+
+from .errors import KnbenchError
+from .files import json_text
+from .results import CHECKPOINTS, MANIFEST, RECORDS, RESULT, read_json, read_records
+
+
+@click.command("status", epilog="\b\nExamples:\n  knbench status runs/all\n  knbench status runs --json\n")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of a table.")
+def status_command(folders: Sequence[Path], as_json: bool) -> None:
+    """Tell how far runs are: cases done, failed and left, seconds a case, time left.
+
+    FOLDERS are run folders, at any depth. A run is running while a process holds its folder; what is stopped goes on
+    when its command is started again.
+    """
+    found = [path.parent for folder in folders for path in sorted(folder.rglob(MANIFEST))]
+    rows = [status_of(folder) for folder in found if (folder / RECORDS).exists()]
+    if not rows:
+        raise KnbenchError(f"no run below {', '.join(map(str, folders))}; make one with: knbench run --output ...")
+    if as_json:
+        click.echo(json_text(rows), nl=False)
+        return
+    from .terminal import print_table
+
+    def left(row: dict[str, Any]) -> str:
+        return "" if row["seconds_left"] is None else str(timedelta(seconds=round(row["seconds_left"])))
+
+    table = [
+        [r["editor"], r["task"], r["state"], f"{r['done']}/{r['cases']}", r["failed"],
+         "" if r["seconds_a_case"] is None else f"{r['seconds_a_case']:.1f}", left(r)]
+        for r in rows
+    ]  # fmt: skip
+    print_table("runs", ["editor", "task", "state", "cases", "failed", "s / case", "time left"], table)
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """Return how far one run is.
+
+    Time left counts what was measured so far for a case, and for sequential edits the measuring at checkpoints.
+
+    Raises:
+        KnbenchError: a file is broken.
+    """
+    manifest = read_json(folder / MANIFEST)
+    records = _whole_lines(folder / RECORDS, "record")
+    cases = manifest["protocol"]["cases"]
+    edits = [t for r in records if (t := r["timings"].get("edit_seconds")) is not None]
+    probes = [t for r in records if (t := r["timings"].get("probe_seconds")) is not None]
+    probe, edit = _mean(probes), _mean(edits)
+    again = sum(manifest["protocol"].get("checkpoints") or [])
+    measured = len(_whole_lines(folder / CHECKPOINTS, "checkpoint")) if (folder / CHECKPOINTS).exists() else 0
+    pace = None if edit is None and probe is None else (edit or 0.0) + (probe or 0.0)
+    finished = (folder / RESULT).exists() and len(records) == cases and measured == again
+    left = None if pace is None or finished else (cases - len(records)) * pace + (again - measured) * (probe or 0.0)
+    return {
+        "folder": str(folder),
+        "editor": manifest["editor"]["name"],
+        "task": manifest["task"]["name"],
+        "state": "finished" if finished else "running" if _held(folder) else "stopped",
+        "cases": cases,
+        "done": len(records),
+        "failed": sum(record["failure"] is not None for record in records),
+        "seconds_a_case": pace,
+        "seconds_left": left,
+    }
+
+
+def _whole_lines(path: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the lines that stand whole; one that is just being written does not count."""
+    try:
+        return read_records(path, kind)
+    except KnbenchError as error:
+        if "was cut off" not in str(error):
+            raise
+        return [{"failure": None, "timings": {}} for _ in range(path.read_bytes().count(b"\n"))]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _held(folder: Path) -> bool:
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
