@@ -10,7 +10,7 @@ from .errors import KnbenchError
 from .known import Store, known_cases, readable_cases
 from .probing import Observation, Prober, Reference
 from .settings import RunSettings
-from .split import SMALLEST, split_cases
+from .split import SMALLEST, lite_cases, split_cases
 from .types import SLOT, Case, EditRequest, Probe, Task
 
 
@@ -40,7 +40,7 @@ class Baseline:
 
 
 def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection:
-    """Choose the cases of a task that are run: of its split, the known ones if so wished, up to the limit.
+    """Choose the cases of a task that are run: of its split, the known ones if so wished, those of the subset or limit.
 
     Raises:
         KnbenchError: no case is left.
@@ -54,7 +54,7 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection
     if settings.known_only:
         known = known_cases(Store.of(prober), task)
         cases = [case for case in cases if known.get(case.id, {}).get(settings.known_by)]
-    cases = cases[: settings.limit]
+    cases = lite_cases(task.name, cases) if settings.subset == "lite" else cases[: settings.limit]
     if settings.sequential:
         if 0 < len(cases) < settings.sequential:
             raise KnbenchError(f"task '{task.name}' has {len(cases)} cases for {settings.sequential} sequential edits")

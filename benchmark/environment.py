@@ -14,13 +14,14 @@ from typing import Any
 PACKAGES = ("knbench", "torch", "transformers", "tokenizers", "numpy")
 
 
-def describe_environment(device: str) -> dict[str, Any]:
-    """Return versions and hardware as JSON values. Names no user, host or path."""
+def describe_environment(device: str, command: str | None = None) -> dict[str, Any]:
+    """Return versions, hardware and what was typed as JSON values. Names no user or host."""
     import psutil
     import torch
 
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     return {
+        **({"command": command} if command else {}),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import registry
 from .errors import KnbenchError, unknown_name
@@ -86,6 +88,25 @@ def read_editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, 
                 raise KnbenchError(f"--editor-args '{part}': editor '{editor}' is not run; --editors has {editors}")
             found.setdefault(editor, {})[name] = value
     return found
+
+
+def typed() -> str:
+    """Return the running command as one could type it again: no paths, nothing that is as by default."""
+    context = click.get_current_context()
+    parts = [context.command_path]
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if not given or option.name in ("output", "as_json") or not isinstance(option, click.Option):
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            parts += [option.opts[0]] if option.is_flag else [option.opts[0], shlex.quote(_no_folders(str(item)))]
+    return " ".join(parts)
+
+
+def _no_folders(text: str) -> str:
+    """Return a path's last part, also behind an equals sign; somebody's folders are nobody's business."""
+    return re.sub(r"(^|=)\.{0,2}[/~][^=,]*/([^/=,]+)", r"\1\2", text)
 
 
 def check_device(device: str) -> None:

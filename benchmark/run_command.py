@@ -22,9 +22,10 @@ from .options import (
     chosen_tasks,
     names_of,
     read_editor_args,
+    typed,
 )
 from .settings import DriftSettings, RunSettings
-from .split import SPLITS, Split
+from .split import LITE, SPLITS, SUBSETS, Split, Subset
 
 EXAMPLES = """
 \b
@@ -52,7 +53,14 @@ Starting the same command again continues where it stopped.
     show_default=True,
     help="Which cases: methods may be tuned on those of 'tune', and are judged on those of 'test'.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many cases a task; the result says so.")
+@click.option(
+    "--subset",
+    type=click.Choice(SUBSETS),
+    default="full",
+    show_default=True,
+    help=f"'lite' takes a fixed draw of {LITE} of a task's cases, the same for everybody.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many cases a task, to try things; never ranked.")
 @click.option("--known-only", is_flag=True, help="Judge only cases and neighbours that the unedited model gets right.")
 @click.option(
     "--known-by",
@@ -117,6 +125,7 @@ def run_command(
     include_path: Sequence[Path],
     data: Sequence[str],
     split: Split,
+    subset: Subset,
     limit: int | None,
     known_only: bool,
     known_by: str,
@@ -147,6 +156,7 @@ def run_command(
     args = read_editor_args(editor_args, editor_names)
     settings = RunSettings(
         split=split,
+        subset=subset,
         limit=limit,
         seed=seed,
         known_only=known_only,
@@ -178,7 +188,7 @@ def run_command(
     folder = output or Path("runs") / lm.name.replace("/", "--")
     try:
         with ProgressReporter() as reporter:
-            folders = run(lm, classes, chosen, folder, settings, reporter)
+            folders = run(lm, classes, chosen, folder, settings, reporter, command=typed())
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
     from .results import load_result

@@ -31,10 +31,21 @@ def run(
     output: Path,
     settings: RunSettings,
     reporter: Reporter | None = None,
+    *,
+    command: str | None = None,
 ) -> list[Path]:
     """Run every editor over every task and write one folder per pair.
 
     A folder that already holds records of the same run is continued after its last whole record.
+
+    Args:
+        lm: the model.
+        editors: the methods.
+        tasks: the tasks.
+        output: the folder above those that are written.
+        settings: everything else that decides the numbers.
+        reporter: told how far it is.
+        command: what was typed, noted in the results.
 
     Returns:
         The folders ``output/editor/task``, each with manifest, records and result.
@@ -57,7 +68,7 @@ def run(
         "benchmark_version": __version__,
         "model": describe_model(lm),
         "seed": settings.seed,
-        "environment": describe_environment(str(lm.device)),
+        "environment": describe_environment(str(lm.device), command),
     }
     for editor, source in built:
         reporter.doing(f"preparing {editor.name}")
@@ -142,6 +153,7 @@ def describe_protocol(
         "batch_edits": settings.batch_edits,
         "checkpoints": list(settings.stops),
         "split": settings.split,
+        "subset": None if settings.subset == "full" else settings.subset,
         "cases": cases,
         "limit": settings.limit,
         "known_only": settings.known_only,

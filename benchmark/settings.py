@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .errors import KnbenchError
-from .split import Split
+from .split import Split, Subset
 
 Regime = Literal["single", "batch", "sequential"]
 
@@ -34,6 +34,7 @@ class RunSettings:
     Attributes:
         split: which cases are run, see :mod:`knbench.benchmark.split`: ``test`` judges methods, ``tune`` is what their
             hyper-parameters may be chosen on.
+        subset: ``lite`` takes a fixed draw of the split's cases, of the known ones under ``known_only``.
         limit: at most so many cases a task, or None for all.
         known_only: judge only what the unedited model knows: keep the cases whose true answer it knows, and of their
             ``unchanged`` probes those whose target it prefers to the rival. What it gets wrong before the edit can
@@ -52,6 +53,7 @@ class RunSettings:
     """
 
     split: Split = "test"
+    subset: Subset = "full"
     limit: int | None = None
     seed: int = 0
     known_only: bool = False
@@ -69,6 +71,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.batch_edits and self.sequential:
             raise KnbenchError("--batch-edits and --sequential are two regimes; choose one")
+        if self.subset == "lite" and self.limit:
+            raise KnbenchError("--subset lite and --limit both choose cases; leave out one")
         if self.retry_failed and self.sequential:
             raise KnbenchError("--retry-failed cannot go back into sequential edits; choose another --output")
         if self.checkpoints is not None and not self.sequential:

@@ -4,6 +4,9 @@ About one case in five of a task is a *tuning* case; the others are *test* cases
 of its task and its id alone, so every machine and every version of a task agrees, and a case that is added, removed or
 moved changes no other's side. A task of fewer than :data:`SMALLEST` cases is kept whole for testing: it has too few to
 judge by as it is.
+
+The *lite* subset is a task's first :data:`LITE` cases in an order drawn once for all from the same names: the same
+cases for everybody, and no choice of whoever runs them. It is for those who cannot afford all.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ Split = Literal["test", "tune", "all"]
 SPLITS: tuple[Split, ...] = ("test", "tune", "all")
 SMALLEST = 20
 ONE_IN = 5
+
+Subset = Literal["full", "lite"]
+SUBSETS: tuple[Subset, ...] = ("full", "lite")
+LITE = 20
 
 
 def split_cases(task_name: str, cases: Sequence[Case], which: Split) -> tuple[Case, ...]:
@@ -36,6 +43,11 @@ def split_cases(task_name: str, cases: Sequence[Case], which: Split) -> tuple[Ca
         return tuple(cases)
     divided = len(cases) >= SMALLEST
     return tuple(case for case in cases if (divided and _for_tuning(task_name, case.id)) == (which == "tune"))
+
+
+def lite_cases(task_name: str, cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Return the lite subset of those of a task's cases that are to be judged, in its own order."""
+    return tuple(sorted(cases, key=lambda case: derived_seed("lite", task_name, case.id))[:LITE])
 
 
 def _for_tuning(task_name: str, case_id: str) -> bool:

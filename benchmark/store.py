@@ -32,8 +32,8 @@ def slug(text: str) -> str:
 def place_of(result: Mapping[str, Any]) -> tuple[Path, str]:
     """Return where a result belongs in a store, and its name there.
 
-    A model without a revision is called by its weights. Edits in batches and sequential ones stand beside single ones,
-    under names of their own.
+    A model without a revision is called by its weights. The lite subset, edits in batches and sequential ones have
+    names of their own.
     """
     model, protocol = result["model"], result["protocol"]
     revision = model["revision"] or f"weights-{model['weight_hash'][:12]}"
@@ -43,7 +43,8 @@ def place_of(result: Mapping[str, Any]) -> tuple[Path, str]:
         "batch": f".batch-{protocol.get('batch_edits')}",
         "sequential": f".sequential-{protocol['cases']}",
     }[protocol["regime"]]
-    return folder, slug(result["task"]["name"]) + suffix
+    subset = ".lite" if protocol.get("subset") == "lite" else ""
+    return folder, slug(result["task"]["name"]) + subset + suffix
 
 
 def store_run(run: Run, root: Path) -> Path:

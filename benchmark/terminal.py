@@ -163,6 +163,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     notes = [result["model"]["name"], regime_note(protocol), f"{protocol['cases']} cases"]
     split = protocol.get("split", "all")  # as results from before the split were taken
     notes += [] if split == "test" else [{"tune": "tuning cases only", "all": "tuning cases included"}[split]]
+    notes += ["lite"] if protocol.get("subset") == "lite" else []
     notes += [f"limit {protocol['limit']}"] if protocol["limit"] else []
     notes += ["known only"] if protocol["known_only"] else []
     return notes

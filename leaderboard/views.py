@@ -173,6 +173,8 @@ def protocol_notes(result: Mapping[str, Any]) -> list[str]:
         f"{protocol['cases']} of {result['task']['cases_total']} cases",
     ]
     notes.append(SPLIT_NOTES[protocol.get("split", "all")])  # results from before the split were taken on all cases
+    if protocol.get("subset") == "lite":
+        notes.append("lite: a fixed draw of them")
     if protocol["limit"]:
         notes.append(f"limited to {protocol['limit']}")
     if protocol["known_only"]:

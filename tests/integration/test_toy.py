@@ -12,6 +12,7 @@ import pytest
 import torch
 from knbench.benchmark import models, toy
 from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.families import family_of
 from knbench.benchmark.known import Store, knowledge, known_cases, right_pairs
 from knbench.benchmark.language_model import LanguageModel
 from knbench.benchmark.masked_probing import make_prober
