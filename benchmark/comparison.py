@@ -5,8 +5,8 @@ Only results that were taken in the same way are compared; everything comes from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -17,15 +17,7 @@ from .effects import adjusted
 from .errors import KnbenchError
 from .results import Run, comparable
 from .scoring import COMPOSITES, ROME_SCORE, Table, case_table
-from .statistics import (
-    Comparison,
-    compare,
-    harmonic_mean,
-    mean_over_tasks,
-    p_of_difference,
-    p_of_scores,
-    rank_intervals,
-)
+from .statistics import Comparison, compare, mean_over_tasks, percentiles, rank_intervals, resampled_scores
 
 Row = Mapping[str, Any]
 
@@ -191,6 +183,66 @@ def case_by_case(groups: Sequence[Group], a: str, b: str, measure: str) -> list[
     return rows
 
 
+Values = Mapping[str, Mapping[str, float]]
+"""What one method did on one task, by one measure: by criterion, each case's number."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A method's score, its interval, and the places that it may have."""
+
+    editor: str
+    value: float
+    low: float
+    high: float
+    best: int
+    worst: int
+    cases: int
+
+
+def parts_of(score: str, present: Collection[str]) -> list[str]:
+    """Return the criteria that a score is made of on tasks that have some criteria; none where they do not have it.
+
+    A criterion by itself is a score, too.
+    """
+    if score not in COMPOSITES:
+        return [score] if score in present else []
+    parts = [criterion for criterion in COMPOSITES[score] if criterion in present]
+    whole = set(ROME_SCORE) <= set(parts)
+    return parts if whole and (score == "score" or not set(parts) <= set(ROME_SCORE)) else []
+
+
+def places(tasks: Sequence[Mapping[str, Values]], score: str) -> list[Place]:
+    """Return methods from the best to the worst by a score over tasks, each task counting the same.
+
+    Cases are drawn again within their tasks, so ranks are about these tasks and other cases of theirs.
+
+    Args:
+        tasks: of each task, the same editors' values.
+        score: a criterion, ``score`` or ``extended_score``, by a measure of which more is better.
+    """
+    editors = sorted(tasks[0]) if tasks else []
+    parts = parts_of(score, {c for task in tasks for values in task.values() for c, found in values.items() if found})
+    arrays, columns = [], []
+    for task in tasks:
+        having = [p for p in parts if all(task[editor].get(p) for editor in editors)]
+        shared = sorted(set.intersection(*(set(task[e][p]) for e in editors for p in having))) if having else []
+        if shared:
+            arrays.append(np.array([[[task[e][p][i] for p in having] for e in editors] for i in shared]))
+            columns.append([parts.index(p) for p in having])
+    if not arrays or {c for found in columns for c in found} != set(range(len(parts))):
+        return []
+    values, draws = resampled_scores(arrays, columns)
+    cases = sum(map(len, arrays))
+    ranks = rank_intervals(values, draws, cases)
+    low, high = percentiles(draws)
+    found = [
+        Place(e, float(values[n]), float(low[n]), float(high[n]), ranks[n].best, ranks[n].worst, cases)
+        for n, e in enumerate(editors)
+    ]
+    return sorted(found, key=lambda place: (-place.value, place.editor))
+
+
 def ranking(group: Group, criterion: str, measure: str) -> list[dict[str, Any]]:
     """Return the editors of a task from the best to the worst, with the ranks that the data leave open.
 
@@ -199,28 +251,5 @@ def ranking(group: Group, criterion: str, measure: str) -> list[dict[str, Any]]:
         criterion: a criterion, ``score`` or ``extended_score``.
         measure: the measure, of which more must be better.
     """
-    if criterion in COMPOSITES:
-        parts = [c for c in COMPOSITES[criterion] if any(group.values(e, c, measure) for e in group.runs)]
-        whole = set(ROME_SCORE) <= set(parts)
-        if not whole or (criterion != "score" and set(parts) <= set(ROME_SCORE)):
-            return []  # the task does not have this score
-    else:
-        parts = [criterion]
-    table = {editor: [group.values(editor, part, measure) for part in parts] for editor in group.runs}
-    columns = [column for found in table.values() for column in found]
-    shared = sorted(set.intersection(*map(set, columns))) if columns else []
-    if not shared:
-        return []
-    arrays = {e: [np.array([column[i] for i in shared]) for column in found] for e, found in table.items()}
-
-    def p_of(first: str, second: str) -> float | None:
-        x, y = arrays[first], arrays[second]
-        return p_of_scores(x, y) if len(parts) > 1 else p_of_difference(x[0], y[0])
-
-    values = {editor: float(harmonic_mean(columns)) for editor, columns in arrays.items()}  # of one, the mean itself
-    ranks = rank_intervals(values, p_of)
-    order = sorted(values, key=lambda editor: (-values[editor], editor))
-    return [
-        {"editor": e, "value": values[e], "best": ranks[e].best, "worst": ranks[e].worst, "cases": len(shared)}
-        for e in order
-    ]
+    values = {e: {c: group.values(e, c, measure) for c in CRITERIA} for e in group.runs}
+    return [asdict(place) for place in places([values], criterion)]

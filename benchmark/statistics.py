@@ -19,6 +19,10 @@ LEVEL = 0.95
 RESAMPLES = 2000
 FEWEST_FOR_BOOTSTRAP = 20
 """With fewer cases a bootstrap interval is too narrow; Student's t is used."""
+DRAWS = 1000
+"""Draws for scores over several tasks and for ranks, which need no small tails."""
+FEWEST_TO_RANK = 6
+"""With fewer cases not even a method that wins them all differs at 95%: two signs in 2**5 ways are more."""
 MANY = 1000
 """From so many cases on, means are normal for all purposes, and a bootstrap is only slow."""
 
@@ -141,11 +145,6 @@ def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate
     return Estimate(value, low, high, method, n)
 
 
-def harmonic_mean(samples: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the harmonic mean of the means of several criteria, 0 where one of them is 0."""
-    return _harmonic(*samples)
-
-
 def _harmonic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
     means = np.stack([sample.mean(axis=axis) for sample in samples])
     with np.errstate(divide="ignore"):
@@ -265,42 +264,6 @@ def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
     return float(test.pvalue)
 
 
-def p_of_scores(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float | None:
-    """Return a paired bootstrap's two-sided p-value for the difference of two harmonic means; None for a single case.
-
-    Args:
-        a: one array per criterion, a value per case.
-        b: the other method's, the same cases in the same order.
-    """
-    if len(a[0]) < 2:
-        return None
-    if all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)):
-        return 1.0
-
-    def difference(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        first, second = _harmonic(*samples[: len(a)], axis=axis), _harmonic(*samples[len(a) :], axis=axis)
-        return np.asarray(first - second)
-
-    drawn = _resample([*a, *b], difference, "percentile").bootstrap_distribution
-    tails = [(np.sum(drawn <= 0) + 1) / (len(drawn) + 1), (np.sum(drawn >= 0) + 1) / (len(drawn) + 1)]
-    return float(min(1.0, 2 * min(tails)))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct p-values so that not one true hypothesis of all is rejected too often (Holm 1979).
-
-    >>> holm([0.01, 0.04, None, 0.03])
-    [0.03, 0.06, None, 0.06]
-    """
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    greatest = 0.0
-    for position, (p, i) in enumerate(known):
-        greatest = max(greatest, min(1.0, p * (len(known) - position)))
-        corrected[i] = greatest
-    return corrected
-
-
 @dataclass(frozen=True)
 class Rank:
     """Which places a method may have: 1 is the best; methods that share ``best`` form a tie group."""
@@ -309,24 +272,70 @@ class Rank:
     worst: int
 
 
-def rank_intervals(values: Mapping[str, float], p_of: Callable[[str, str], float | None]) -> dict[str, Rank]:
-    """Return for each method the ranks that pairwise tests leave open, each at :data:`LEVEL` (Mogstad et al. 2024).
+def resampled_scores(tasks: Sequence[np.ndarray], parts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return methods' scores over several tasks, and what they are when each task's cases are drawn again.
 
-    A method may have every place between the methods that are significantly better than it and those that are
-    significantly worse; the tests against all others are corrected by :func:`holm`.
+    A score is the harmonic mean over parts (criteria) of the mean over the tasks that have the part; with one part it
+    is that mean. All methods share each draw, so that differences between them are paired.
 
     Args:
-        values: each method's number, greater being better.
-        p_of: the p-value of the difference between two methods, in either order the same.
+        tasks: of each task, values of shape (cases, methods, parts of the task).
+        parts: of each task, which part each of its columns is.
+
+    Returns:
+        Scores of shape (methods,), and of shape (:data:`DRAWS`, methods).
     """
-    names = list(values)
-    p_values = {frozenset((a, b)): p_of(a, b) for i, a in enumerate(names) for b in names[i + 1 :]}
-    ranks = {}
-    for name in names:
-        others = [other for other in names if other != name]
-        corrected = holm([p_values[frozenset((name, other))] for other in others])
-        sure = [other for other, p in zip(others, corrected, strict=True) if p is not None and p < 1 - LEVEL]
-        better = sum(values[other] > values[name] for other in sure)
-        worse = sum(values[other] < values[name] for other in sure)
-        ranks[name] = Rank(1 + better, len(names) - worse)
-    return ranks
+    rng = np.random.default_rng(0)
+    methods, count = tasks[0].shape[1], 1 + max(max(columns) for columns in parts)
+    observed, drawn = np.zeros((methods, count)), np.zeros((DRAWS, methods, count))
+    having = np.zeros(count)
+    for values, columns in zip(tasks, parts, strict=True):
+        cases = len(values)
+        counts = rng.multinomial(cases, np.full(cases, 1 / cases), size=DRAWS)  # (draws, cases)
+        means = counts @ values.reshape(cases, -1) / cases
+        observed[:, columns] += values.mean(axis=0)
+        drawn[:, :, columns] += means.reshape(DRAWS, methods, -1)
+        having[columns] += 1
+    return _harmonic_of(observed / having), _harmonic_of(drawn / having)
+
+
+def _harmonic_of(means: np.ndarray) -> np.ndarray:
+    """Return the harmonic mean along the last axis; of a single number, the number itself, whatever its sign."""
+    if means.shape[-1] == 1:
+        return means[..., 0]
+    with np.errstate(divide="ignore"):
+        return np.asarray(means.shape[-1] / (1 / means).sum(axis=-1))
+
+
+def percentiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the limits of the percentile interval of each column."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def rank_intervals(values: np.ndarray, draws: np.ndarray, cases: int) -> list[Rank]:
+    """Return for each method the ranks that the data leave open, each at :data:`LEVEL` (Mogstad et al. 2024).
+
+    A method may have every place between the methods that are surely better than it and those that are surely worse.
+    Sure is a difference that, in units of its standard error, is larger than the largest error among the differences to
+    all other methods in 95% of the draws.
+
+    Args:
+        values: each method's number, greater being better; shape (methods,).
+        draws: the same numbers on cases drawn again; shape (draws, methods).
+        cases: how many cases there are; with fewer than :data:`FEWEST_TO_RANK` nothing is sure.
+    """
+    places = []
+    for number in range(len(values)):
+        difference = values - values[number]
+        errors = draws - draws[:, [number]] - difference
+        scale = errors.std(axis=0)
+        steady = scale < 1e-9  # a difference that no draw changes
+        errors[:, steady], scale[steady] = 0.0, 1.0
+        bound = np.quantile(np.abs(errors / scale).max(axis=1), LEVEL)
+        sure = np.where(steady, np.abs(difference) > 1e-9, np.abs(difference) / scale > bound)
+        sure &= cases >= FEWEST_TO_RANK
+        places.append(
+            Rank(1 + int((sure & (difference > 0)).sum()), len(values) - int((sure & (difference < 0)).sum()))
+        )
+    return places

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from knbench.benchmark.statistics import (
     MANY,
+    Rank,
     compare,
     harmonic_mean_over_cases,
-    holm,
     mean_over_cases,
     mean_over_tasks,
-    p_of_scores,
     rank_intervals,
+    resampled_scores,
 )
 from scipy import stats
 
@@ -209,32 +209,35 @@ def test_the_permutation_test_is_right_as_often_as_it_says():
     assert wrong / 400 < 0.08
 
 
-def test_scores_are_compared_on_the_same_cases():
-    rng = np.random.default_rng(2)
-    good = [(rng.random(60) < 0.9).astype(float) for _ in range(3)]
-    poor = [(rng.random(60) < 0.4).astype(float) for _ in range(3)]
-    assert p_of_scores(good, poor) < 0.01
-    assert p_of_scores(good, good) == 1.0
-    assert p_of_scores([g[:1] for g in good], [g[:1] for g in poor]) is None
+def ranked(tasks, parts):
+    values, draws = resampled_scores(tasks, parts)
+    return rank_intervals(values, draws, sum(map(len, tasks)))
 
 
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
-    assert holm([None]) == [None]
-
-
-def test_ranks_leave_open_what_the_tests_leave_open():
-    # a is surely better than c and d; everything else is open.
-    sure = {frozenset("ac"): 0.001, frozenset("ad"): 0.001}
-    ranks = rank_intervals({"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}, lambda x, y: sure.get(frozenset((x, y)), 0.5))
-    assert {name: (r.best, r.worst) for name, r in ranks.items()} == {
-        "a": (1, 2),
-        "b": (1, 4),
-        "c": (2, 4),
-        "d": (2, 4),
-    }
+def test_a_score_over_tasks_is_the_harmonic_mean_of_means_over_the_tasks_that_have_a_part():
+    both, one = np.array([[[1.0, 0.5]], [[0.0, 0.5]]]), np.array([[[0.25]], [[0.75]], [[0.5]]])
+    values, draws = resampled_scores([both, one], [[0, 1], [0]])
+    assert values[0] == pytest.approx(2 / (1 / 0.5 + 1 / 0.5))
+    assert abs(draws.mean() - 0.47) < 0.03  # a harmonic mean of means that vary is a little less
+    values, _ = resampled_scores([one - 1], [[0]])
+    assert values[0] == pytest.approx(-0.5)
 
 
 def test_ranks_of_methods_that_are_told_apart_are_their_places():
-    ranks = rank_intervals({"a": 1.0, "b": 3.0, "c": 2.0}, lambda *_: 1e-6)
-    assert {name: (r.best, r.worst) for name, r in ranks.items()} == {"b": (1, 1), "c": (2, 2), "a": (3, 3)}
+    rng = np.random.default_rng(2)
+    rates = np.array([0.1, 0.9, 0.5])
+    (task,) = [(rng.random((80, 3, 2)) < rates[:, None]).astype(float)]
+    assert [(r.best, r.worst) for r in ranked([task], [[0, 1]])] == [(3, 3), (1, 1), (2, 2)]
+    # The same answers on every case are a tie, however many cases there are; with few cases nothing is sure.
+    twins = np.concatenate([task, task[:, 1:2]], axis=1)
+    assert [(r.best, r.worst) for r in ranked([twins], [[0, 1]])] == [(4, 4), (1, 2), (3, 3), (1, 2)]
+    assert {(r.best, r.worst) for r in ranked([task[:5]], [[0, 1]])} == {(1, 3)}
+
+
+@pytest.mark.parametrize("cases", [8, 20])
+def test_equal_methods_are_seldom_told_apart(cases):
+    rng = np.random.default_rng(cases)
+    wrong = sum(
+        ranked([(rng.random((cases, 5, 3)) < 0.6).astype(float)], [[0, 1, 2]])[0] != Rank(1, 5) for _ in range(200)
+    )
+    assert wrong / 200 < 0.09
