@@ -7,7 +7,12 @@ SITE   ?= site
 
 TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4
 
-.PHONY: help install demo test test-fast lint bench tune finding sequential task-hashes lock clean
+# What the board shows: twenty known cases of each task, drawn once for all.
+FACTS     := capital,field-of-work,mother-tongue
+PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
+LITE      := --subset lite --known-only
+
+.PHONY: help install demo test test-fast lint bench tune finding sequential results site task-hashes lock clean
 
 help:
 	@echo "make demo       install, fetch the default model, run none, ft and rome, build the site"
@@ -15,6 +20,8 @@ help:
 	@echo "make test-fast  the same without the real model"
 	@echo "make bench      fast implementations against slow ones, as ratios"
 	@echo "make tune       choose hyper-parameters on held-out cases (half an hour; see docs/tuning.md)"
+	@echo "make site       the board in ./site from the results in ./results"
+	@echo "make results    run what the board shows and is not in ./results yet (hours; goes on where it stopped)"
 	@echo "make finding    the tables of docs/finding.md"
 	@echo "make sequential the figure of docs/sequential.md"
 	@echo "make clean      remove the environment, runs and site of this checkout"
@@ -63,6 +70,18 @@ sequential: install  # the figure of docs/sequential.md (an hour); goes on where
 	$(BIN)/knbench run --editors rome,memit --tasks capital --known-only --sequential 100 --checkpoints 1,10,25,50,75 \
 	  --drift perplexity,anaphor-gender,subject-verb-agreement --output runs/sequential
 	$(BIN)/knbench plot runs/sequential --output runs/sequential/retention.svg
+
+results: install  # what is stored is laid out first and not run again
+	mkdir -p results && { ! ls results/*/*/*/*.json >/dev/null 2>&1 || $(BIN)/knbench unpack results --output runs/results; }
+	$(BIN)/knbench run --model smollm2-135m --editors all --tasks $(FACTS),$(PHENOMENA) $(LITE) \
+	  --output runs/results/smollm2-135m.lite
+	$(BIN)/knbench run --model gemma3-270m --editors none,in-context,ft-l,rome,memit --tasks capital,det-noun-agreement \
+	  $(LITE) --output runs/results/gemma3-270m.lite
+	$(BIN)/knbench submit runs/results --results results
+	$(BIN)/knbench validate results --mark
+
+site: install
+	$(BIN)/knbench site build results docs/analyses --output $(SITE)
 
 task-hashes: install  # after a change to a task's content and version
 	$(BIN)/python -c "import json; from knbench.benchmark import registry; \

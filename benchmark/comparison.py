@@ -5,7 +5,7 @@ Only results that were taken in the same way are compared; everything comes from
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -17,9 +17,11 @@ from .effects import adjusted
 from .errors import KnbenchError
 from .results import Run, comparable
 from .scoring import COMPOSITES, ROME_SCORE, Table, case_table
-from .statistics import Comparison, compare, mean_over_tasks, percentiles, rank_intervals, resampled_scores
+from .statistics import Comparison, Rank, compare, mean_over_tasks, percentiles, rank_intervals, resampled_scores
 
 Row = Mapping[str, Any]
+Values = Mapping[str, Mapping[str, float]]
+"""What one method did on one task, by one measure: by criterion, each case's number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +40,17 @@ class Group:
 
     def values(self, editor: str, criterion: str, measure: str) -> dict[str, float]:
         """Return an editor's number for each case, the mean over the case's probes."""
-        values = self.tables(measure)[editor].get((criterion, measure), [])
-        return {
-            case_id: sum(found) / len(found)
-            for case_id, found in zip(self.records[editor], values, strict=False)
-            if found
-        }
+        return case_means(self.records[editor], self.tables(measure)[editor].get((criterion, measure), []))
 
     @cache  # noqa: B019 - a group lives as long as one command
     def tables(self, measure: str) -> Mapping[str, Table]:
         """Return every editor's values by a measure."""
         return {editor: case_table(list(records.values()), [measure]) for editor, records in self.records.items()}
+
+
+def case_means(case_ids: Iterable[str], values: Iterable[Sequence[float]]) -> dict[str, float]:
+    """Return each case's mean over its probes, of the cases that have any."""
+    return {case_id: sum(found) / len(found) for case_id, found in zip(case_ids, values, strict=False) if found}
 
 
 def groups_of(runs: Sequence[Run]) -> list[Group]:
@@ -135,14 +137,27 @@ def compare_two(groups: Sequence[Group], a: str, b: str, measure: str) -> list[d
     for group in groups:
         if not {a, b} <= set(group.runs):
             continue
-        for criterion in CRITERIA:
-            first, second = (group.values(editor, criterion, measure) for editor in (a, b))
-            shared = [case_id for case_id in first if case_id in second]
-            if shared:
-                x, y = [first[i] for i in shared], [second[i] for i in shared]
-                rows.append(_row(group.task, criterion, x, y, compare(x, y)))
+        first, second = ({c: group.values(editor, c, measure) for c in CRITERIA} for editor in (a, b))
+        rows += compare_values(group.task, first, second)
     if not rows:
         raise KnbenchError(f"'{a}' and '{b}' have no task in common with a number for measure '{measure}'")
+    return corrected(rows)
+
+
+def compare_values(task: str, first: Values, second: Values) -> list[dict[str, Any]]:
+    """Return one row per criterion that both have, over the cases that both have."""
+    rows = []
+    for criterion in CRITERIA:
+        a, b = first.get(criterion, {}), second.get(criterion, {})
+        shared = [case_id for case_id in a if case_id in b]
+        if shared:
+            x, y = [a[i] for i in shared], [b[i] for i in shared]
+            rows.append(_row(task, criterion, x, y, compare(x, y)))
+    return rows
+
+
+def corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add ``p_adjusted`` to every row."""
     for row, p in zip(rows, adjusted([row["p"] for row in rows]), strict=True):
         row["p_adjusted"] = p
     return rows
@@ -183,10 +198,6 @@ def case_by_case(groups: Sequence[Group], a: str, b: str, measure: str) -> list[
     return rows
 
 
-Values = Mapping[str, Mapping[str, float]]
-"""What one method did on one task, by one measure: by criterion, each case's number."""
-
-
 @dataclass(frozen=True)
 class Place:
     """A method's score, its interval, and the places that it may have."""
@@ -212,7 +223,7 @@ def parts_of(score: str, present: Collection[str]) -> list[str]:
     return parts if whole and (score == "score" or not set(parts) <= set(ROME_SCORE)) else []
 
 
-def places(tasks: Sequence[Mapping[str, Values]], score: str) -> list[Place]:
+def places(tasks: Sequence[Mapping[str, Values]], score: str, *, ranked: bool = True) -> list[Place]:
     """Return methods from the best to the worst by a score over tasks, each task counting the same.
 
     Cases are drawn again within their tasks, so ranks are about these tasks and other cases of theirs.
@@ -220,6 +231,7 @@ def places(tasks: Sequence[Mapping[str, Values]], score: str) -> list[Place]:
     Args:
         tasks: of each task, the same editors' values.
         score: a criterion, ``score`` or ``extended_score``, by a measure of which more is better.
+        ranked: whether ranks are wanted, which take the longest; all places are left open otherwise.
     """
     editors = sorted(tasks[0]) if tasks else []
     parts = parts_of(score, {c for task in tasks for values in task.values() for c, found in values.items() if found})
@@ -234,7 +246,7 @@ def places(tasks: Sequence[Mapping[str, Values]], score: str) -> list[Place]:
         return []
     values, draws = resampled_scores(arrays, columns)
     cases = sum(map(len, arrays))
-    ranks = rank_intervals(values, draws, cases)
+    ranks = rank_intervals(values, draws, cases) if ranked else [Rank(1, len(editors))] * len(editors)
     low, high = percentiles(draws)
     found = [
         Place(e, float(values[n]), float(low[n]), float(high[n]), ranks[n].best, ranks[n].worst, cases)

@@ -20,7 +20,8 @@ TRACE_ROLES = ("subject first", "subject middle", "subject last", "next", "furth
 
 
 @contextmanager
-def _style() -> Iterator[Any]:
+def style() -> Iterator[Any]:
+    """``with style() as plt: ...``: matplotlib with the project's looks, and every figure closed in the end."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -73,7 +74,7 @@ def retention_figure(results: Sequence[Mapping[str, Any]], measure: str = "succe
     drifting = list(dict.fromkeys(t["task"] for r in results for t in r.get("drift", {"tasks": []})["tasks"]))
     panels = len(shown) + len(drifting)
     rows = math.ceil(panels / COLUMNS)
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(rows, COLUMNS, figsize=(10.5, 3 * rows), squeeze=False, layout="constrained")
         flat = list(axes.flat)
         for axis in flat[panels:]:
@@ -103,14 +104,20 @@ def _points(result: Mapping[str, Any], when: str, criterion: str, measure: str) 
     ]
 
 
-def _look(number: int) -> dict[str, Any]:
-    return {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
+def look(number: int) -> dict[str, Any]:
+    """Return the colour and marker of the n-th of several series; the first 49 differ."""
+    shift = number // len(PALETTE)
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "marker": MARKERS[(number + shift) % len(MARKERS)],
+        "markersize": 5,
+    }
 
 
 def _draw_curve(axis: Any, result: Mapping[str, Any], criterion: str, measure: str, number: int) -> None:
     now = _points(result, "now", criterion, measure)
     at, values = [edits for edits, _ in now], [100 * row["value"] for _, row in now]
-    axis.plot(at, values, label=result["editor"]["name"], **_look(number))
+    axis.plot(at, values, label=result["editor"]["name"], **look(number))
     sure = [(edits, row) for edits, row in now if row["low"] is not None]
     axis.fill_between(
         [edits for edits, _ in sure],
@@ -150,7 +157,7 @@ def _draw_drift(axis: Any, result: Mapping[str, Any], name: str, number: int) ->
     elif found["metric"] == "acc":  # a share, whatever an interval of differences allows
         shown = [{key: None if v is None else min(1.0, max(0.0, v)) for key, v in point.items()} for point in shown]
     at = [point["edits"] for point in points]
-    axis.plot(at, [point["difference"] for point in shown], label=result["editor"]["name"], **_look(number))
+    axis.plot(at, [point["difference"] for point in shown], label=result["editor"]["name"], **look(number))
     sure = [(edits, point) for edits, point in zip(at, shown, strict=True) if point["low"] is not None]
     axis.fill_between(
         [edits for edits, _ in sure],
@@ -190,7 +197,7 @@ def _measures(tasks: Sequence[Mapping[str, Any]]) -> str:
         "tau": "\u03c4, share of prompts that agree",
         "r1_squared": "R\u2081\u00b2, likeness",
     }
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(
             1, 3, figsize=(10.5, 1.2 + 0.38 * len(tasks)), sharey=True, squeeze=False, layout="constrained"
         )
@@ -222,7 +229,7 @@ def _kinds_legend(plt: Any, figure: Any) -> None:
 def _layers(tasks: Sequence[Mapping[str, Any]]) -> str:
     """Draw in which layers the neurons of facts and of phenomena lie."""
     layers = len(tasks[0]["layers"])
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(2, 1, figsize=(7.5, 4.6), sharex=True, layout="constrained")
         for number, (axis, kind, title) in enumerate(
             zip(axes, ("fact", "linguistic"), ("facts", "phenomena"), strict=True)
@@ -245,7 +252,7 @@ def _words(group: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> str:
     numbers = list(dict.fromkeys(row["frames"] for row in group["words"]))
     flat = [word for members in words.values() for word in members]
     colour = {word: PALETTE[i % len(PALETTE)] for i, members in enumerate(words.values()) for word in members}
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(
             len(numbers), 1, figsize=(8.5, 2.6 * len(numbers)), sharex=True, squeeze=False, layout="constrained"
         )
@@ -281,7 +288,7 @@ def _overlap(overlap: Mapping[str, Any]) -> str:
     """Draw how many neurons the groups of two tasks share."""
     names, size = overlap["tasks"], len(overlap["tasks"])
     table = [[math.nan if value is None else 100 * value for value in row] for row in overlap["jaccard"]]
-    with _style() as plt:
+    with style() as plt:
         figure, axis = plt.subplots(figsize=(3 + 0.62 * size, 1.8 + 0.5 * size), layout="constrained")
         top = max((value for row in table for value in row if not math.isnan(value)), default=0) or 1
         image = axis.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto", interpolation="nearest")
@@ -301,7 +308,7 @@ def _traces(tasks: Sequence[Mapping[str, Any]]) -> str:
     """Draw the average indirect effect by role and layer, facts beside phenomena: states, MLPs, attention."""
     titles = {"state": "states", "mlp": "MLP outputs", "attention": "attention outputs"}
     roles = [role for role in TRACE_ROLES if any(role in found for task in tasks for found in task["effects"].values())]
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(
             3, len(tasks), figsize=(2.2 + 4.4 * len(tasks), 3 * (1.0 + 0.32 * len(roles))),
             sharex=True, sharey=True, squeeze=False, layout="constrained",

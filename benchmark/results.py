@@ -176,29 +176,27 @@ def check(document: Any, name: str, where: str) -> None:
     Raises:
         KnbenchError: it does not fit; the message names the place as a JSON pointer.
     """
-    validator = jsonschema.Draft202012Validator(schema(name))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
-    if error is not None:
-        pointer = "/" + "/".join(str(part) for part in error.absolute_path)
-        message = error.message if len(error.message) < 200 else error.message[:200] + "..."
-        raise KnbenchError(f"{where}: no valid {name} at {pointer}: {message}")
+    flaw = _checker(name)(document)
+    if flaw is not None:
+        raise KnbenchError(f"{where}: no valid {name} {flaw}")
 
 
 @cache
-def _line_checker(kind: str) -> Callable[[Any], str | None]:
-    """Return what tells a line's flaw, or None for a good one.
+def _checker(kind: str) -> Callable[[Any], str | None]:
+    """Return what tells a document's flaw, or None for a good one.
 
     jsonschema-rs decides, a hundred times faster; jsonschema words the complaint.
     """
     quick = jsonschema_rs.Draft202012Validator(dict(schema(kind)))
 
-    def flaw(row: Any) -> str | None:
-        if quick.is_valid(row):
+    def flaw(document: Any) -> str | None:
+        if quick.is_valid(document):
             return None
-        error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema(kind)).iter_errors(row))
+        error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema(kind)).iter_errors(document))
         if error is None:
             return "by jsonschema-rs"
-        return f"at /{'/'.join(str(part) for part in error.absolute_path)}: {error.message[:200]}"
+        message = error.message if len(error.message) < 200 else error.message[:200] + "..."
+        return f"at /{'/'.join(str(part) for part in error.absolute_path)}: {message}"
 
     return flaw
 
@@ -277,7 +275,7 @@ def read_records(path: Path, kind: str = "record") -> list[dict[str, Any]]:
     Raises:
         KnbenchError: it is missing, or a line is broken or repeats another; names the line.
     """
-    check_line = _line_checker(kind)
+    check_line = _checker(kind)
     try:
         lines = read_bytes(path).decode().split("\n")
     except UnicodeDecodeError as error:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 Method = Literal["wilson", "wilson-effective", "t", "bca", "percentile", "delta", "none"]
 LEVEL = 0.95
+Z = float(special.ndtri(0.5 + LEVEL / 2))
 RESAMPLES = 2000
 FEWEST_FOR_BOOTSTRAP = 20
 """With fewer cases a bootstrap interval is too narrow; Student's t is used."""
@@ -74,7 +76,8 @@ def mean_over_cases(values: Sequence[float], *, share: bool) -> Estimate:
     if np.ptp(data) == 0:
         return Estimate(mean, None, None, "none", n)
     if n < FEWEST_FOR_BOOTSTRAP or n >= MANY:
-        low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=stats.sem(data))
+        half = float(special.stdtrit(n - 1, 0.5 + LEVEL / 2)) * float(data.std(ddof=1)) / n**0.5
+        low, high = mean - half, mean + half
         return Estimate(mean, float(low), float(high), "t", n)
     low, high, method = _bootstrap([data], lambda sample, axis: sample.mean(axis=axis))
     return Estimate(mean, low, high, method, n)
@@ -112,10 +115,10 @@ def mean_over_tasks(tasks: Sequence[Sequence[float]], *, share: bool, clusters: 
     # Welch and Satterthwaite's degrees of freedom
     freedom = sum(parts) ** 2 / sum(p**2 / (len(values) - 1) for p, values in zip(parts, tasks, strict=True))
     quantile = 0.5 + LEVEL / 2
-    student = float(stats.t.ppf(quantile, freedom))
+    student = float(special.stdtrit(freedom, quantile))
     if not share:
         return Estimate(value, value - student * variance**0.5, value + student * variance**0.5, "t", n)
-    worth = value * (1 - value) / variance * (float(stats.norm.ppf(quantile)) / student) ** 2
+    worth = value * (1 - value) / variance * (Z / student) ** 2
     return Estimate(value, *_wilson(value, worth), "wilson-effective", n)
 
 
@@ -139,8 +142,8 @@ def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate
     if n >= MANY:  # the delta method: d H / d mean_i = H^2 / (k mean_i^2)
         slopes = [value**2 / (len(arrays) * a.mean() ** 2) for a in arrays]
         scale = stats.sem(sum(slope * a for slope, a in zip(slopes, arrays, strict=True)))
-        low, high = stats.norm.interval(LEVEL, value, scale)
-        return Estimate(value, max(0.0, float(low)), min(1.0, float(high)), "delta", n)
+        half = Z * float(scale)
+        return Estimate(value, max(0.0, value - half), min(1.0, value + half), "delta", n)
     low, high, method = _bootstrap(arrays, _harmonic)
     return Estimate(value, low, high, method, n)
 
@@ -157,12 +160,12 @@ def _effective(data: np.ndarray) -> float:
     if variance == 0:
         return float(n)
     quantile = 0.5 + LEVEL / 2
-    shrink = float(stats.norm.ppf(quantile) / stats.t.ppf(quantile, n - 1)) ** 2
+    shrink = (Z / float(special.stdtrit(n - 1, quantile))) ** 2
     return shrink * mean * (1 - mean) * n / variance
 
 
 def _wilson(mean: float, n: float) -> tuple[float, float]:
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    z = Z
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -242,8 +245,14 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
         ties=len(x) - wins - losses,
         only_a=wins if plain else None,
         only_b=losses if plain else None,
-        p_mcnemar=(float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0) if plain else None,
+        p_mcnemar=sign_test(wins, losses) if plain else None,
     )
+
+
+@cache
+def sign_test(wins: int, losses: int) -> float:
+    """Return the exact two-sided p-value of so many wins and losses, if both were as likely."""
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -252,6 +261,9 @@ def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
         return None
     if np.array_equal(a, b):
         return 1.0
+    differing = (a - b)[a != b]
+    if len(set(np.abs(differing))) == 1:  # wins and losses of one size: the exact test is the sign test
+        return sign_test(int((differing > 0).sum()), int((differing < 0).sum()))
     test = stats.permutation_test(
         (a, b),
         lambda x, y, axis: (x - y).mean(axis=axis),
@@ -325,14 +337,17 @@ def rank_intervals(values: np.ndarray, draws: np.ndarray, cases: int) -> list[Ra
         draws: the same numbers on cases drawn again; shape (draws, methods).
         cases: how many cases there are; with fewer than :data:`FEWEST_TO_RANK` nothing is sure.
     """
+    errors = np.ascontiguousarray((draws - values).T)  # (methods, draws)
+    spread = np.atleast_2d(np.cov(errors))
+    variances = spread.diagonal()[:, None] + spread.diagonal()[None, :] - 2 * spread
     places = []
     for number in range(len(values)):
         difference = values - values[number]
-        errors = draws - draws[:, [number]] - difference
-        scale = errors.std(axis=0)
-        steady = scale < 1e-9  # a difference that no draw changes
-        errors[:, steady], scale[steady] = 0.0, 1.0
-        bound = np.quantile(np.abs(errors / scale).max(axis=1), LEVEL)
+        steady = variances[number] < 1e-12  # a difference that no draw changes
+        scale = np.sqrt(np.where(steady, 1.0, variances[number]))
+        moving = ~steady
+        largest = (np.abs(errors[moving] - errors[number]) / scale[moving, None]).max(axis=0, initial=0.0)
+        bound = np.quantile(largest, LEVEL)
         sure = np.where(steady, np.abs(difference) > 1e-9, np.abs(difference) / scale > bound)
         sure &= cases >= FEWEST_TO_RANK
         places.append(

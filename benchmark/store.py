@@ -6,18 +6,30 @@ A stored result is the run's own, to the byte; nothing that is there is ever ove
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import KnbenchError
-from .files import json_text, write_bytes
-from .results import CHECKPOINTS, DRIFT, RECORDS, Run, read_bytes
+from .files import json_text, write_bytes, write_json
+from .results import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, Run, check, read_bytes, read_json
 from .scoring import COMPUTED
 
 CARD = "card.md"
 CARD_BYTES = 1 << 16
+REPORTED = "reported.json"
+"""What a paper reports of a method, in its folder of a store."""
+STATUS = "status.json"
+"""Which stored results were scored again, or run again, in the folder above all methods."""
+BADGES: Mapping[str, str] = {
+    "re-scored": "Computed again from its raw records, with everything that validation looks for.",
+    "re-run": "Run again by the maintainers, with the same verdicts on the same probes.",
+    "not re-scored": "Stored, and not yet validated here.",
+    "reported only": "Published by a paper and not measured here; stands apart and is not ranked.",
+}
+"""What the marks of a row say."""
 
 
 def slug(text: str) -> str:
@@ -70,6 +82,25 @@ def store_run(run: Run, root: Path) -> Path:
     return path
 
 
+def unpack_run(run: Run, root: Path) -> bool:
+    """Lay a stored result out as the run folder that it came from; returns whether it was not there yet.
+
+    It becomes ``root/{model}/{editor}/{task}``, the model with the subset and regime behind it where they are named.
+    The manifest is written first: what has been laid out in part is a run that was stopped, and goes on.
+    """
+    result = run.result
+    task = slug(result["task"]["name"])
+    way = slug(result["model"]["name"]) + place_of(result)[1].removeprefix(task)
+    folder = root / way / slug(result["editor"]["name"]) / task
+    if (folder / MANIFEST).exists():
+        return False
+    write_json(folder / MANIFEST, manifest_of(result))
+    for file in _files(result):
+        write_bytes(folder / file, read_bytes(run.path(file)))
+    write_json(folder / RESULT, result)
+    return True
+
+
 def store_card(card: Path, method: str, root: Path) -> Path:
     """Copy a method's card into a store.
 
@@ -118,3 +149,49 @@ def stored_names(result: Mapping[str, Any]) -> Sequence[str]:
 
 def _files(result: Mapping[str, Any]) -> list[str]:
     return [RECORDS, *([CHECKPOINTS] if "checkpoints" in result else []), *([DRIFT] if "drift" in result else [])]
+
+
+# --- status ------------------------------------------------------------------------------------------------------
+
+
+def read_status(roots: Sequence[Path]) -> dict[Path, Mapping[str, Any]]:
+    """Return what is noted of stored results, by the path of the result.
+
+    Raises:
+        KnbenchError: a note is broken.
+    """
+    found: dict[Path, Mapping[str, Any]] = {}
+    for path in sorted(path for root in roots for path in root.rglob(STATUS)):
+        document = read_json(path)
+        check(document, "status", str(path))
+        for name, note in document["results"].items():
+            found[(path.parent / name).resolve()] = note
+    return found
+
+
+def write_status(root: Path, runs: Sequence[Run], rerun: Collection[Path]) -> None:
+    """Note which results of a store were scored again just now; what was once run again stays so while it is the same.
+
+    Args:
+        root: the store.
+        runs: its results that are good.
+        rerun: of these, the paths of those that another run agrees with.
+    """
+    earlier = read_status([root])
+    notes = {}
+    for run in sorted(runs, key=lambda run: run.where):
+        digest = hashlib.sha256(run.where.read_bytes()).hexdigest()
+        before = earlier.get(run.where.resolve(), {})
+        again = run.where in rerun or (before.get("sha256") == digest and bool(before.get("rerun")))
+        notes[run.where.relative_to(root).as_posix()] = {"sha256": digest, "rerun": again}
+    write_json(root / STATUS, {"schema_version": 1, "results": notes})
+
+
+def badges_of(run: Run, status: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """Return the marks of a stored result; a run folder of one's own has none."""
+    if not run.stem:
+        return []
+    note = status.get(run.where.resolve(), {})
+    if note.get("sha256") != hashlib.sha256(run.where.read_bytes()).hexdigest():
+        return ["not re-scored"]
+    return ["re-scored", *(["re-run"] if note["rerun"] else [])]

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from .audit import check_task
+from .criteria import MEASURES
 from .errors import KnbenchError
-from .results import RECORDS, Run, load_result, read_records
+from .results import RECORDS, Run, check, comparable, load_result, read_json, read_records
 from .run_folder import score_files
-from .store import CARD, manifest_of, place_of, read_card, stored_names
+from .store import CARD, CARD_BYTES, REPORTED, STATUS, manifest_of, place_of, read_card, slug, stored_names
 from .types import Task
 
 FILE_BYTES = 1 << 26
 """Size of a file in a submission at most."""
 CLOSE = 1e-3
 """By how much sums of log-probabilities may differ for rounding."""
+AGREEING = 0.98
+"""Share of verdicts that a run by somebody else must have the same."""
 SAME_MODEL = 0.05
 """By how much two runs on the same unedited model may differ in a log-probability, on other machines."""
 
@@ -66,6 +69,12 @@ def validate(folder: Path, tasks: Mapping[str, Task]) -> Verdict:
         if path.is_symlink():
             problems.append(f"{path}: links are not followed; copy the file")
             claimed.add(path)
+    for path in (p for p in files if p.name in NOTES and p.is_file() and p not in claimed):
+        claimed.add(path)
+        try:
+            _check_note(path)
+        except KnbenchError as error:
+            problems.append(_line(error))
     for path in (p for p in files if p.suffix == ".json" and p not in claimed):
         claimed.add(path)
         try:
@@ -92,8 +101,26 @@ def validate(folder: Path, tasks: Mapping[str, Task]) -> Verdict:
     problems += [f"{p}: does not belong to a result; delete it" for p in files if p.is_file() and p not in claimed]
     if not good and not problems:
         problems.append(f"{folder}: holds no result; make one with: knbench submit RUN --card CARD.md")
-    problems += _disagreements(good)
+    problems += [*_disagreements(good), *_other_cases(good)]
     return Verdict(good, problems, notes)
+
+
+NOTES: Mapping[str, str] = {REPORTED: "reported", STATUS: "status"}
+"""Files of a store that are no results, and their schemas."""
+
+
+def _check_note(path: Path) -> None:
+    """Make sure of a file that is no result.
+
+    Raises:
+        KnbenchError: it is broken, too large, or of another method than its folder.
+    """
+    if path.stat().st_size > CARD_BYTES:
+        raise KnbenchError(f"{path}: has {path.stat().st_size >> 10} kB; at most {CARD_BYTES >> 10} are read")
+    document = read_json(path)
+    check(document, NOTES[path.name], str(path))
+    if path.name == REPORTED and slug(document["method"]) != path.parent.name:
+        raise KnbenchError(f"{path}: /method is '{document['method']}'; it belongs in the folder of that method")
 
 
 def _line(error: Exception) -> str:
@@ -218,6 +245,39 @@ def _disagreements(runs: Sequence[Run]) -> list[str]:
                 )
                 break
     return problems
+
+
+def _other_cases(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield which results were taken on other cases than others that were taken in the same way."""
+    seen: dict[str, tuple[frozenset[str], str]] = {}
+    for run in runs:
+        ids = frozenset(record["case_id"] for record in run.records())
+        first, where = seen.setdefault(json.dumps(comparable(run.result), sort_keys=True), (ids, str(run.where)))
+        if ids != first:
+            yield f"{run.where}: is not on the cases of {where}, which was taken in the same way; run them all"
+
+
+def agrees(run: Run, again: Run) -> str | None:
+    """Return why another run of the same does not bear a result out, or None where it does.
+
+    Machines round differently, so a few verdicts may differ: at least :data:`AGREEING` of them must be the same.
+    """
+    verdicts = [_verdicts(found) for found in (run, again)]
+    if verdicts[0].keys() != verdicts[1].keys():
+        return "it has other probes"
+    same = sum(value == verdicts[1][key] for key, value in verdicts[0].items())
+    share = same / max(1, len(verdicts[0]))
+    return None if share >= AGREEING else f"only {share:.1%} of the verdicts are the same, {AGREEING:.0%} should be"
+
+
+def _verdicts(run: Run) -> dict[tuple[str, int], float | None]:
+    found: dict[tuple[str, int], float | None] = {}
+    for record in run.records():
+        for number, probe in enumerate(record["probes"]):
+            if probe["before"] is not None and "target" in probe["before"]:
+                after = probe["after"] or probe["before"]
+                found[record["case_id"], number] = MEASURES["success"].of(probe, probe["before"], after)
+    return found
 
 
 def _first_said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import click
 from . import registry
 from .errors import KnbenchError
 from .files import json_text
-from .results import find_runs
-from .store import CARD, slug, store_card, store_run
-from .submission import validate
+from .results import Run, comparable, find_runs
+from .store import CARD, slug, store_card, store_run, unpack_run, write_status
+from .submission import Verdict, agrees, validate
 
 
 @click.command(
@@ -53,17 +54,61 @@ def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> No
     "validate", epilog="\b\nExamples:\n  knbench validate results\n  knbench validate results/my-method --json\n"
 )
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--mark", is_flag=True, help="Note in FOLDER/status.json which results are good; the board shows it.")
+@click.option(
+    "--rerun",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Runs of one's own: stored results that they bear out are noted as run again. Needs --mark.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of lines.")
-def validate_command(folder: Path, as_json: bool) -> None:
+def validate_command(folder: Path, mark: bool, rerun: Sequence[Path], as_json: bool) -> None:
     """Check stored results: score them again from their records, and look for what cannot be.
 
     Schema, hashes, completeness, task versions, plausibility of the records, agreement on the unedited model. Prints
     each problem with its place and exits with 2 where there is any. Needs no model.
     """
-    _report(folder, as_json)
+    if rerun and not mark:
+        raise KnbenchError("--rerun notes what it finds, and needs --mark")
+    verdict = _report(folder, as_json)
+    if mark:
+        write_status(folder, verdict.results, _borne_out(verdict.results, find_runs(rerun) if rerun else []))
 
 
-def _report(folder: Path, as_json: bool) -> None:
+def _borne_out(stored: Sequence[Run], again: Sequence[Run]) -> list[Path]:
+    """Return the paths of the stored results that a run agrees with, and tell of those that none does."""
+    ways = {_way(run): run for run in again}
+    paths = []
+    for run in stored:
+        other = ways.get(_way(run))
+        if other is not None:
+            flaw = agrees(run, other)
+            if flaw is None:
+                paths.append(run.where)
+            else:
+                click.echo(f"note: {other.where} does not bear out {run.where}: {flaw}", err=True)
+    return paths
+
+
+def _way(run: Run) -> str:
+    return json.dumps([run.result["editor"]["name"], run.result["editor"]["config"], comparable(run.result)])
+
+
+@click.command("unpack", epilog="\b\nExample:\n  knbench unpack results --output runs/results\n")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "--output", "--output_path", type=click.Path(path_type=Path), required=True, help="Folder of run folders."
+)
+def unpack_command(results: Path, output: Path) -> None:
+    """Lay stored RESULTS out as run folders, which knbench run continues: what is stored is not run again.
+
+    Run folders that are there already are left as they are.
+    """
+    laid = [unpack_run(run, output) for run in find_runs([results]) if run.stem]
+    click.echo(f"{output}: {sum(laid)} run folders laid out, {len(laid) - sum(laid)} were there")
+
+
+def _report(folder: Path, as_json: bool) -> Verdict:
     verdict = validate(folder, registry.tasks())
     if as_json:
         found = {"results": [str(run.where) for run in verdict.results], "problems": list(verdict.problems)}
@@ -77,3 +122,4 @@ def _report(folder: Path, as_json: bool) -> None:
         raise KnbenchError(f"{folder}: {len(verdict.problems)} to mend, {len(verdict.results)} results are good")
     if not as_json:
         click.echo(f"{folder}: {len(verdict.results)} results are good")
+    return verdict

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import heapq
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from ..benchmark.files import many_objects
 from ..benchmark.protocols import PROTOCOLS
 from ..benchmark.results import CRITERIA, MEASURES, KnbenchError, Run, find_analyses, find_runs
-from . import views
+from ..benchmark.scoring import case_table, in_order
+from ..benchmark.store import BADGES, badges_of, read_status, slug
+from . import boards, bundle, entries, pages, plots
+from .cards import card_html, cards_in, reported_in
+from .cases import case_view
+from .entries import Entry, Section
 
+MANY_RESULTS = 400
+"""From so many results on, starting more processes pays."""
 MARKER = "knbench-site"
 """A file that says that a folder is a site of ours, which may be replaced."""
+FIGURE_NOTES = {
+    "tradeoff": (
+        "What quality costs",
+        "Edit quality is the harmonic mean of reliability, paraphrase, symmetry and synonym, as far as there are any. "
+        "Up and to the right is good; the line is the Pareto front, the methods that no other beats in both.",
+    ),
+    "profile": ("All criteria side by side", "Means over the tasks that have the criterion, in percent."),
+}
 
 
 def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench") -> Path:
@@ -29,13 +50,14 @@ def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench")
     Raises:
         KnbenchError: a result is missing or broken, or ``output`` is a folder that is no site.
     """
-    runs, analyses = find_runs(results), find_analyses(results)
+    runs = find_runs(results)
     if output.exists() and not (output / MARKER).exists() and (not output.is_dir() or any(output.iterdir())):
         raise KnbenchError(f"'{output}' is not empty and no site of knbench; choose another --output")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as work:
         fresh = Path(work) / "site"
-        _render(runs, analyses, fresh, title)
+        with many_objects():
+            _Site(fresh, title, results).render(runs)
         fresh.chmod(0o755)
         _replace(fresh, output, Path(work) / "old")
     return output / "index.html"
@@ -52,64 +74,278 @@ def _replace(fresh: Path, output: Path, aside: Path) -> None:
         raise
 
 
-def _render(runs: Sequence[Run], analyses: Sequence[Mapping[str, Any]], folder: Path, title: str) -> None:
-    environment: Any = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(task_page=views.task_page, model_page=views.model_page)
-    measures = [MEASURES[name] for name in views.BOARD_MEASURES]
-    pages = {m.name: "index.html" if i == 0 else f"{m.name.replace('_', '-')}.html" for i, m in enumerate(measures)}
-    shared: dict[str, Any] = {
-        "title": title,
-        "criteria": CRITERIA.values(),
-        "composites": [(views.COMPOSITE_TITLES[n], views.COMPOSITE_NOTES[n]) for n in views.COMPOSITE_TITLES],
-        "version": ", ".join(sorted({run.result["benchmark_version"] for run in runs})),
-    }
-    for measure in measures:
-        shown = [board for board in views.boards(runs, measure.name) if board.columns]
-        tabs = [(m.title, pages[m.name], m.name == measure.name) for m in measures]
-        tables = [f"data/{views.slug(measure.name)}-{number}.csv" for number in range(1, len(shown) + 1)]
-        page = environment.get_template("board.html").render(
-            **shared, root="", measure=measure, boards=shown, tables=tables, tabs=tabs
+@dataclass
+class _Extremes:
+    """The best and the worst cases of one method, seen one result after the other."""
+
+    kept: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, cases: Sequence[dict[str, Any]]) -> None:
+        """Take more cases, and keep those at either end."""
+        found = self.kept + list(cases)
+        best = heapq.nlargest(pages.EXTREMES, found, key=lambda case: case["score"])
+        worst = heapq.nsmallest(pages.EXTREMES, found, key=lambda case: case["score"])
+        self.kept = [*best, *(case for case in worst if case not in best)]
+
+
+@contextmanager
+def _workers(results: int) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]]:
+    """``with _workers(n) as each: each(function, items)``: a map over all cores where there is much to do."""
+    if results < MANY_RESULTS:
+        yield map
+        return
+    with ProcessPoolExecutor() as pool:
+
+        def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+            everything = list(items)
+            return pool.map(function, everything, chunksize=max(1, len(everything) // 100))
+
+        yield each
+
+
+class _Site:
+    """One site in the making.
+
+    Args:
+        folder: where it is written.
+        title: its heading.
+        results: the folders that it is made from.
+    """
+
+    def __init__(self, folder: Path, title: str, results: Sequence[Path]) -> None:
+        self.folder, self.title = folder, title
+        self.analyses = find_analyses(results)
+        self.cards = cards_in(results)
+        self.reported = reported_in(results)
+        self.status = read_status(results)
+        self.version = ""
+        self.has_pairs = False
+        self.front = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what another process makes for itself."""
+        return {key: value for key, value in self.__dict__.items() if key != "environment"}
+
+    @cached_property
+    def environment(self) -> Any:
+        """The templates, and what all of them may use."""
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader(__package__, "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
-        _write(folder / pages[measure.name], page)
-        for board, table in zip(shown, tables, strict=True):
-            _write(folder / table, views.board_csv(board, measure.name))
-    for name in sorted({run.result["editor"]["name"] for run in runs}):
-        method = views.method_view(name, runs)
-        page = environment.get_template("method.html").render(**shared, root="../", method=method, measures=measures)
-        _write(folder / views.method_page(name), page)
-        for file, svg in method["files"].items():
-            _write(folder / file, svg)
-    tasks: dict[str, list[Run]] = {}
-    for run in runs:
-        tasks.setdefault(views.task_page(run.result["task"]), []).append(run)
-    for path, members in tasks.items():
-        page = environment.get_template("task.html").render(**shared, root="../", view=views.task_view(members))
-        _write(folder / path, page)
-    models = {views.model_page(run.result["model"]): run.result["model"] for run in runs}
-    models |= {views.model_page(document["model"]): document["model"] for document in analyses}
-    for path, model in models.items():
-        mine = [run for run in runs if views.model_page(run.result["model"]) == path]
-        found = [document for document in analyses if views.model_page(document["model"]) == path]
-        view = views.model_view(model, mine, found)
-        _write(folder / path, environment.get_template("model.html").render(**shared, root="../", view=view))
+        environment.globals.update(
+            title=self.title,
+            version=self.version,
+            has_pairs=self.has_pairs,
+            criteria=CRITERIA.values(),
+            composites=[(boards.SCORES[name], note) for name, note in boards.SCORE_NOTES.items()],
+            has_reported=bool(self.reported),
+            badge_notes=BADGES,
+            board_page=self.board_page,
+            task_page=pages.task_page,
+            model_page=pages.model_page,
+            method_page=pages.method_page,
+            pair_page=pages.pair_page,
+        )
+        return environment
+
+    def render(self, runs: Sequence[Run]) -> None:
+        """Write all pages."""
+        self.version = ", ".join(sorted({run.result["benchmark_version"] for run in runs}))
+        methods: dict[str, set[str]] = {}
+        for run in runs:
+            methods.setdefault(entries.section_key(run.result), set()).add(run.result["editor"]["name"])
+        self.has_pairs = any(len(found) > 1 for found in methods.values())
+        extremes: dict[str, _Extremes] = {}
+        examples: dict[tuple[str, int], dict[str, Any]] = {}
+        found = []
+        with _workers(len(runs)) as each:
+            for entry, best_and_worst, example in each(self.entry, runs):
+                extremes.setdefault(entry.method, _Extremes()).add(best_and_worst)
+                examples.setdefault(entry.task, example)
+                found.append(entry)
+            sections = entries.sections_of(found)
+            self.front = sections[0].key
+            list(each(partial(self.boards_by, sections), entries.BOARD_MEASURES))
+        self.method_pages(sections, extremes)
+        self.pair_pages(sections)
+        for task, example in sorted(examples.items()):
+            view = pages.task_view(task, sections, example)
+            self.page(pages.task_page(view["task"]), "task.html", view=view)
+        self.model_pages(sections)
+        if self.reported:
+            self.page("reported.html", "reported.html", documents=self.reported)
+        changes = (files("knbench.benchmark") / "changes.md").read_text(encoding="utf-8")
+        self.page(
+            "about.html", "about.html",
+            measures=MEASURES.values(), protocols=PROTOCOLS.values(), changes=card_html(changes),
+        )  # fmt: skip
+        for name in ("style.css", "board.js", "cases.js"):
+            self.write(name, (files(__package__) / "templates" / name).read_text(encoding="utf-8"))
+        self.write("tables.js", bundle.table_script())
+        self.write("tables.css", bundle.table_style())
+        self.write(MARKER, "Built by knbench; replaced as a whole by the next build.\n")
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def entry(self, run: Run) -> tuple[Entry, list[dict[str, Any]], dict[str, Any]]:
+        """Read a result's records once and write its page with all cases.
+
+        Returns:
+            Its cases' numbers, its best and worst cases, and one of them whole as an example of the task.
+        """
+        records = in_order(run.final_records())
+        table = case_table(records, entries.BOARD_MEASURES)
+        entry = Entry(run, entries.values_of(records, table), badges_of(run, self.status))
+        cases = [case_view(record) for record in records]
+        alone = Section(entries.section_key(entry.result), {entry.task: {entry.method: entry}})
+        path = pages.entry_page(alone.key, entry)
+        view = pages.entry_view(entry.result, path.removesuffix(".html"))
+        self.page(path, "result.html", r=view, cases=cases, notes=entries.notes_of(alone), badges=entry.badges)
         for file, svg in view["files"].items():
-            _write(folder / file, svg)
-        for section in view["sections"]:
-            _write(folder / f"{path.removesuffix('.html')}-{section['command'].split()[-1]}.json", section["json"])
-    about = environment.get_template("about.html").render(
-        **shared, root="", measures=MEASURES.values(), protocols=PROTOCOLS.values()
-    )
-    _write(folder / "about.html", about)
-    _write(folder / "style.css", files(__package__).joinpath("templates/style.css").read_text(encoding="utf-8"))
-    _write(folder / MARKER, "Built by knbench; replaced as a whole by the next build.\n")
+            self.write(file, svg)
+        brief = ("anchor", "edit", "new", "true", "failure", "marks", "score")
+        extremes = _Extremes()
+        extremes.add([{**{k: c[k] for k in brief}, "page": path} for c in cases if c["score"] is not None])
+        return entry, extremes.kept, cases[0]
 
+    def board_page(self, section: Section, task: Mapping[str, Any] | None = None, measure: str = "") -> str:
+        """Return the site's path of a board: a section's overview, or one task of it."""
+        first = entries.BOARD_MEASURES[0]
+        name = boards.task_slug((task["name"], task["version"])) if task else ""
+        if section.key == self.front and not name:
+            return "index.html" if measure in ("", first) else f"{slug(measure.replace('_', '-'))}.html"
+        return f"boards/{section.key}/{slug('-'.join(filter(None, [name or 'overview', measure or first])))}.html"
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    def boards_by(self, sections: Sequence[Section], name: str) -> None:
+        """Write every section's overview and its tasks' boards in one measure."""
+        measure = MEASURES[name]
+        for section in sections:
+            tasks = section.tasks()
+            self._board(section, sections, None, measure, boards.boards_of(section, name))
+            for task in tasks if len(tasks) > 1 else ():
+                board = boards.task_board(section, name, task)
+                self._board(section, sections, self._about(section, task), measure, [board] if board.columns else [])
+
+    def _about(self, section: Section, task: tuple[str, int]) -> Mapping[str, Any]:
+        about: Mapping[str, Any] = next(iter(section.entries[task].values())).result["task"]
+        return about
+
+    def _board(
+        self,
+        section: Section,
+        sections: Sequence[Section],
+        task: Mapping[str, Any] | None,
+        measure: Any,
+        tables: Sequence[boards.Board],
+    ) -> None:
+        path = self.board_page(section, task, measure.name)
+        root = "../" * path.count("/")
+        names = [f"data/{section.key}/{slug(f'{board.name}-{measure.name}')}" for board in tables]
+        for board, name in zip(tables, names, strict=True):
+            self.write(f"{name}.csv", boards.board_csv(board, section, measure.name))
+            self.write(f"{name}.json", boards.board_json(board, section, measure.name))
+        every = [self._about(section, t) for t in section.tasks()]
+        task_tabs = [("All", root + self.board_page(section, None, measure.name), task is None)]
+        if len(every) > 1:
+            task_tabs += [(t["title"], root + self.board_page(section, t, measure.name), t is task) for t in every]
+        self.page(
+            path, "board.html",
+            section=section, notes=entries.notes_of(section), measure=measure, boards=tables, files=names,
+            single=task is not None, task_page_of=pages.task_page(task) if task else "",
+            section_tabs=[
+                (self._section_title(s, sections), root + self.board_page(s, None, measure.name), s.key == section.key)
+                for s in sections
+            ],
+            measure_tabs=[
+                (MEASURES[name].title, root + self.board_page(section, task, name), name == measure.name)
+                for name in entries.BOARD_MEASURES
+            ],
+            task_tabs=task_tabs,
+            figures=list(self._figures(section, tables, measure)) if tables and not task else [],
+        )  # fmt: skip
+
+    @staticmethod
+    def _section_title(section: Section, sections: Sequence[Section]) -> str:
+        """Return a section's name: its model, with how it was taken where several have the model."""
+        alike = [s for s in sections if s.model["name"] == section.model["name"]]
+        notes = [set(entries.notes_of(s)) for s in alike]
+        own = [note for note in entries.notes_of(section) if not all(note in found for found in notes)]
+        return " · ".join([section.model["name"], *own])
+
+    def _figures(
+        self, section: Section, tables: Sequence[boards.Board], measure: Any
+    ) -> Iterator[tuple[str, str, str]]:
+        """Write and yield the figures of an overview: of everything together where there is more than one kind."""
+        if not measure.share:
+            return
+        drift = {
+            name: value for name in section.methods if (value := pages.perplexity_drift(section.of(name))) is not None
+        }
+        figures = {"tradeoff": plots.tradeoff_figure(tables[-1], drift), "profile": plots.profile_figure(tables[-1])}
+        for name, svg in figures.items():
+            if svg:
+                path = f"figures/{section.key}-{slug(measure.name)}-{name}.svg"
+                self.write(path, svg)
+                yield (*FIGURE_NOTES[name], path)
+
+    def method_pages(self, sections: Sequence[Section], extremes: Mapping[str, _Extremes]) -> None:
+        """Write every method's page, also of those that only papers tell of."""
+        names = {name for section in sections for name in section.methods}
+        names |= {document["method"] for document in self.reported}
+        for name in sorted(names):
+            cases = extremes[name].kept if name in extremes else []
+            told = [document for document in self.reported if document["method"] == name]
+            view = pages.method_view(name, sections, cases, self.cards.get(slug(name), ""), told)
+            self.page(pages.method_page(name), "method.html", view=view)
+
+    def pair_pages(self, sections: Sequence[Section]) -> None:
+        """Write the pages that compare two methods, and the one that leads to them."""
+        overview = []
+        for section in sections:
+            names = section.methods[: pages.MOST_COMPARED]
+            ahead = {(a, b): 0 for a in names for b in names}
+            for first, second in pages.pairs_of(section):
+                view = pages.pair_view(section, first, second)
+                for row in view["rows"]:
+                    if row["sure"]:
+                        ahead[(first, second) if row["ahead"] == "a" else (second, first)] += 1
+                self.page(
+                    pages.pair_page(section, first, second), "pair.html",
+                    view=view, section=section, notes=entries.notes_of(section),
+                )  # fmt: skip
+            if len(names) > 1:
+                left = len(section.methods) - len(names)
+                notes = entries.notes_of(section)
+                overview.append({"section": section, "notes": notes, "names": names, "ahead": ahead, "left": left})
+        if overview:
+            self.page("compare.html", "compare.html", sections=overview)
+
+    def model_pages(self, sections: Sequence[Section]) -> None:
+        """Write every model's page, also of those that were only analysed."""
+        models = {pages.model_page(section.model): section.model for section in sections}
+        models |= {pages.model_page(document["model"]): document["model"] for document in self.analyses}
+        for path, model in models.items():
+            mine = [section for section in sections if pages.model_page(section.model) == path]
+            found = [document for document in self.analyses if pages.model_page(document["model"]) == path]
+            view = pages.model_view(model, mine, found)
+            self.page(path, "model.html", view=view)
+            for file, svg in view["files"].items():
+                self.write(file, svg)
+            for chapter in view["chapters"]:
+                self.write(f"{path.removesuffix('.html')}-{chapter['command'].split()[-1]}.json", chapter["json"])
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def page(self, path: str, template: str, **values: Any) -> None:
+        """Render a page."""
+        self.write(path, self.environment.get_template(template).render(root="../" * path.count("/"), **values))
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file of the site."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")

@@ -1,13 +1,15 @@
-"""``knbench site build``."""
+"""``knbench site`` and ``knbench plot``."""
 
 from __future__ import annotations
 
+import functools
+import http.server
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from ..benchmark.results import find_runs, write_text
+from ..benchmark.results import KnbenchError, find_runs, write_text
 from .build import build_site
 
 
@@ -33,6 +35,23 @@ def build(results: Sequence[Path], output: Path, title: str) -> None:
     """Render RESULTS, run folders at any depth, as a site that opens from disk or from any host."""
     index = build_site(list(results), output, title=title)
     click.echo(f"Site: {index}")
+
+
+@site.command(epilog="\b\nExample:\n  knbench site serve site\n")
+@click.argument("folder", default="site", type=click.Path(path_type=Path))
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+def serve(folder: Path, port: int) -> None:
+    """Show a built site on this machine alone, until interrupted; opening its index.html does as well."""
+    if not (folder / "index.html").exists():
+        raise KnbenchError(f"no site in '{folder}'; build one with: knbench site build results --output {folder}")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise KnbenchError(f"port {port}: {error.strerror}; choose another --port, or 0 for a free one") from None
+    with server:
+        click.echo(f"Site: http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
+        server.serve_forever()
 
 
 @click.command(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,27 @@ TOKENS = 2
 """Of each answer."""
 
 
-def write_run(folder: Path, cases: int, *, editor: str = "made-up", task: str = "made-up", seed: int = 0) -> None:
-    """Write the manifest and the records of a run that never was."""
+def write_run(
+    folder: Path,
+    cases: int,
+    *,
+    editor: str = "made-up",
+    task: str = "made-up",
+    kind: str = "fact",
+    seed: int = 0,
+    skill: float = 0.5,
+    **protocol: Any,
+) -> None:
+    """Write the manifest and the records of a run that never was; ``skill`` is how often a probe goes as wished."""
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "records.jsonl").open("w", encoding="utf-8") as stream:
         for index in range(cases):
-            stream.write(json.dumps(_record(rng, index)) + "\n")
-    (folder / "manifest.json").write_text(json.dumps(_manifest(editor, task, cases)), encoding="utf-8")
+            stream.write(json.dumps(_record(rng, index, skill)) + "\n")
+    (folder / "manifest.json").write_text(json.dumps(_manifest(editor, task, kind, cases, protocol)), encoding="utf-8")
 
 
-def _record(rng: random.Random, index: int) -> dict[str, Any]:
+def _record(rng: random.Random, index: int, skill: float) -> dict[str, Any]:
     prompts = [f"The capital of {rng.choice(WORDS)} number {index} is" for _ in PROBES]
     return {
         "index": index,
@@ -52,8 +64,11 @@ def _record(rng: random.Random, index: int) -> dict[str, Any]:
                 "expect": expect,
                 "aliases": [],
                 "suffix": ".",
-                "before": _observation(rng),
-                "after": {**_observation(rng), **({"kl": rng.random()} if expect == "unchanged" else {})},
+                "before": _observation(rng, -0.5),
+                "after": {
+                    **_observation(rng, 0.5 if rng.random() < skill else -0.5),
+                    **({"kl": rng.random()} if expect == "unchanged" else {}),
+                },
             }
             for (criterion, expect), prompt in zip(PROBES, prompts, strict=True)
         ],
@@ -62,16 +77,16 @@ def _record(rng: random.Random, index: int) -> dict[str, Any]:
     }
 
 
-def _answer(rng: random.Random) -> dict[str, Any]:
-    logprobs = [-9 * rng.random() for _ in range(TOKENS)]
+def _answer(rng: random.Random, ahead: float) -> dict[str, Any]:
+    logprobs = [-9 * rng.random() - (9 if ahead < 0 else 0) for _ in range(TOKENS)]
     ranks = [rng.choice((0, 0, 1, 17)) for _ in logprobs]
     return {"logprob": sum(logprobs), "token_logprobs": logprobs, "ranks": ranks, "argmax": [5 for _ in logprobs]}
 
 
-def _observation(rng: random.Random) -> dict[str, Any]:
+def _observation(rng: random.Random, ahead: float) -> dict[str, Any]:
     return {
-        "target": _answer(rng),
-        "rival": _answer(rng),
+        "target": _answer(rng, ahead),
+        "rival": _answer(rng, -ahead),
         "top": " Rome",
         "top_id": rng.choice((5, 6)),
         "top_logprob": -rng.random(),
@@ -79,8 +94,14 @@ def _observation(rng: random.Random) -> dict[str, Any]:
     }
 
 
-def _manifest(editor: str, task: str, cases: int) -> dict[str, Any]:
-    text = {"title": "T", "description": "made up", "licence": "CC0-1.0", "citation": "none", "source": "none"}
+def _manifest(editor: str, task: str, kind: str, cases: int, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    text = {
+        "title": f"Made-up {task}",
+        "description": "made up",
+        "licence": "CC0-1.0",
+        "citation": "none",
+        "source": "none",
+    }
     return {
         "schema_version": 1,
         "benchmark_version": "0",
@@ -98,12 +119,19 @@ def _manifest(editor: str, task: str, cases: int) -> dict[str, Any]:
         },
         "seed": 0,
         "environment": {},
-        "editor": {"name": editor, "summary": "", "paper": "", "config": {}, "config_source": "", "prepared": {}},
+        "editor": {
+            "name": editor,
+            "summary": "Made-up numbers",
+            "paper": "",
+            "config": {},
+            "config_source": "",
+            "prepared": {},
+        },
         "task": {
             **text,
             "name": task,
             "version": 1,
-            "kind": "fact",
+            "kind": kind,
             "relation": "r",
             "criteria": sorted({criterion for criterion, _ in PROBES}),
             "content_hash": "0" * 64,
@@ -119,5 +147,36 @@ def _manifest(editor: str, task: str, cases: int) -> dict[str, Any]:
             "bos_prepended": True,
             "new_tokens": 6,
             "batch_size": 32,
+            **protocol,
         },
     }
+
+
+def write_board(folder: Path, methods: int, tasks: int, cases: int, *, variants: int = 8) -> None:
+    """Write results of many methods on many tasks, every second one a phenomenon; few of them are computed.
+
+    A method on a task has the records of one of some ``variants``, stamped with its own names.
+    """
+    from knbench.benchmark.run_folder import finish
+
+    rng = random.Random(0)
+    made = []
+    for number in range(variants):
+        here = folder / "variants" / str(number)
+        write_run(here, cases, seed=number, skill=(number + 1) / (variants + 1))
+        made.append((finish(here), (here / "records.jsonl").read_bytes()))
+    for task in range(tasks):
+        for method in range(methods):
+            result, records = made[min(variants - 1, max(0, round(variants * method / methods + rng.gauss(0, 1))))]
+            about = {
+                "name": f"task-{task:02}",
+                "title": f"Made-up task {task}",
+                "kind": ("fact", "linguistic")[task % 2],
+            }
+            editor = {**result["editor"], "name": f"method-{method:03}"}
+            here = folder / editor["name"] / about["name"]
+            here.mkdir(parents=True)
+            (here / "records.jsonl").write_bytes(records)
+            document = {**result, "editor": editor, "task": {**result["task"], **about}}
+            (here / "result.json").write_text(json.dumps(document), encoding="utf-8")
+    shutil.rmtree(folder / "variants")

@@ -14,7 +14,13 @@ MAY_USE = {
     "benchmark": {"benchmark"},
     "editors": {"editors", "benchmark"},
     "tasks": {"tasks", "benchmark"},
-    "leaderboard": {"leaderboard", "benchmark.results", "benchmark.figures", "benchmark.protocols"},
+    "leaderboard": {
+        "leaderboard",
+        *(
+            f"benchmark.{name}"
+            for name in ("comparison", "figures", "files", "protocols", "results", "scoring", "statistics", "store")
+        ),
+    },
 }
 
 
