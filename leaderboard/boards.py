@@ -73,8 +73,18 @@ def boards_of(section: Section, measure: str) -> list[Board]:
     views = [(name, title.capitalize(), kind) for kind, (name, title) in _VIEWS.items() if section.tasks(kind)]
     if len(views) > 1:
         views.append(("together", "Facts and phenomena together", ""))
-    made = [_board(section, measure, name, title, kind, section.tasks(kind or None)) for name, title, kind in views]
+    made = [
+        _board(section, measure, name, _title(section, title, tasks), kind, tasks)
+        for name, title, kind in views
+        for tasks in [section.tasks(kind or None)]
+    ]
     return [board for board in made if board.columns]
+
+
+def _title(section: Section, title: str, tasks: Sequence[tuple[str, int]]) -> str:
+    """Return a view's title, with the task where there is only one."""
+    about = next(iter(section.entries[tasks[0]].values())).result["task"]
+    return title if len(tasks) > 1 else f"{title}: {about['title']}"
 
 
 _VIEWS = {kind: (title, title) for kind, title in KINDS.items()}

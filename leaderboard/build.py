@@ -215,7 +215,8 @@ class _Site:
     def board_page(self, section: Section, task: Mapping[str, Any] | None = None, measure: str = "") -> str:
         """Return the site's path of a board: a section's overview, or one task of it."""
         first = entries.BOARD_MEASURES[0]
-        name = boards.task_slug((task["name"], task["version"])) if task else ""
+        alone = len(section.entries) == 1  # its only task is its overview
+        name = boards.task_slug((task["name"], task["version"])) if task and not alone else ""
         if section.key == self.front and not name:
             return "index.html" if measure in ("", first) else f"{slug(measure.replace('_', '-'))}.html"
         return f"boards/{section.key}/{slug('-'.join(filter(None, [name or 'overview', measure or first])))}.html"

@@ -24,6 +24,7 @@ class Cell:
 
     Attributes:
         order: the plain number, by which a table is sorted.
+        plain: as ``text``, for machines: what is saved, and what filters compare with.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Cell:
     width: float | None
     note: str
     order: float
+    plain: str
 
 
 def cell(row: Mapping[str, Any] | None, measure: str) -> Cell | None:
@@ -48,7 +50,15 @@ def cell(row: Mapping[str, Any] | None, measure: str) -> Cell | None:
         low, high = number(row["low"], share), number(row["high"], share)
         note += f"; 95% interval, {INTERVALS[row['interval']]}"
     value = float(row["value"])
-    return Cell(number(value, share), low, high, bar(value, share), note, value)
+    return Cell(
+        number(value, share),
+        low,
+        high,
+        bar(value, share),
+        note,
+        value,
+        number(value, share).replace("\N{MINUS SIGN}", "-"),
+    )
 
 
 def number(value: float, share: bool) -> str:

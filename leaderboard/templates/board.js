@@ -49,6 +49,21 @@
     return [head, ...rows].map((row) => row.map((text) => quoted(safe(text))).join(",")).join("\n") + "\n";
   };
 
+  // What the table library leaves without a name, or calls a menu, for those who hear a page.
+  const NAMES = {
+    ".dt-button-collection[role=dialog]": "Choose",
+    "select.dtsb-data": "Column",
+    "select.dtsb-condition": "Condition",
+    ".dtsb-value": "Value",
+  };
+  const name = () => {
+    document.querySelectorAll(".dtsb-searchBuilder[role=menu]").forEach((item) => item.setAttribute("role", "group"));
+    for (const [selector, text] of Object.entries(NAMES)) {
+      document.querySelectorAll(`${selector}:not([aria-label])`).forEach((item) => item.setAttribute("aria-label", text));
+    }
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+
   const enhance = (table) => {
     const name = table.dataset.name;
     const keys = [...table.tHead.rows[0].cells].map((cell) => cell.dataset.key);
@@ -87,7 +102,6 @@
       orderMulti: true,
       columnDefs: [
         { targets: numeric, type: "num", orderSequence: ["desc", "asc", ""], searchBuilderType: "num" },
-        { targets: numeric, searchBuilder: { orthogonal: { search: "sort" } } },
         { targets: keys.indexOf("rank"), orderSequence: ["asc", "desc", ""] },
         { targets: keys.indexOf("seconds"), orderSequence: ["asc", "desc", ""] },
       ].filter((item) => item.targets !== -1),

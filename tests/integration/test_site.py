@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
+import html5lib
 import pytest
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.runner import run
@@ -13,7 +13,7 @@ from knbench.benchmark.types import Case, EditRequest, Probe, Task
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.leaderboard.build import MARKER, build_site
-from knbench.leaderboard.views import cell
+from knbench.leaderboard.cells import cell
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -38,67 +38,75 @@ def runs(lm, tmp_path):
     return tmp_path / "runs"
 
 
-class Page(HTMLParser):
-    """Collects tags, links and text; complains of tags that are not closed."""
+SCRIPTS = {"tables.js", "board.js", "cases.js"}
 
-    VOID = ("meta", "link", "br", "img", "input")
+
+class Page:
+    """A page as html5lib reads it, which complains of every mistake in it."""
 
     def __init__(self, text):
-        super().__init__()
-        self.links, self.tags, self.open, self.text = [], [], [], ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.links += [value for key, value in attrs if key in ("href", "src")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
+        document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(text)
+        elements = [e for e in document.iter() if isinstance(e.tag, str)]
+        self.links = [v for e in elements for key, v in e.items() if key in ("href", "src")]
+        self.scripts = [e for e in elements if e.tag == "script"]
+        self.handlers = [key for e in elements for key, _ in e.items() if key.startswith("on")]
+        self.ids = [e.get("id") for e in elements if e.get("id")]
+        self.text = "".join(document.itertext())
 
 
 def pages(site):
     return {path: Page(path.read_text()) for path in site.rglob("*.html")}
 
 
-def test_every_link_resolves_and_none_leaves_the_site(runs, tmp_path):
+def test_pages_are_valid_and_every_link_resolves_and_none_leaves_the_site(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
     found = pages(site)
-    assert {p.relative_to(site).as_posix() for p in found} >= {"index.html", "exact.html", "methods/ft.html"}
+    names = {p.relative_to(site).as_posix() for p in found}
+    assert names >= {
+        "index.html",
+        "exact.html",
+        "methods/ft.html",
+        "compare.html",
+        "about.html",
+        "tasks/hostile-v1.html",
+    }
     for path, page in found.items():
+        assert len(page.ids) == len(set(page.ids)), path
         for link in page.links:
-            if not link.startswith(("#", "data:")):
-                assert re.match(r"^[\w./-]+$", link), link
-                assert (path.parent / link).resolve().is_file(), f"{path}: {link}"
+            if not link.startswith("data:"):
+                file, _, place = link.partition("#")
+                assert re.match(r"^[\w./-]*$", file), link
+                target = (path.parent / file).resolve() if file else path
+                assert target.is_file(), f"{path}: {link}"
+                assert not place or place in found[target].ids, f"{path}: {link}"
 
 
 def test_text_from_results_is_shown_and_never_run(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
     for path, page in pages(site).items():
-        assert "script" not in page.tags, path
-        assert HOSTILE in page.text or path.name == "about.html", path
+        assert {script.get("src").split("/")[-1] for script in page.scripts} <= SCRIPTS, path
+        assert not any(script.text for script in page.scripts)
+        assert page.handlers == []
+        hidden = ("about.html", "compare.html")
+        assert HOSTILE in page.text or path.name in hidden or path.parent.parent.name == "compare", path
 
 
 def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
-    front, exact = (pages(site)[site / name] for name in ("index.html", "exact.html"))
+    found = pages(site)
+    front, exact = (found[site / name] for name in ("index.html", "exact.html"))
     assert "100.0" in exact.text  # the unedited model leaves every neighbour as it was
     assert "Symmetry" in front.text
     assert "s / edit" in front.text
-    method = pages(site)[site / "methods/none.html"]
-    assert "two <b>" not in method.text  # ids are for machines; people see the edit
-    assert method.text.count("The capital of France is …") == 2
+    (result,) = (site / "results" / "none").rglob("*.html")
+    assert "two <b>" not in found[result].text  # ids are for machines; people see the edit
+    assert found[result].text.count("The capital of France is …") == 2
 
 
 def test_a_number_is_shown_with_its_interval_or_without_one():
     row = {"value": 0.256, "low": 0.1, "high": 0.5, "interval": "wilson", "cases": 9, "probes": 18}
     shown = cell(row, "success")
-    assert (shown.text, shown.low, shown.high, shown.width) == ("25.6", "10.0", "50.0", 25.6)
+    assert (shown.text, shown.low, shown.high, shown.width, shown.order) == ("25.6", "10.0", "50.0", 25.6, 0.256)
     bare = cell({**row, "low": None, "high": None, "interval": "none"}, "success")
     assert (bare.text, bare.low, bare.width) == ("25.6", "", 25.6)
     assert cell({**row, "interval": "bca"}, "magnitude").text == "0.256"
@@ -152,8 +160,13 @@ def test_other_seeds_and_limits_and_splits_stand_in_tables_of_their_own(runs, tm
     run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3, limit=1))
     run(lm, [NoEdit], [hostile_task()], tmp_path / "whole", RunSettings(new_tokens=3, split="all"))
     site = build_site([runs, tmp_path / "again", tmp_path / "whole"], tmp_path / "site").parent
-    text = (site / "index.html").read_text()
-    assert text.count('<section class="board"') == 3
-    assert "limited to 1" in text
-    assert text.count("tuning cases included") == 1
-    assert text.count("tuning cases left out") == 2
+    front = html5lib.parse((site / "index.html").read_text(), namespaceHTMLElements=False)
+    tabs = front.findall(".//nav[@aria-label='Model and regime']/a")
+    assert len(tabs) == 3
+    assert sum("limited to 1 cases, not ranked" in tab.text for tab in tabs) == 1
+    assert sum("tuning cases included" in tab.text for tab in tabs) == 1
+    for tab in tabs:
+        text = Page((site / tab.get("href")).read_text()).text
+        assert text.count("limited to 1 cases, not ranked") == (
+            2 if "limited" in tab.text else 1
+        )  # each page has all tabs
