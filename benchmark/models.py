@@ -114,10 +114,20 @@ def check_model_name(name: str) -> None:
         raise unknown_name("model", name, catalogue())
 
 
+def model_label(name: str) -> str:
+    """Return what results call the model of a name: a folder or file is called by its last part.
+
+    >>> model_label("smollm2-135m"), model_label("gpt2/of-the-hub")
+    ('smollm2-135m', 'gpt2/of-the-hub')
+    """
+    local = Path(name).expanduser()
+    return local.resolve().name if name not in catalogue() and local.exists() else name
+
+
 def load_model(
     name: str,
-    *,
     device: str = "cpu",
+    *,
     dtype: str = "float32",
     revision: str | None = None,
     bos: BosPolicy = "auto",
@@ -138,16 +148,14 @@ def load_model(
     entry = catalogue().get(name)
     making = None if entry is None else _making(entry)
     if making is not None:
-        path, label, found = _make_once(name, making), name, making.revision
+        path, found = _make_once(name, making), making.revision
     elif entry is not None:
-        path, label, found = Path(), name, revision or entry.source.get("revision", "")
+        path, found = Path(), revision or entry.source.get("revision", "")
     else:
         local = Path(name).expanduser()
-        path = local if local.exists() else Path()
-        label = local.resolve().name if local.exists() else name
-        found = revision or ""
+        path, found = local if local.exists() else Path(), revision or ""
     where = str(path) if path != Path() else (entry.source["hub"] if entry else name)
-    return _load(where, label=label, revision=found or None, device=device, dtype=dtype, bos=bos)
+    return _load(where, label=model_label(name), revision=found or None, device=device, dtype=dtype, bos=bos)
 
 
 def _model_folder_format(path: Path) -> str:

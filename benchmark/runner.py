@@ -25,15 +25,15 @@ from .workbench import Workbench
 
 
 class Executor(Protocol):
-    """Has a run's plan made and its units measured, by however many workers.
+    """Has a run's plan made and its units measured, by however many workers."""
 
-    Attributes:
-        name: how the command line calls it.
-        workers: how many models are held at once.
-    """
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
 
-    name: str
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many models are held at once."""
 
     def plan(self, command: str | None, reporter: Reporter) -> Plan:
         """Ask a model what the run comes to."""
@@ -52,7 +52,7 @@ class Serial:
 
     def plan(self, command: str | None, reporter: Reporter) -> Plan:
         """Ask the model what the run comes to."""
-        del reporter  # the workbench has one
+        self._bench.reporter = reporter
         return self._bench.plan({"command": command} if command else {})
 
     def measure(self, ledger: Ledger) -> None:
@@ -90,8 +90,8 @@ def run(
         KnbenchError: a folder holds another run, or an editor left the model changed.
     """
     reporter = reporter or Reporter()
-    bench = Workbench(lm, editors, tasks, settings, reporter)
-    return carry_out(Serial(bench), output, settings, reporter, command=command)
+    executor = Serial(Workbench(lm, editors, tasks, settings, reporter))
+    return carry_out(executor, output, settings, reporter, command=command)
 
 
 def carry_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,7 +177,8 @@ class Recipe:
     Attributes:
         load: gives the model on a device.
         device: a torch device; ``cuda`` is dealt out among the workers of a machine.
-        threads: of each worker.
+        threads: of each worker; None leaves it to torch.
+        leave_out: editors that need a causal model are left out, not refused, where the model is a masked one.
     """
 
     load: Callable[[str], LanguageModel]
@@ -185,8 +187,20 @@ class Recipe:
     tasks: Sequence[Task]
     settings: RunSettings
     threads: int | None = None
+    leave_out: bool = False
 
     def lay_out(self, device: str, reporter: Reporter) -> Workbench:
-        """Load the model and return the workbench."""
+        """Load the model and return the workbench.
+
+        Raises:
+            KnbenchError: the model cannot be loaded, or something does not fit it.
+        """
         reporter.doing("loading")
-        return Workbench(self.load(device), self.editors, self.tasks, self.settings, reporter)
+        lm = self.load(device)
+        editors = [cls for cls in self.editors if lm.causal or not (self.leave_out and cls.causal_only)]
+        return Workbench(lm, editors, self.tasks, self.settings, reporter)
+
+    def portable(self) -> Recipe:
+        """Return the same with the tasks' data in it, wherever it came from."""
+        tasks = [dataclasses.replace(t, cases=Given(t.cases()), pairs=Given(t.pairs())) for t in self.tasks]
+        return dataclasses.replace(self, tasks=tasks)
