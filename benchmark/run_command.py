@@ -74,6 +74,9 @@ Starting the same command again continues where it stopped.
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random choice.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--device-map", metavar="MAP", help="Share a big model out among cards, as accelerate does: auto, balanced."
+)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
 @click.option("--revision", help="Commit or tag of a hub model.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows per probing batch.")
@@ -156,6 +159,7 @@ def run_command(
     known_by: str,
     seed: int,
     device: str,
+    device_map: str | None,
     dtype: str,
     revision: str | None,
     batch_size: int,
@@ -212,7 +216,7 @@ def run_command(
     from .terminal import ProgressReporter, print_results
     from .workbench import Recipe
 
-    load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos)
+    load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
     # An editor that was asked for by its name is refused where the model does not suit it, one of all is left out.
     recipe = Recipe(load, device, classes, chosen, settings, leave_out=editors.strip() == "all")
     folder = output or Path("runs") / model_label(model).replace("/", "--")

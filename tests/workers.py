@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 from knbench.benchmark.editing import Edit, Editor, NoConfig
+from knbench.benchmark.executors import Staff, engaged
+from knbench.benchmark.progress import Reporter
 from knbench.benchmark.results import read_records
+from knbench.benchmark.runner import carry_out
 from knbench.benchmark.types import Case, EditRequest, Probe, Task
 from knbench.benchmark.untrained import untrained
 from knbench.benchmark.workbench import Given, Recipe
@@ -91,3 +94,9 @@ def recipe(settings: Any, *editors: type[Editor[Any]], cases: int = 20) -> Recip
 def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") -> list[dict[str, Any]]:
     """A folder's lines without what time and machine decide."""
     return [{k: v for k, v in row.items() if k != "timings"} for row in read_records(folder / name, kind)]
+
+
+def run_alone(cook: Recipe, output: Path) -> None:
+    """Run in this process."""
+    with engaged(Staff("serial", threads=1), cook) as executor:
+        carry_out(executor, output, cook.settings, Reporter())

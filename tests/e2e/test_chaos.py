@@ -19,7 +19,7 @@ from knbench.benchmark.runner import carry_out
 from knbench.benchmark.settings import RunSettings
 from knbench.editors.rome import Rome
 
-from tests.workers import Push, QuickPush, SlowPush, measured, recipe
+from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone
 
 pytestmark = pytest.mark.slow
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
@@ -33,17 +33,12 @@ CASES = 24
 
 
 def start(output, settings):
-    """Run in a process of its own, forked from one that has imported everything and nothing else."""
+    """Run in a process of its own, forked from one that has imported everything and done nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=run_alone, args=(output, settings))
+    context.set_forkserver_preload(["tests.workers"])
+    process = context.Process(target=run_alone, args=(recipe(settings, Push, Rome, cases=CASES), output))
     process.start()
     return process
-
-
-def run_alone(output, settings):
-    with engaged(Staff("serial", threads=1), recipe(settings, Push, Rome, cases=CASES)) as executor:
-        carry_out(executor, output, settings, Reporter())
 
 
 def lines(output):
