@@ -22,20 +22,20 @@ from knbench.editors.rome import Rome
 from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone
 
 pytestmark = pytest.mark.slow
-SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
+SETTINGS = RunSettings(batch_size=8, new_tokens=0, editor_args={"rome": {"steps": "2"}})
 REGIMES = {
     "single": (SETTINGS, 7),
     "batch": (replace(SETTINGS, batch_edits=4), 6),
     "sequential": (replace(SETTINGS, sequential=12, checkpoints=(5,)), 7),
 }
 """Settings, and how many of the twenty moments."""
-CASES = 24
+CASES = 40
 
 
 def start(output, settings):
     """Run in a process of its own, forked from one that has imported everything and done nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.workers"])
+    context.set_forkserver_preload(["tests.warm"])
     process = context.Process(target=run_alone, args=(recipe(settings, Push, Rome, cases=CASES), output))
     process.start()
     return process
@@ -68,7 +68,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(regime, tmp_path):
     for moment in range(moments):
         output = tmp_path / str(moment)
         process = start(output, settings)
-        process.join(took * rng.uniform(0.1, 0.8))
+        process.join(took * rng.uniform(0.15, 0.85))
         process.kill()
         process.join()
         halfway += any(output.rglob("records.jsonl")) and len(list(output.rglob("result.json"))) < 2
@@ -80,14 +80,14 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(regime, tmp_path):
         assert not list(output.rglob("*.tmp"))
         for event in read_events(output / EVENTS):
             check(event, "event", str(output))
-    assert halfway > moments / 2  # most moments were in the middle of it
+    assert halfway >= moments // 2  # most moments were in the middle of it
 
 
 @pytest.mark.parametrize("kind", ["local", "ray"])
 def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
     if kind == "ray":
         pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
-    cook = recipe(SETTINGS, SlowPush, cases=72)
+    cook = recipe(SETTINGS, SlowPush, cases=56)
     with engaged(Staff("serial", threads=1), replace(cook, editors=[QuickPush])) as executor:
         (whole,) = carry_out(executor, tmp_path / "whole", SETTINGS, Reporter())
     stop, rng, killed = threading.Event(), random.Random(f"chaos {kind}"), []
