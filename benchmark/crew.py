@@ -13,7 +13,7 @@ from .errors import KnbenchError
 from .ledger import Ledger
 from .messages import Doing, Done, Failed, Load, MakePlan, Measure, Message, Question, Ready
 from .progress import Reporter
-from .units import Line, Plan, Unit, choose
+from .units import Line, Plan, Start, Unit, Waiting
 
 MOST_LOSSES = 20
 """Workers lost one after the other, with nothing measured in between, before a run is given up."""
@@ -107,17 +107,16 @@ class Crew:
             KnbenchError: a worker's complaint, or workers are lost again and again.
             OSError: what was measured cannot be written.
         """
-        waiting = list(ledger.left)
+        waiting = Waiting(ledger.left)
         under_way: dict[int, Unit] = {}
-        last: dict[int, tuple[str, int]] = {}
+        last: dict[int, Start] = {}
         for number, pid in self._pids.items():
             ledger.events.note("worker_ready", worker=number, pid=pid)
         while waiting or under_way:
             for worker in self._workers:
                 if waiting and worker.number not in self._busy:
-                    mine, theirs = last.get(worker.number), [s for n, s in last.items() if n != worker.number]
-                    unit = choose(waiting, mine, theirs)
-                    waiting.remove(unit)
+                    mine = last.pop(worker.number, None)
+                    unit = waiting.take(mine, set(last.values()))
                     under_way[worker.number], last[worker.number] = unit, unit.start
                     self._ask(worker, Measure(ledger.order(unit, worker.number)))
             worker, message = self._inbox.get()
@@ -128,7 +127,7 @@ class Crew:
                 case _Lost():
                     ledger.events.note("worker_lost", worker=worker.number, reason=message.reason)
                     if worker.number in under_way:
-                        waiting.insert(0, under_way.pop(worker.number))
+                        waiting.put_back(under_way.pop(worker.number))
                     last.pop(worker.number, None)
                     self._restart(worker, message.reason, Load())
                 case _:

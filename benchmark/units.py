@@ -21,6 +21,8 @@ Few enough that a dozen workers share a task, many enough that batches of probes
 
 Place = tuple[str, str]
 """An editor and a task: one run folder."""
+Start = tuple[str, int]
+"""A task and one of its blocks."""
 FileName = Literal["records", "checkpoints", "drift"]
 
 
@@ -47,7 +49,7 @@ class Unit:
         return range(self.first, self.end)
 
     @property
-    def start(self) -> tuple[str, int]:
+    def start(self) -> Start:
         """What units that need the same answers of the unedited model have in common."""
         return self.task, self.first // BLOCK
 
@@ -114,14 +116,40 @@ def unit_size(cases: int, together: int) -> int:
     return min(cases, -(-BLOCK // together) * together)
 
 
-def choose(left: Sequence[Unit], mine: tuple[str, int] | None, theirs: Collection[tuple[str, int] | None]) -> Unit:
-    """Return the unit that a worker best takes next.
+class Waiting:
+    """Units that nobody has taken, so kept that those which ask the same of the unedited model go to one worker.
 
-    One for which it has asked the unedited model already, else one that no other worker has asked for, else any.
-
-    Args:
-        left: at least one unit, the earlier the better.
-        mine: the start of the unit that the worker measured last.
-        theirs: those of the other workers.
+    >>> a, b, c = (Unit("rome", "capital", first, first + 8) for first in (0, 8, 16))
+    >>> waiting = Waiting([a, b, c])
+    >>> waiting.take(mine=b.start, theirs=[]) == b, waiting.take(mine=None, theirs=[a.start]) == c, bool(waiting)
+    (True, True, True)
     """
-    return min(left, key=lambda unit: 0 if unit.start == mine else 2 if unit.start in theirs else 1)
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._groups: dict[Start, list[Unit]] = {}
+        for unit in units:
+            self._groups.setdefault(unit.start, []).append(unit)
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def take(self, mine: Start | None, theirs: Collection[Start]) -> Unit:
+        """Take out the unit that a worker best measures next.
+
+        One for which it has asked the unedited model already, else one that no other worker has asked for, else any.
+
+        Args:
+            mine: the start of the unit that the worker measured last.
+            theirs: those of the other workers.
+        """
+        fresh = next((start for start in self._groups if start not in theirs), next(iter(self._groups)))
+        start = mine if mine in self._groups else fresh
+        unit = self._groups[start].pop(0)
+        if not self._groups[start]:
+            del self._groups[start]
+        return unit
+
+    def put_back(self, unit: Unit) -> None:
+        """Put a unit back, before all others."""
+        others = self._groups.pop(unit.start, [])
+        self._groups = {unit.start: [unit, *others], **self._groups}

@@ -19,7 +19,7 @@ from knbench.benchmark.results import load_result
 from knbench.benchmark.runner import carry_out
 from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.station import Station
-from knbench.benchmark.units import Plan, Unit, choose, units_of
+from knbench.benchmark.units import Plan, Unit, Waiting, units_of
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
@@ -160,9 +160,13 @@ def test_units_never_part_cases_that_are_edited_together(settings, sizes):
 
 def test_a_worker_takes_first_what_it_has_asked_the_unedited_model_for():
     a, b, c = (Unit("e", "towns", first, first + 8) for first in (0, 8, 16))
-    assert choose([a, b, c], mine=b.start, theirs=[a.start]) == b
-    assert choose([a, b, c], mine=None, theirs=[a.start]) == b
-    assert choose([a, b], mine=None, theirs=[a.start, b.start]) == a
+    assert Waiting([a, b, c]).take(mine=b.start, theirs=[a.start]) == b
+    assert Waiting([a, b, c]).take(mine=None, theirs=[a.start]) == b
+    assert Waiting([a, b]).take(mine=None, theirs=[a.start, b.start]) == a
+    waiting = Waiting([a, b])
+    assert (waiting.take(None, []), waiting.take(None, []), bool(waiting)) == (a, b, False)
+    waiting.put_back(b)
+    assert waiting.take(None, [b.start]) == b
 
 
 @pytest.mark.parametrize(
