@@ -158,6 +158,8 @@ class Crew:
                 self._inbox.put((worker, message))
         except WorkerLost as error:
             self._inbox.put((worker, _Lost(str(error))))
+        except Exception as error:  # such as what cannot be sent: asking again would not help
+            self._inbox.put((worker, Failed(error)))
 
     def _restart(self, worker: Worker, reason: str, question: Question) -> None:
         self._losses += 1

@@ -68,15 +68,14 @@ class LocalWorker(Worker):
         except (EOFError, OSError):
             process.join(5)
             code = process.exitcode or 0
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            raise WorkerLost(f"worker {self.number} was {how}" if code < 0 else f"worker {self.number} {how}") from None
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            raise WorkerLost(f"worker {self.number} {how}") from None
 
     def stop(self) -> None:
         """Kill the process; it owns nothing that would have to be put away."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
-            self._process.close()
             self._process = None
         if self._pipe is not None:
             self._pipe.close()

@@ -144,8 +144,14 @@ class Workbench:
         if name not in self._prepared:
             self.reporter.doing(f"preparing {name}")
             editor, _ = self._editors[name]
-            with seeded(derived_seed(self.settings.seed, name, "prepare")):
-                self._prepared[name] = editor.prepare(self.lm, self.reporter)
+            try:
+                with seeded(derived_seed(self.settings.seed, name, "prepare")):
+                    self._prepared[name] = editor.prepare(self.lm, self.reporter)
+            except (KnbenchError, OSError):
+                raise
+            except Exception as error:
+                why = (str(error).strip().splitlines() or [""])[0]
+                raise KnbenchError(f"editor '{name}' cannot be prepared: {type(error).__name__}: {why}") from error
         return self._prepared[name]
 
     def _origin(self, name: str) -> str:

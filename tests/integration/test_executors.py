@@ -15,6 +15,7 @@ from knbench.benchmark.events import EVENTS, read_events
 from knbench.benchmark.executors import Staff, engaged
 from knbench.benchmark.messages import Done, Failed, Line, Measure
 from knbench.benchmark.progress import Reporter
+from knbench.benchmark.registry import EDITORS, registered
 from knbench.benchmark.results import load_result
 from knbench.benchmark.runner import carry_out
 from knbench.benchmark.settings import RunSettings
@@ -167,6 +168,27 @@ def test_a_worker_takes_first_what_it_has_asked_the_unedited_model_for():
     assert (waiting.take(None, []), waiting.take(None, []), bool(waiting)) == (a, b, False)
     waiting.put_back(b)
     assert waiting.take(None, [b.start]) == b
+
+
+def test_what_cannot_be_sent_to_a_worker_is_told_at_once():
+    unsendable = replace(recipe(SETTINGS, Push), load=lambda _: None)
+    with (
+        engaged(Staff("local", workers=1, threads=1), unsendable) as executor,
+        pytest.raises(Exception, match="pickle"),
+    ):
+        executor.plan(None, Reporter())
+
+
+def test_the_schedule_on_paper_knows_every_editor_and_more_cards_take_less_time():
+    from tests.performance import schedule
+
+    assert set(schedule.METHODS) == {
+        name for name, point in registered(EDITORS).items() if point.value.startswith("knbench.") and name != "none"
+    }
+    one, four = (schedule.simulate(cards, schedule.Assumptions(cases=80, prepare_minutes=0)) for cards in (1, 4))
+    assert one.hours / 4 <= four.hours < one.hours / 3
+    assert sum(one.card_hours.values()) == pytest.approx(one.hours)
+    assert sum(four.card_hours.values()) == pytest.approx(4 * four.hours)
 
 
 @pytest.mark.parametrize(

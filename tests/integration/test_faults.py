@@ -180,13 +180,20 @@ def test_an_edit_that_fails_in_any_phase_is_a_record_and_the_model_comes_back(lm
         check(event, "event", EVENTS)
 
 
-def test_an_editor_that_cannot_be_prepared_stops_before_anything_is_written(lm, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KnbenchError("no corpus there"), "^no corpus there$"),
+        (ZeroDivisionError("in the middle"), "^editor 'push' cannot be prepared: ZeroDivisionError: in the middle$"),
+    ],
+)
+def test_an_editor_that_cannot_be_prepared_stops_before_anything_is_written(lm, tmp_path, error, said):
     class Unprepared(Push):
         def prepare(self, lm, reporter):
-            raise KnbenchError("no corpus there")
+            raise error
 
     before = lm.weight_hash()
-    with pytest.raises(KnbenchError, match="no corpus there"):
+    with pytest.raises(KnbenchError, match=said):
         run(lm, [Unprepared], [towns(CASES)], tmp_path / "a", SETTINGS)
     assert not (tmp_path / "a").exists()
     assert lm.weight_hash() == before
