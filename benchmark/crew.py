@@ -163,6 +163,7 @@ class Crew:
 
     def _restart(self, worker: Worker, reason: str, question: Question) -> None:
         self._losses += 1
+        self._pids.pop(worker.number, None)
         if self._losses > MOST_LOSSES:
             raise KnbenchError(
                 f"{self._losses} workers were lost one after the other with nothing measured in between ({reason}); "

@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 from knbench.benchmark.events import EVENTS, read_events
 from knbench.benchmark.executors import Staff, engaged
@@ -19,7 +22,7 @@ from knbench.benchmark.runner import carry_out
 from knbench.benchmark.settings import RunSettings
 from knbench.editors.rome import Rome
 
-from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone
+from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone, tiny_model
 
 pytestmark = pytest.mark.slow
 SETTINGS = RunSettings(batch_size=8, new_tokens=0, editor_args={"rome": {"steps": "2"}})
@@ -119,3 +122,38 @@ def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
     assert len(starts) > len(set(starts))  # what the lost worker had begun was begun again
     done = [e["case_id"] for e in events if e["event"] == "case_done"]
     assert sorted(done) == sorted(record["case_id"] for record in measured(whole))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_workers_do_not_outlive_the_command(sent, tmp_path):
+    lm = tiny_model("cpu")
+    lm.model.save_pretrained(tmp_path / "tiny")
+    lm.tokenizer.save_pretrained(tmp_path / "tiny")
+    command = [sys.executable, "-m", "knbench.benchmark", "run", "--model", str(tmp_path / "tiny"), "--editors", "ft"]
+    command += ["--tasks", "capital", "--executor", "local", "--workers", "2", "--threads", "1"]
+    command += ["--output", str(tmp_path / "out")]
+    # A group of its own, all of which hears of Ctrl-C, as from a terminal.
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def seen():
+        return [e["event"] for e in read_events(tmp_path / "out" / EVENTS)]
+
+    deadline = time.monotonic() + 120
+    while "case_done" not in seen() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pids = [e["pid"] for e in read_events(tmp_path / "out" / EVENTS) if e["event"] == "worker_ready"]
+    assert pids
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)
+    else:
+        process.kill()  # it alone; the workers find out by themselves
+    _, said = process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert "Traceback" not in said
+    if sent == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.strip().splitlines()[-1].startswith("knbench: interrupted; what was measured is kept")
+        assert seen()[-1] == "run_stopped"

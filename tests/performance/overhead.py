@@ -76,7 +76,7 @@ def timed_share(cases: int) -> None:
     for cls, name, what in ((FineTuning, "edit", "editing"), (Prober, "observe", "probing")):
         setattr(cls, name, clocked(what, getattr(cls, name)))
     with tempfile.TemporaryDirectory() as folder:
-        main(command(cases, Path(folder), "--threads", "2", "--json"))
+        main(command(cases, Path(folder), "--threads", "1", "--json"))
     print("\n" + json.dumps(spent))
 
 
@@ -91,7 +91,7 @@ def share_line(cases: int) -> str:
     spent = json.loads(done.stdout.splitlines()[-1])
     rest = whole - sum(spent.values())
     parts = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in spent.items())
-    return f"{cases} cases of FT, SmolLM2-135M, 2 threads: {whole:.1f} s: {parts}, all else {100 * rest / whole:.1f}%"
+    return f"{cases} cases of FT, SmolLM2-135M, 1 thread: {whole:.1f} s: {parts}, all else {100 * rest / whole:.1f}%"
 
 
 def overhead_table(cases: int = CASES) -> Table:
