@@ -52,6 +52,8 @@ class Threaded(Worker):
                     raise WorkerLost("gone")
                 self.left = self.left and self.left - 1
                 self.measured.append(message.row.get("case_id"))
+                if self.number == 1:
+                    yield message  # told twice
             yield message
             if isinstance(message, Done | Failed):
                 return
