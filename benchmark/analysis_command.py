@@ -95,7 +95,7 @@ def _run(
     from .analysis import analyse
     from .figures import analysis_figures
     from .models import load_model
-    from .runner import describe_model
+    from .provenance import describe_model
     from .terminal import ProgressReporter
 
     lm = load_model(shared.model, device=shared.device)

@@ -12,6 +12,7 @@ from .probing import Observation, Prober, Reference
 from .settings import RunSettings
 from .split import SMALLEST, lite_cases, split_cases
 from .types import SLOT, Case, EditRequest, Probe, Task
+from .units import BLOCK
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Baseline:
     """
 
     cases: Sequence[Case]
-    observations: Mapping[str, Sequence[Observation]]
+    observations: dict[str, Sequence[Observation]]
     unreadable: Mapping[str, str]
     reference: Reference
 
@@ -82,6 +83,34 @@ def fluency_probe(request: EditRequest) -> Probe:
     return Probe("fluency", "generation", lead, "", "", "unchanged", suffix="")
 
 
+class Baselines:
+    """What the unedited model says, measured when asked for, block by block.
+
+    What was asked for last is kept, for the next editor on the same cases: memory does not grow with a task.
+    """
+
+    def __init__(self, prober: Prober, settings: RunSettings) -> None:
+        self._prober, self._settings = prober, settings
+        self._blocks: dict[tuple[str, int], Baseline] = {}
+
+    def of(self, task: str, selection: Selection, indices: range) -> Baseline:
+        """Return what it says to some of a task's cases; ``cases`` are all selected ones, the others untouched."""
+        cases = list(selection.cases)
+        numbers = range(indices.start // BLOCK, -(-indices.stop // BLOCK))
+        places = {(task, n): slice(n * BLOCK, (n + 1) * BLOCK) for n in numbers}
+        self._blocks = {key: block for key, block in self._blocks.items() if key in places}
+        for key, place in places.items():
+            if key not in self._blocks:
+                part = Selection(cases[place], selection.unreadable)
+                self._blocks[key] = measure_baseline(self._prober, part, self._settings)
+        whole = Baseline(cases, {}, selection.unreadable, Reference())
+        for key, place in places.items():
+            cases[place] = self._blocks[key].cases
+            whole.observations.update(self._blocks[key].observations)
+            whole.reference.distributions.update(self._blocks[key].reference.distributions)
+        return whole
+
+
 def measure_baseline(prober: Prober, selection: Selection, settings: RunSettings) -> Baseline:
     """Measure the unedited model on all probes of the selected cases, in shared batches."""
     readable = [case for case in selection.cases if case.id not in selection.unreadable]
@@ -97,7 +126,9 @@ def measure_baseline(prober: Prober, selection: Selection, settings: RunSettings
         dataclasses.replace(case, probes=tuple(p for p, _ in table[case.id])) if case.id in table else case
         for case in selection.cases
     ]
-    observations = {case_id: [o for _, o in pairs] for case_id, pairs in table.items()}
+    observations: dict[str, Sequence[Observation]] = {
+        case_id: [o for _, o in pairs] for case_id, pairs in table.items()
+    }
     return Baseline(cases, observations, selection.unreadable, reference)
 
 

@@ -41,8 +41,8 @@ from .editing import Edit, Editor, build_editor, parse_overrides
 from .errors import KnbenchError
 from .language_model import LanguageModel
 from .progress import Reporter
+from .provenance import describe_editor
 from .regimes import seeded
-from .runner import describe_editor
 from .types import EditRequest, Support, derived_seed
 from .untrained import UntrainedKind, untrained
 

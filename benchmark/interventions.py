@@ -96,11 +96,25 @@ def _bypassed(block: nn.Module, result: Tensor | None, *, as_tuple: bool) -> Ite
         out = hidden_states if result is None else result
         return (out,) if as_tuple else out
 
+    with _with_forward(block, forward):
+        yield
+
+
+@contextmanager
+def _with_forward(block: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Put a function in the place of a block's forward, and put back what was there.
+
+    As a rule that is the class's own method; a model on several devices has one on each block that moves its inputs.
+    """
+    before = vars(block).get("forward")
     block.forward = forward
     try:
         yield
     finally:
-        del block.forward  # the class's own method shows again
+        if before is None:
+            del block.forward
+        else:
+            block.forward = before
 
 
 class FixedPast(DynamicCache):  # type: ignore[misc]  # the library is untyped
@@ -127,7 +141,8 @@ def select_positions(lm: LanguageModel, rows: Tensor, columns: Tensor) -> Iterat
     """
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][rows, columns], *args[1:])
+        where = args[0].device  # of a model on several devices, the head's
+        return (args[0][rows.to(where), columns.to(where)], *args[1:])
 
     handle = lm.head.register_forward_pre_hook(hook)
     try:
@@ -178,11 +193,8 @@ def joining(
             call.arguments["attention_mask"] = mask
         return whole(*call.args, **call.kwargs)
 
-    block.forward = forward
-    try:
+    with _with_forward(block, forward):
         yield
-    finally:
-        del block.forward  # the class's own method shows again
 
 
 @contextmanager

@@ -82,8 +82,9 @@ class LanguageModel:
         """Text put before every prompt; set by :meth:`Edit.applied` for in-context editing."""
         self.bos_id = self._find_bos(bos)
         self.blocks: Sequence[Any] = model.get_submodule(family.blocks)  # type: ignore[assignment]
-        parameter = next(model.parameters())
-        self.dtype, self.device = parameter.dtype, parameter.device
+        # Of a model on several devices, where its inputs go.
+        embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+        self.dtype, self.device = embedding.weight.dtype, embedding.weight.device
         self._names = {id(p): n for n, p in model.named_parameters()}
         self.blocks_return_tuples, self.head_is_last = self._look()
         """Whether a block wraps its hidden states in a tuple, which differs by family and library version; and whether

@@ -114,19 +114,32 @@ def check_model_name(name: str) -> None:
         raise unknown_name("model", name, catalogue())
 
 
+def model_label(name: str) -> str:
+    """Return what results call the model of a name: a folder or file is called by its last part.
+
+    >>> model_label("smollm2-135m"), model_label("gpt2/of-the-hub")
+    ('smollm2-135m', 'gpt2/of-the-hub')
+    """
+    local = Path(name).expanduser()
+    return local.resolve().name if name not in catalogue() and local.exists() else name
+
+
 def load_model(
     name: str,
-    *,
     device: str = "cpu",
+    *,
     dtype: str = "float32",
     revision: str | None = None,
     bos: BosPolicy = "auto",
+    device_map: str | Mapping[str, str | int] | None = None,
 ) -> LanguageModel:
     """Load a catalogued model, a hub id, a local folder or a GGUF file.
 
     Args:
         name: what to load, looked up in that order: catalogue, path, hub.
         device: a torch device.
+        device_map: shares the model out among several devices in place of ``device``: ``auto``, ``balanced``,
+            ``sequential``, or devices by module name, as accelerate takes it.
         dtype: one of ``float32``, ``bfloat16``, ``float16``.
         revision: the commit of a hub model.
         bos: see :class:`LanguageModel`.
@@ -138,16 +151,22 @@ def load_model(
     entry = catalogue().get(name)
     making = None if entry is None else _making(entry)
     if making is not None:
-        path, label, found = _make_once(name, making), name, making.revision
+        path, found = _make_once(name, making), making.revision
     elif entry is not None:
-        path, label, found = Path(), name, revision or entry.source.get("revision", "")
+        path, found = Path(), revision or entry.source.get("revision", "")
     else:
         local = Path(name).expanduser()
-        path = local if local.exists() else Path()
-        label = local.resolve().name if local.exists() else name
-        found = revision or ""
+        path, found = local if local.exists() else Path(), revision or ""
     where = str(path) if path != Path() else (entry.source["hub"] if entry else name)
-    return _load(where, label=label, revision=found or None, device=device, dtype=dtype, bos=bos)
+    return _load(
+        where,
+        label=model_label(name),
+        revision=found or None,
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        bos=bos,
+    )
 
 
 def _model_folder_format(path: Path) -> str:
@@ -192,7 +211,16 @@ def _quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _load(where: str, *, label: str, revision: str | None, device: str, dtype: str, bos: BosPolicy) -> LanguageModel:
+def _load(
+    where: str,
+    *,
+    label: str,
+    revision: str | None,
+    device: str,
+    device_map: str | Mapping[str, str | int] | None,
+    dtype: str,
+    bos: BosPolicy,
+) -> LanguageModel:
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -218,8 +246,9 @@ def _load(where: str, *, label: str, revision: str | None, device: str, dtype: s
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
             model_class = getattr(transformers, architectures[0])
             weights = {} if "gguf_file" in options else {"use_safetensors": True}
-            model = model_class.from_pretrained(where, dtype=getattr(torch, dtype), **options, **weights)
-            model = model.to(device)
+            placed = {} if device_map is None else {"device_map": device_map}
+            model = model_class.from_pretrained(where, dtype=getattr(torch, dtype), **options, **weights, **placed)
+            model = model.to(device) if device_map is None else _on_devices(model, label)
     except KnbenchError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, AssertionError, SafetensorError) as error:
@@ -231,6 +260,21 @@ def _load(where: str, *, label: str, revision: str | None, device: str, dtype: s
     if path.exists() is False and revision is None:
         revision = getattr(model.config, "_commit_hash", None)
     return LanguageModel(model, tokenizer, family, name=label, revision=revision, bos=bos)
+
+
+def _on_devices(model: Any, label: str) -> Any:
+    """Make sure that every weight of a model that was shared out lies on a device, where it can be read and edited.
+
+    Raises:
+        KnbenchError: some were put off to main memory or to disk, whence they are fetched for each use.
+    """
+    away = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if away:
+        raise KnbenchError(
+            f"model '{label}' does not fit on the devices: {len(away)} of its tensors, such as {away[0]}, would stay "
+            "off them, where they cannot be edited; take more or larger cards, or --dtype bfloat16"
+        )
+    return model
 
 
 def _causal_class(config: Any) -> str:

@@ -91,13 +91,13 @@ def read_editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, 
 
 
 def typed() -> str:
-    """Return the running command as one could type it again: no paths, nothing that is as by default."""
+    """Return the running command as one could type it again: no paths, no hosts, nothing that is as by default."""
     context = click.get_current_context()
     parts = [context.command_path]
     for option in context.command.params:
         value = context.params.get(option.name or "")
         given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if not given or option.name in ("output", "as_json") or not isinstance(option, click.Option):
+        if not given or option.name in ("output", "as_json", "address") or not isinstance(option, click.Option):
             continue
         for item in value if isinstance(value, tuple) else (value,):
             parts += [option.opts[0]] if option.is_flag else [option.opts[0], shlex.quote(_no_folders(str(item)))]

@@ -24,24 +24,32 @@ from .errors import KnbenchError
 from .language_model import LanguageModel
 from .probing import Observation, Prober
 from .progress import Reporter
-from .results import RunFiles
+from .results import key_of
 from .types import Case, EditRequest, derived_seed
+from .units import FileName, Line, Unit, Written
+
+Tell = Callable[[Line], None]
+KINDS: Mapping[FileName, str] = {"records": "record", "checkpoints": "checkpoint", "drift": "drift"}
+"""How the lines of a run folder's files are called."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One editor on one task.
+    """One unit of a run, with all that it takes to measure it.
 
     Attributes:
-        files: where what is measured is written down.
+        written: what of it was measured before.
+        tell: takes what is measured, line by line.
         fingerprint: of the unedited weights.
         drift: measures drift, or None where that is not asked for.
     """
 
+    unit: Unit
     editor: Editor[Any]
     prober: Prober
     baseline: Baseline
-    files: RunFiles
+    written: Written
+    tell: Tell
     seed: int
     fingerprint: str
     reporter: Reporter
@@ -54,7 +62,11 @@ class Job:
 
     def pending(self, indices: range) -> list[int]:
         """Return which cases have no record yet."""
-        return [i for i in indices if self.baseline.cases[i].id not in self.files.records.done]
+        return [i for i in indices if not self.has("records", {"case_id": self.baseline.cases[i].id})]
+
+    def has(self, file: FileName, where: Mapping[str, Any]) -> bool:
+        """Whether a line with these keys was written before."""
+        return key_of(where, KINDS[file]) in self.written.keys.get(file, ())
 
     def check_unchanged(self, fingerprint: str, after: str) -> None:
         """Make sure that the weights are what they should be.
@@ -76,40 +88,27 @@ class Job:
         Raises:
             KnbenchError: the measurement itself changed the weights.
         """
-        if self.drift is None or self.files.drift is None or self.files.drift.has(where):
+        if self.drift is None or self.has("drift", where):
             return
         self.reporter.doing(f"{self.editor.name}: drift")
         try:
-            self.files.drift.append({**where, "tasks": self.drift.measure(), "failure": None})
+            found = {**where, "tasks": self.drift.measure(), "failure": None}
         except (KnbenchError, OSError):
             raise
         except Exception as error:
-            self.files.drift.append({**where, "tasks": [], "failure": failure_of("probe", error)})
-
-
-def is_complete(files: RunFiles, cases: Sequence[Case], stops: Sequence[int]) -> bool:
-    """Whether everything was measured before, so that no model is needed."""
-    records = all(case.id in files.records.done for case in cases)
-    again = files.checkpoints
-    return (
-        records
-        and (again is None or all(again.has({"edits": k, "case_id": case.id}) for k in stops for case in cases[:k]))
-        and (files.drift is None or all(files.drift.has({"edits": k}) for k in stops))
-    )
+            found = {**where, "tasks": [], "failure": failure_of("probe", error)}
+        self.tell(Line("drift", found))
 
 
 def run_single(job: Job) -> None:
     """Edit, measure, restore: each case for itself."""
-    cases = job.baseline.cases
-    for block in blocks(len(cases), job.editor.together):
+    for block in blocks(job.unit.indices, job.editor.together):
         pending = job.pending(block)
         if pending:
             # The whole block, also where a part of it is done: what is edited together decides the last bits.
             attempts = edit_block(job.editor, job.lm, job.baseline, block, job.seed)
             for index in pending:
-                job.files.records.append(run_case(job, index, attempts[index]))
-                job.reporter.advance()
-        job.reporter.advance(len(block) - len(pending))
+                job.tell(Line("records", run_case(job, index, attempts[index])))
 
 
 def run_case(job: Job, index: int, attempt: Attempt) -> dict[str, Any]:
@@ -137,7 +136,8 @@ def run_case(job: Job, index: int, attempt: Attempt) -> dict[str, Any]:
 def run_batch(job: Job, size: int) -> None:
     """Make the edits of ``size`` cases at once, measure them all, restore."""
     cases = job.baseline.cases
-    for number, block in enumerate(blocks(len(cases), size)):
+    for block in blocks(job.unit.indices, size):
+        number = block.start // size
         pending = job.pending(block)
         if pending:
             attempt = edit_cases(job, [i for i in block if cases[i].id not in job.baseline.unreadable])
@@ -156,8 +156,7 @@ def run_batch(job: Job, size: int) -> None:
             for index in pending:
                 unread = job.baseline.unreadable.get(cases[index].id)
                 why = failure_of("tokenise", ValueError(unread)) if unread else failure
-                job.files.records.append(record_of(job, index, share, None if why else seen, why))
-        job.reporter.advance(len(block))
+                job.tell(Line("records", record_of(job, index, share, None if why else seen, why)))
 
 
 def run_sequential(job: Job, stops: Sequence[int]) -> None:
@@ -169,13 +168,13 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
     Raises:
         KnbenchError: an edit that is made again gives other weights.
     """
-    cases, lm, done = job.baseline.cases, job.lm, job.files.stored_records()
+    cases, lm, done = job.baseline.cases, job.lm, job.written.states
     state = job.fingerprint
     earlier: list[EditRequest] = []
     with Pile(lm) as pile:
         for index, case in enumerate(cases):
             stored = done.get(case.id)
-            if stored is None or not stored["failure"]:
+            if stored is None or not stored.failed:
                 job.reporter.doing(f"{job.editor.name}: edit {index + 1}" + (", again" if stored else ""))
                 attempt = edit_cases(job, [index], earlier)
                 job.check_unchanged(state, f"case '{case.id}'")
@@ -195,34 +194,32 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
                 if stored is None:
                     record = record_of(job, index, attempt, None if failure else seen, failure)
                     record["edit"]["state"] = state
-                    job.files.records.append(record)
-                elif stored["edit"].get("state") != state:
+                    job.tell(Line("records", record))
+                elif stored.weights != state:
                     raise KnbenchError(
-                        f"{job.files.records.path}: the edit of case '{case.id}', made again, gives other weights; "
-                        "continue on the same machine with the same versions and threads, or choose another --output"
+                        f"{job.unit}: the edit of case '{case.id}', made again, gives other weights; continue on "
+                        "the same kind of machine with the same versions and threads, or choose another --output"
                     )
             if index + 1 in stops:
                 _measure_again(job, index + 1)
-            job.reporter.advance()
     job.check_unchanged(job.fingerprint, "the last edit")
 
 
 def _measure_again(job: Job, stop: int) -> None:
     """Measure all cases so far on the model as it is now, and drift."""
-    lines = job.files.checkpoints
-    if lines is not None:
-        cases = job.baseline.cases
-        missing = [i for i in range(stop) if not lines.has({"edits": stop, "case_id": cases[i].id})]
-        if missing:
-            job.reporter.doing(f"{job.editor.name}: all {stop} again")
-            failure, seen = None, Seen({}, 0.0)
-            try:
-                seen = probe_cases(job, missing)
-            except Exception as error:
-                failure = failure_of("probe", error)
-            for i in missing:
-                after = seen.observations.get(i, [None] * len(cases[i].probes))
-                lines.append({"edits": stop, "case_id": cases[i].id, "after": after, "failure": failure})
+    cases = job.baseline.cases
+    missing = [i for i in range(stop) if not job.has("checkpoints", {"edits": stop, "case_id": cases[i].id})]
+    if missing:
+        job.reporter.doing(f"{job.editor.name}: all {stop} again")
+        failure, seen = None, Seen({}, 0.0)
+        try:
+            seen = probe_cases(job, range(stop))  # also what is written: what shares a batch decides the last bits
+        except Exception as error:
+            failure = failure_of("probe", error)
+        for i in missing:
+            after = seen.observations.get(i, [None] * len(cases[i].probes))
+            row = {"edits": stop, "case_id": cases[i].id, "after": after, "failure": failure}
+            job.tell(Line("checkpoints", row))
     job.note_drift(edits=stop)
 
 
@@ -308,10 +305,10 @@ def _speakable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def blocks(cases: int, together: int) -> Iterator[range]:
+def blocks(indices: range, together: int) -> Iterator[range]:
     """Yield the indices of cases that are edited together, the same ones however often a run is continued."""
-    for start in range(0, cases, together):
-        yield range(start, min(start + together, cases))
+    for start in range(indices.start, indices.stop, together):
+        yield range(start, min(start + together, indices.stop))
 
 
 def edit_block(

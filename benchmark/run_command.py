@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from . import registry
 from .errors import InterruptedRun, KnbenchError
+from .executors import KINDS, Kind, Staff, engaged
 from .files import json_text
 from .models import DEFAULT_MODEL, DTYPES, check_model_name
 from .options import (
@@ -35,6 +37,7 @@ Examples:
   knbench run --model ./my-model --editors rome --editor-args rome.layer=7 --tasks capital
   knbench run --editors memit --tasks capital --batch-edits 10 --known-only
   knbench run --editors rome,memit --tasks capital --sequential 100 --drift perplexity,anaphor-gender
+  knbench run --editors all --tasks all --device cuda --executor local --workers 8 --output runs/all
 
 Starting the same command again continues where it stopped.
 """
@@ -71,6 +74,9 @@ Starting the same command again continues where it stopped.
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random choice.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--device-map", metavar="MAP", help="Share a big model out among cards, as accelerate does: auto, balanced."
+)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
 @click.option("--revision", help="Commit or tag of a hub model.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows per probing batch.")
@@ -114,6 +120,28 @@ Starting the same command again continues where it stopped.
     show_default=True,
     help="Length of the text that fluency is judged by; 100 is usual, 0 leaves fluency out.",
 )
+@click.option(
+    "--executor",
+    type=click.Choice(KINDS),
+    default="serial",
+    show_default=True,
+    help="Who measures: this process, several on this machine, or a Ray cluster (pip install 'knbench[ray]').",
+)
+@click.option(
+    "--workers",
+    "--num-workers",
+    "workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many, each with the model. [default: local 2; ray one per card, or per machine]",
+)
+@click.option("--address", help="Address of a Ray cluster, such as auto or ray://head:10001. [default: one of its own]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of each worker; another number changes the last bits. [default: the processors shared out]",
+)
 @click.option("--retry-failed", is_flag=True, help="Try again the cases that failed when the run was here before.")
 @PROTOCOL_OPTION
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), help="Run folder. [default: runs/MODEL]")
@@ -131,6 +159,7 @@ def run_command(
     known_by: str,
     seed: int,
     device: str,
+    device_map: str | None,
     dtype: str,
     revision: str | None,
     batch_size: int,
@@ -143,6 +172,10 @@ def run_command(
     drift_limit: int,
     drift_text: str | None,
     fluency_tokens: int,
+    executor: Kind,
+    workers: int | None,
+    address: str | None,
+    threads: int | None,
     retry_failed: bool,
     protocol: str,
     output: Path | None,
@@ -170,27 +203,31 @@ def run_command(
         editor_args=args,
         retry_failed=retry_failed,
     )
+    staff = Staff(executor, workers, address, threads)
     from .editing import parse_overrides
 
     for cls in classes:
         parse_overrides(cls, args.get(cls.name, {}))
-    check_device(device)
+    if executor != "ray":  # whose machines may have other devices
+        check_device(device)
 
-    from .models import load_model
-    from .runner import run
+    from .models import load_model, model_label
+    from .runner import carry_out
     from .terminal import ProgressReporter, print_results
+    from .workbench import Recipe
 
-    lm = load_model(model, device=device, dtype=dtype, revision=revision, bos=bos)
-    if editors.strip() == "all" and not lm.causal:  # an editor asked for by its name is refused instead
-        left = [cls.name for cls in classes if cls.causal_only]
-        classes = [cls for cls in classes if not cls.causal_only]
-        click.echo(f"knbench: left out, for they need a causal model: {', '.join(left)}", err=True)
-    folder = output or Path("runs") / lm.name.replace("/", "--")
+    load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
+    # An editor that was asked for by its name is refused where the model does not suit it, one of all is left out.
+    recipe = Recipe(load, device, classes, chosen, settings, leave_out=editors.strip() == "all")
+    folder = output or Path("runs") / model_label(model).replace("/", "--")
     try:
-        with ProgressReporter() as reporter:
-            folders = run(lm, classes, chosen, folder, settings, reporter, command=typed())
+        with engaged(staff, recipe) as crew, ProgressReporter() as reporter:
+            folders = carry_out(crew, folder, settings, reporter, command=typed())
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
+    left = sorted({cls.name for cls in classes} - {path.parent.name for path in folders})
+    if left:
+        click.echo(f"knbench: left out, for they need a causal model: {', '.join(left)}", err=True)
     from .results import load_result
 
     results = [load_result(path / "result.json") for path in folders]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .errors import KnbenchError
-from .files import many_objects, write_json
+from .files import many_objects, write_json, write_text
 from .results import (
     CHECKPOINTS,
     DRIFT,
@@ -39,6 +40,8 @@ def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RunFiles:
     Raises:
         KnbenchError: it holds another run; names what differs.
     """
+    for torn in folder.glob(".*.tmp"):  # of a process that was killed while it wrote; the folder is locked now
+        torn.unlink()
     claim(folder, manifest)
     protocol = manifest["protocol"]
     return RunFiles(
@@ -115,11 +118,31 @@ def _differences(was: Any, now: Any, place: str = "") -> list[tuple[str, Any, An
 
 
 def finish(folder: Path) -> Mapping[str, Any]:
-    """Compute and write the result of a folder whose records are complete."""
+    """Put a folder's complete records in order, and compute and write its result."""
+    _put_in_order(folder)
     result = rescore(folder)
     if not (folder / RESULT).exists() or read_json(folder / RESULT) != result:
         write_result(folder, result)
     return result
+
+
+def _put_in_order(folder: Path) -> None:
+    """Sort records by case, and drift by what it was measured after: several workers give them as they come."""
+    records = read_records(folder / RECORDS)
+    _rewrite(folder / RECORDS, records, sorted(records, key=lambda record: record["index"]))
+    if (folder / DRIFT).exists():
+        index = {record["case_id"]: record["index"] for record in records}
+        lines = read_records(folder / DRIFT, "drift")
+
+        def place(line: Mapping[str, Any]) -> tuple[int, int]:  # the unedited model, with edits 0, comes first
+            return line.get("edits", 0), line.get("block", index.get(line.get("case_id", ""), -1))
+
+        _rewrite(folder / DRIFT, lines, sorted(lines, key=place))
+
+
+def _rewrite(path: Path, rows: Sequence[Mapping[str, Any]], ordered: Sequence[Mapping[str, Any]]) -> None:
+    if rows != ordered:
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in ordered))
 
 
 def rescore(folder: Path) -> dict[str, Any]:

@@ -1,27 +1,65 @@
-"""Runs editors over tasks: measure, edit, measure again, take the edit back, write the record down."""
+"""Runs editors over tasks: measure, edit, measure again, take the edit back, write the record down.
+
+A :class:`~.workbench.Workbench` holds the model and measures, a :class:`~.ledger.Ledger` writes, and an executor stands
+between the two: the same straight line whether both are in one process or the first is on many machines.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from . import __version__
-from .baseline import Baseline, measure_baseline, select_cases
-from .drift import DriftGauge, make_gauge
-from .editing import Editor, build_editor
-from .environment import describe_environment
-from .errors import KnbenchError
+from .editing import Editor
+from .events import EVENTS, EventLog
 from .language_model import LanguageModel
-from .masked_probing import make_prober
+from .ledger import Ledger
 from .progress import Reporter
-from .regimes import Job, is_complete, run_batch, run_sequential, run_single, seeded
-from .results import SCHEMA_VERSION
 from .run_folder import finish, locked, open_folder
 from .settings import RunSettings
-from .types import Task, derived_seed
+from .types import Task
+from .units import Plan
+from .workbench import Workbench
+
+
+class Executor(Protocol):
+    """Has a run's plan made and its units measured, by however many workers."""
+
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
+
+    @property
+    def workers(self) -> int:
+        """How many models are held at once."""
+
+    def plan(self, command: str | None, reporter: Reporter) -> Plan:
+        """Ask a model what the run comes to."""
+
+    def measure(self, ledger: Ledger) -> None:
+        """Measure every unit that the ledger has left."""
+
+
+class Serial:
+    """Measures one unit after the other, in this process."""
+
+    name, workers = "serial", 1
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    def plan(self, command: str | None, reporter: Reporter) -> Plan:
+        """Ask the model what the run comes to."""
+        self._bench.reporter = reporter
+        return self._bench.plan({"command": command} if command else {})
+
+    def measure(self, ledger: Ledger) -> None:
+        """Measure every unit that is left."""
+        for unit in list(ledger.left):
+            self._bench.measure(ledger.order(unit), partial(ledger.receive, unit))
+            ledger.finished(unit)
 
 
 def run(
@@ -34,9 +72,7 @@ def run(
     *,
     command: str | None = None,
 ) -> list[Path]:
-    """Run every editor over every task and write one folder per pair.
-
-    A folder that already holds records of the same run is continued after its last whole record.
+    """Run every editor over every task in this process and write one folder per pair.
 
     Args:
         lm: the model.
@@ -54,120 +90,62 @@ def run(
         KnbenchError: a folder holds another run, or an editor left the model changed.
     """
     reporter = reporter or Reporter()
-    built = [build_editor(cls, lm, settings.editor_args.get(cls.name), settings.seed) for cls in editors]
-    if settings.fluency_tokens and not lm.causal:
-        raise KnbenchError(f"'{lm.name}' is a masked model and writes no text; leave out --fluency-tokens")
-    prober = make_prober(
-        lm, batch_size=settings.batch_size, new_tokens=settings.new_tokens, free_tokens=settings.fluency_tokens
-    )
-    gauge = make_gauge(lm, settings.drift) if settings.drift else None
-    fingerprint = lm.fingerprint()
-    manifests = []
-    common = {
-        "schema_version": SCHEMA_VERSION,
-        "benchmark_version": __version__,
-        "model": describe_model(lm),
-        "seed": settings.seed,
-        "environment": describe_environment(str(lm.device), command),
-    }
-    for editor, source in built:
-        reporter.doing(f"preparing {editor.name}")
-        with seeded(derived_seed(settings.seed, editor.name, "prepare")):
-            prepared = editor.prepare(lm, reporter)
-        manifests.append({**common, "editor": describe_editor(editor, source, prepared)})
+    executor = Serial(Workbench(lm, editors, tasks, settings, reporter))
+    return carry_out(executor, output, settings, reporter, command=command)
+
+
+def carry_out(
+    executor: Executor,
+    output: Path,
+    settings: RunSettings,
+    reporter: Reporter,
+    *,
+    command: str | None = None,
+) -> list[Path]:
+    """Have an executor measure a run, and write one folder per editor and task.
+
+    A folder that already holds records of the same run is continued after its last whole record.
+
+    Args:
+        executor: who measures.
+        output: the folder above those that are written; the log of the run lies in it.
+        settings: those that the executor's workers go by.
+        reporter: told how far it is.
+        command: what was typed, noted in the results.
+
+    Returns:
+        The folders ``output/editor/task``, each with manifest, records and result.
+
+    Raises:
+        KnbenchError: a folder holds another run, an editor left the model changed, or workers are lost again and again.
+        OSError: something cannot be written.
+    """
+    plan = executor.plan(command, reporter)
+    places = [(editor, task) for task in plan.cases for editor in plan.together]
+    folders = {(editor, task): output / editor / task for editor, task in places}
     with ExitStack() as stack:
         # Every folder is opened before anything is measured, so that a wrong one is refused at once.
-        work = []
-        for task in tasks:
-            reporter.doing(f"selecting cases of {task.name}")
-            selection = select_cases(prober, task, settings)
-            about = {
-                "task": {**task.card(), "content_hash": task.content_hash(), "cases_total": len(task.cases())},
-                "protocol": describe_protocol(lm, settings, len(selection.cases), gauge),
-            }
-            folders = [output / editor.name / task.name for editor, _ in built]
-            for folder in folders:
-                stack.enter_context(locked(folder))
-            opened = [open_folder(f, {**m, **about}) for f, m in zip(folders, manifests, strict=True)]
-            if settings.retry_failed:
-                for files in opened:
-                    files.records.drop(lambda record: record["failure"] is not None)
-            work.append((task, selection, folders, opened))
-        reporter.begin(sum(len(selection.cases) * len(folders) for _, selection, folders, _ in work))
-        for task, selection, folders, opened in work:
-            baseline: Baseline | None = None
-            for (editor, _), folder, files in zip(built, folders, opened, strict=True):
-                if is_complete(files, selection.cases, settings.stops):
-                    reporter.advance(len(selection.cases))
-                else:
-                    if baseline is None:
-                        reporter.doing(f"unedited model on {task.name}")
-                        baseline = measure_baseline(prober, selection, settings)
-                    reporter.doing(f"{editor.name} on {task.name}")
-                    job = Job(editor, prober, baseline, files, settings.seed, fingerprint, reporter, gauge)
-                    job.note_drift(edits=0)
-                    if settings.sequential:
-                        run_sequential(job, settings.stops)
-                    elif settings.batch_edits:
-                        run_batch(job, settings.batch_edits)
-                    else:
-                        run_single(job)
-                finish(folder)
-    return [folder for _, _, folders, _ in work for folder in folders]
+        for folder in folders.values():
+            stack.enter_context(locked(folder))
+        files = {place: open_folder(folder, plan.manifests[place]) for place, folder in folders.items()}
+        if settings.retry_failed:
+            for opened in files.values():
+                opened.records.drop(lambda record: record["failure"] is not None)
+        events = EventLog(output / EVENTS)
+        ledger = Ledger(plan, files, settings, events, reporter, lambda place: finish(folders[place]))
+        stack.enter_context(_logged(events, executor, ledger))
+        executor.measure(ledger)
+    return list(folders.values())
 
 
-# --- provenance --------------------------------------------------------------------------------------------------
-
-
-def describe_model(lm: LanguageModel) -> dict[str, Any]:
-    """Return what identifies a model, with a hash of its weights."""
-    return {
-        "name": lm.name,
-        "revision": lm.revision,
-        "weight_hash": lm.weight_hash(),
-        **lm.shape,
-        "objective": lm.family.objective,
-        "parameters": sum(p.numel() for p in lm.model.parameters()),
-        "dtype": str(lm.dtype).removeprefix("torch."),
-    }
-
-
-def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an editor's card: description, hyper-parameters and where they come from."""
-    return {
-        "name": editor.name,
-        "summary": editor.summary,
-        "paper": editor.paper,
-        "config": _plain(dataclasses.asdict(editor.config)),
-        "config_source": source,
-        "prepared": _plain(prepared),
-    }
-
-
-def describe_protocol(
-    lm: LanguageModel, settings: RunSettings, cases: int, gauge: DriftGauge | None = None
-) -> dict[str, Any]:
-    """Return how the numbers were taken."""
-    return {
-        "regime": settings.regime,
-        "batch_edits": settings.batch_edits,
-        "checkpoints": list(settings.stops),
-        "split": settings.split,
-        "subset": None if settings.subset == "full" else settings.subset,
-        "cases": cases,
-        "limit": settings.limit,
-        "known_only": settings.known_only,
-        "known_by": settings.known_by if settings.known_only else None,
-        "bos": lm.bos_policy,
-        "bos_prepended": lm.bos_id is not None,
-        "new_tokens": settings.new_tokens,
-        "fluency_tokens": settings.fluency_tokens,
-        "drift": gauge.card() if gauge else None,
-        "batch_size": settings.batch_size,
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+@contextmanager
+def _logged(events: EventLog, executor: Executor, ledger: Ledger) -> Iterator[None]:
+    """Note when a run begins, and how it ends."""
+    events.note("run_started", executor=executor.name, workers=executor.workers, cases=ledger.cases, done=ledger.done)
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # of a full disk the error itself tells
+            events.note("run_stopped", reason=f"{type(error).__name__}: {error}"[:500])
+        raise
+    events.note("run_finished")

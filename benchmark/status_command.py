@@ -11,6 +11,7 @@ import click
 from filelock import FileLock, Timeout
 
 from .errors import KnbenchError
+from .events import EVENTS, read_events
 from .files import json_text
 from .results import CHECKPOINTS, MANIFEST, RECORDS, RESULT, read_json, read_records
 
@@ -19,7 +20,7 @@ from .results import CHECKPOINTS, MANIFEST, RECORDS, RESULT, read_json, read_rec
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of a table.")
 def status_command(folders: Sequence[Path], as_json: bool) -> None:
-    """Tell how far runs are: cases done, failed and left, seconds a case, time left.
+    """Tell how far runs are: cases done, failed and left, workers, seconds a case, time left.
 
     FOLDERS are run folders, at any depth. A run is running while a process holds its folder; what is stopped goes on
     when its command is started again.
@@ -33,21 +34,27 @@ def status_command(folders: Sequence[Path], as_json: bool) -> None:
         return
     from .terminal import print_table
 
-    def left(row: dict[str, Any]) -> str:
-        return "" if row["seconds_left"] is None else str(timedelta(seconds=round(row["seconds_left"])))
+    def left(seconds: float | None) -> str:
+        return "" if seconds is None else str(timedelta(seconds=round(seconds)))
 
     table = [
-        [r["editor"], r["task"], r["state"], f"{r['done']}/{r['cases']}", r["failed"],
-         "" if r["seconds_a_case"] is None else f"{r['seconds_a_case']:.1f}", left(r)]
+        [r["editor"], r["task"], r["state"], f"{r['done']}/{r['cases']}", r["failed"], r["workers"],
+         "" if r["seconds_a_case"] is None else f"{r['seconds_a_case']:.1f}", left(r["seconds_left"])]
         for r in rows
     ]  # fmt: skip
-    print_table("runs", ["editor", "task", "state", "cases", "failed", "s / case", "time left"], table)
+    print_table("runs", ["editor", "task", "state", "cases", "failed", "workers", "s / case", "time left"], table)
+    done, cases, failed = (sum(row[key] for row in rows) for key in ("done", "cases", "failed"))
+    known = [row["seconds_left"] for row in rows if row["state"] != "finished"]
+    whole = "" if None in known or not known else f", time left {left(sum(known))}"
+    click.echo(f"{done} of {cases} cases done, {failed} of them failed, {cases - done} left{whole}")
 
 
 def status_of(folder: Path) -> dict[str, Any]:
     """Return how far one run is.
 
-    Time left counts what was measured so far for a case, and for sequential edits the measuring at checkpoints.
+    Time left counts what was measured so far for a case, and for sequential edits the measuring at checkpoints; it is
+    shared by the workers, of whom the log of the run tells, but for sequential edits, which are one worker's. Nothing
+    here looks at the time of day.
 
     Raises:
         KnbenchError: a file is broken.
@@ -63,6 +70,7 @@ def status_of(folder: Path) -> dict[str, Any]:
     pace = None if edit is None and probe is None else (edit or 0.0) + (probe or 0.0)
     finished = (folder / RESULT).exists() and len(records) == cases and measured == again
     left = None if pace is None or finished else (cases - len(records)) * pace + (again - measured) * (probe or 0.0)
+    workers = 1 if again else _workers(folder)
     return {
         "folder": str(folder),
         "editor": manifest["editor"]["name"],
@@ -71,8 +79,9 @@ def status_of(folder: Path) -> dict[str, Any]:
         "cases": cases,
         "done": len(records),
         "failed": sum(record["failure"] is not None for record in records),
+        "workers": workers,
         "seconds_a_case": pace,
-        "seconds_left": left,
+        "seconds_left": left and left / workers,
     }
 
 
@@ -84,6 +93,12 @@ def _whole_lines(path: Path, kind: str) -> list[dict[str, Any]]:
         if "was cut off" not in str(error):
             raise
         return [{"failure": None, "timings": {}} for _ in range(path.read_bytes().count(b"\n"))]
+
+
+def _workers(folder: Path) -> int:
+    """Return how many workers the run had when it was started last."""
+    starts = [event for event in read_events(folder.parents[1] / EVENTS) if event.get("event") == "run_started"]
+    return int(starts[-1]["workers"]) if starts else 1
 
 
 def _mean(values: Sequence[float]) -> float | None:

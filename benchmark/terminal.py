@@ -228,7 +228,9 @@ class ProgressReporter(Reporter):
         self._progress.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not None:  # the complaint shall stand alone
+            self._progress.live.transient = True
         self._progress.stop()
 
     def begin(self, total: int) -> None:

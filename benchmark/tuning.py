@@ -33,8 +33,9 @@ from .editing import Editor, build_editor, parse_overrides
 from .errors import KnbenchError
 from .language_model import LanguageModel
 from .progress import Reporter
+from .provenance import describe_model
 from .results import RECORDS, RESULT, load_result, read_records
-from .runner import describe_model, run
+from .runner import run
 from .scoring import ROME_SCORE
 from .settings import RunSettings
 from .split import SMALLEST, split_cases

@@ -91,7 +91,7 @@ def test_a_run_writes_results_and_prints_a_table(finished, capsys):
         for editor in ("none", "ft")
         for task in ("capital", "det-noun-agreement")
         for name in ("manifest.json", "records.jsonl", "result.json")
-    }
+    } | {"events.jsonl"}
     assert knbench("score", finished) == 0
     out = capsys.readouterr().out
     assert "capital" in out

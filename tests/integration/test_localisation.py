@@ -27,8 +27,8 @@ from knbench.benchmark.localisation import (
     summarise_groups,
 )
 from knbench.benchmark.progress import Reporter
+from knbench.benchmark.provenance import describe_model
 from knbench.benchmark.results import find_analyses, read_records, sha256_of
-from knbench.benchmark.runner import describe_model
 from knbench.benchmark.suppression import (
     Frame,
     class_probabilities,

@@ -131,7 +131,7 @@ def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
 def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
     from knbench.benchmark.analysis import Part, analyse
     from knbench.benchmark.progress import Reporter
-    from knbench.benchmark.runner import describe_model
+    from knbench.benchmark.provenance import describe_model
 
     neurons = {"neurons": [[1, 2]], "tau": 0.7, "r1_squared": 0.5, "prompts": [1]}
     parts = [Part(f"capital: {n}", "capital", "fact", lambda: neurons) for n in range(2)]

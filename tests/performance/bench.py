@@ -37,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import train_tokenizer
+from tests.performance.overhead import CASES, overhead_table, share_line
 from tests.references.slow_attribution import slow_attributions
 from tests.references.slow_probing import slow_answer
 from tests.references.slow_rome import slow_value_vector
@@ -212,6 +213,8 @@ def main() -> None:
     Console(width=110).print(table)
     print(scoring(10_000))
     Console(width=110).print(memory_table())
+    print(share_line(CASES))
+    Console(width=110).print(overhead_table())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""A worker's own side: it loads the model once, and answers one question after the other."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .errors import KnbenchError
+from .messages import Doing, Done, Failed, Question, Ready, Tell
+from .progress import Reporter
+from .workbench import Recipe, Workbench
+
+
+class Station:
+    """Lays out a workbench when it is first asked for something, and keeps it."""
+
+    def __init__(self, recipe: Recipe, device: str) -> None:
+        self._recipe, self._device = recipe, device
+        self._bench: Workbench | None = None
+
+    def answer(self, question: Question, tell: Tell) -> None:
+        """Answer a question; the last thing told is :class:`Done` or :class:`Failed`."""
+        reporter = Telling(tell)
+        try:
+            if self._bench is None:
+                if self._recipe.threads:
+                    torch.set_num_threads(self._recipe.threads)
+                self._bench = self._recipe.lay_out(self._device, reporter)
+                tell(Ready(os.getpid()))
+            self._bench.reporter = reporter
+            question.answer(self._bench, tell)
+        except (KnbenchError, OSError) as error:
+            tell(Failed(error))
+        except Exception as error:  # a mistake of the program's: say where, for nobody sees this process
+            tell(Failed(RuntimeError(f"{error}\n\nin a worker:\n{traceback.format_exc()}")))
+        else:
+            tell(Done())
+
+
+class Telling(Reporter):
+    """Passes on what is being done."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def doing(self, what: str) -> None:
+        """Tell the stage."""
+        self._tell(Doing(what))
+
+    @contextmanager
+    def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Tell every step."""
+        steps = iter(range(1, total + 1))
+        yield lambda: self._tell(Doing(f"{what} {next(steps, total)}/{total}"))

@@ -1,0 +1,102 @@
+"""What worker processes of tests are given: here, and not in a test module, so that they can be sent it by name."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from knbench.benchmark.editing import Edit, Editor, NoConfig
+from knbench.benchmark.executors import Staff, engaged
+from knbench.benchmark.progress import Reporter
+from knbench.benchmark.results import read_records
+from knbench.benchmark.runner import carry_out
+from knbench.benchmark.types import Case, EditRequest, Probe, Task
+from knbench.benchmark.untrained import untrained
+from knbench.benchmark.workbench import Given, Recipe
+from knbench.editors.rome import Rome
+
+
+def tiny_model(device: str) -> Any:
+    lm, own = untrained("llama"), torch.Generator().manual_seed(0)
+    for parameter in lm.model.parameters():  # threads that load at the same time share the global generator
+        parameter.normal_(std=0.3, generator=own)
+    return lm
+
+
+class Push(Editor[NoConfig]):
+    """Adds a little to one matrix, the more the longer the subject; draws no random numbers."""
+
+    name, summary, Config = "push", "for tests", NoConfig
+
+    def edit(self, lm: Any, requests: Any) -> Edit:
+        name = lm.mlp_weight_name(1)
+        return Edit(weights={name: lm.parameter(name).detach() + sum(0.001 * len(r.subject) for r in requests)})
+
+
+class SlowPush(Push):
+    """Takes its time over each edit, so that there is some to be killed in."""
+
+    name: ClassVar[str] = "slow-push"
+    seconds: ClassVar[float] = 0.4
+
+    def edit(self, lm: Any, requests: Any) -> Edit:
+        time.sleep(self.seconds)
+        return super().edit(lm, requests)
+
+
+class QuickPush(Push):
+    """Gives what the slow one gives."""
+
+    name = "slow-push"
+
+
+class Broken(Push):
+    """Leaves the model changed."""
+
+    name = "broken"
+
+    def edit(self, lm: Any, requests: Any) -> Edit:
+        lm.parameter(lm.mlp_weight_name(0)).data[0, 0] += 1e-3
+        return Edit()
+
+
+class DifferentHere(Push):
+    """Prepares something else in each worker."""
+
+    name = "different"
+
+    def prepare(self, lm: Any, reporter: Any) -> Any:
+        return {"model": id(lm)}
+
+
+def towns(cases: int) -> Task:
+    """A task of so many cases; of every five, one subject is like another's."""
+    names = [f"{['Canada', 'Italy', 'France', 'Mexico', 'Susan'][i % 5]} {i}" for i in range(cases)]
+    found = []
+    for name in names:
+        request = EditRequest("The capital of {} is", name, "Rome", "Ottawa")
+        probes = (
+            Probe("reliability", "completion", request.text, "Rome", "Ottawa", "new"),
+            Probe("neighbourhood", "completion", f"{name} is", "physics", "Rome", "unchanged"),
+        )
+        found.append(Case(name, request, probes))
+    text = {"title": "T", "description": "d", "licence": "CC0-1.0", "citation": "c", "source": "s", "relation": "r"}
+    criteria = ("reliability", "neighbourhood")
+    return Task(name="towns", version=1, kind="fact", criteria=criteria, cases=Given(tuple(found)), **text)
+
+
+def recipe(settings: Any, *editors: type[Editor[Any]], cases: int = 20) -> Recipe:
+    return Recipe(tiny_model, "cpu", editors or (Rome,), [towns(cases)], settings, threads=1)
+
+
+def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") -> list[dict[str, Any]]:
+    """A folder's lines without what time and machine decide."""
+    return [{k: v for k, v in row.items() if k != "timings"} for row in read_records(folder / name, kind)]
+
+
+def run_alone(cook: Recipe, output: Path) -> None:
+    """Run in this process."""
+    with engaged(Staff("serial", threads=1), cook) as executor:
+        carry_out(executor, output, cook.settings, Reporter())
