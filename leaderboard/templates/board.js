@@ -100,6 +100,7 @@
       autoWidth: false,
       order: [],
       orderMulti: true,
+      orderClasses: false,
       columnDefs: [
         { targets: numeric, type: "num", orderSequence: ["desc", "asc", ""], searchBuilderType: "num" },
         { targets: keys.indexOf("rank"), orderSequence: ["asc", "desc", ""] },

@@ -37,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import train_tokenizer
+from tests.performance.board import board_lines
 from tests.performance.overhead import CASES, overhead_table, share_line
 from tests.references.slow_attribution import slow_attributions
 from tests.references.slow_probing import slow_answer
@@ -212,6 +213,7 @@ def main() -> None:
         table.add_row(name, f"{a:.2f}", f"{b:.2f}", f"{ratio:.1f}", f"{worst:.1e}")
     Console(width=110).print(table)
     print(scoring(10_000))
+    print("\n".join(board_lines()))
     Console(width=110).print(memory_table())
     print(share_line(CASES))
     Console(width=110).print(overhead_table())
