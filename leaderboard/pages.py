@@ -174,12 +174,32 @@ def _configs(mine: Sequence[tuple[Section, Entry]]) -> list[dict[str, Any]]:
         editor, model = entry.result["editor"], entry.result["model"]["name"]
         key = json.dumps([editor["config"], editor["config_source"]], sort_keys=True)
         item = found.setdefault(
-            key, {"values": flat(editor["config"]), "source": editor["config_source"], "models": [], "version": ""}
-        )
-        item["version"] = entry.result["benchmark_version"]
+            key,
+            {
+                "values": flat(editor["config"]), "source": editor["config_source"], "models": [],
+                "version": entry.result["benchmark_version"], "machines": [],
+            },
+        )  # fmt: skip
+        machine = machine_of(entry.result["environment"])
+        if machine and machine not in item["machines"]:
+            item["machines"].append(machine)
         if model not in item["models"]:
             item["models"].append(model)
     return list(found.values())
+
+
+def machine_of(environment: Mapping[str, Any]) -> str:
+    """Say in a few words what a result was measured on.
+
+    >>> machine_of({"processor": "EPYC", "threads": 2, "device": "cpu", "packages": {"torch": "2.13"}})
+    'EPYC, 2 threads, torch 2.13'
+    """
+    device = environment.get("device", "cpu")
+    threads = environment.get("threads")
+    words = [environment.get("processor") if device == "cpu" else device]
+    words += [f"{threads} thread{'s' if threads != 1 else ''}"] if threads and device == "cpu" else []
+    torch = environment.get("packages", {}).get("torch")
+    return ", ".join(filter(None, [*words, f"torch {torch}" if torch else ""]))
 
 
 def _entry_row(section: Section, entry: Entry) -> dict[str, Any]:

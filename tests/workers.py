@@ -72,13 +72,17 @@ class DifferentHere(Push):
 
 
 def towns(cases: int) -> Task:
-    """A task of so many cases; of every five, one subject is like another's."""
+    """A task of so many cases; of every five, one subject is like another's.
+
+    Every second one is asked the other way round, so that whatever a random model prefers, it knows some of them.
+    """
     names = [f"{['Canada', 'Italy', 'France', 'Mexico', 'Susan'][i % 5]} {i}" for i in range(cases)]
     found = []
-    for name in names:
-        request = EditRequest("The capital of {} is", name, "Rome", "Ottawa")
+    for number, name in enumerate(names):
+        new, true = ("Rome", "Ottawa") if number % 2 else ("Ottawa", "Rome")
+        request = EditRequest("The capital of {} is", name, new, true)
         probes = (
-            Probe("reliability", "completion", request.text, "Rome", "Ottawa", "new"),
+            Probe("reliability", "completion", request.text, new, true, "new"),
             Probe("neighbourhood", "completion", f"{name} is", "physics", "Rome", "unchanged"),
         )
         found.append(Case(name, request, probes))

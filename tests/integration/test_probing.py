@@ -128,7 +128,8 @@ def test_written_text_is_drawn_from_the_five_most_probable_tokens(lm, monkeypatc
     logits = lm.model(input_ids=torch.tensor([lm.encode("Rome is").ids])).logits[0, -1]
     top = logits.topk(5)
     expected = {
-        lm.decode([i]): 300 * p for i, p in zip(top.indices.tolist(), top.values.softmax(-1).tolist(), strict=True)
+        lm.decode([i]): 300 * p
+        for i, p in zip(top.indices.tolist(), top.values.double().softmax(-1).tolist(), strict=True)
     }
     assert set(drawn) <= set(expected)
     assert stats.chisquare([drawn[t] for t in expected], list(expected.values())).pvalue > 1e-3

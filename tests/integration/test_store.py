@@ -6,6 +6,8 @@ import json
 import shutil
 import threading
 import urllib.request
+from pathlib import Path
+from statistics import harmonic_mean
 
 import pytest
 from knbench.benchmark import registry
@@ -17,6 +19,7 @@ from knbench.benchmark.runner import run
 from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.split import LITE, lite_cases, split_cases
 from knbench.benchmark.store import BADGES, badges_of, read_status
+from knbench.benchmark.submission import validate
 from knbench.editors.none import NoEdit
 from knbench.leaderboard.build import build_site
 from knbench.leaderboard.cards import card_html
@@ -206,3 +209,15 @@ def test_a_site_is_served_on_this_machine(store, capsys, tmp_path, monkeypatch):
     servers[0].shutdown()
     thread.join()
     assert host == "127.0.0.1"
+
+
+def test_committed_results_are_as_they_should_be():
+    root = Path(__file__).parents[2] / "results"
+    documents = [json.loads(path.read_text()) for path in sorted(root.rglob("reported.json"))]
+    assert {document["method"] for document in documents} == {"ft", "ft-l", "kn", "rome"}
+    for document in documents:  # what a paper calls S is the harmonic mean of the others
+        found = {row["number"]: row["value"] for row in document["rows"]}
+        assert harmonic_mean([found["ES"], found["PS"], found["NS"]]) == pytest.approx(found["S"], abs=0.1)
+    verdict = validate(root, registry.tasks())
+    assert list(verdict.problems) == []
+    assert verdict.results
