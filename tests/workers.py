@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,25 +32,46 @@ class Push(Editor[NoConfig]):
     name, summary, Config = "push", "for tests", NoConfig
 
     def edit(self, lm: Any, requests: Any) -> Edit:
-        name = lm.mlp_weight_name(1)
-        return Edit(weights={name: lm.parameter(name).detach() + sum(0.001 * len(r.subject) for r in requests)})
+        return pushed(lm, requests)
 
 
-class SlowPush(Push):
-    """Takes its time over each edit, so that there is some to be killed in."""
+def pushed(lm: Any, requests: Any) -> Edit:
+    name = lm.mlp_weight_name(1)
+    return Edit(weights={name: lm.parameter(name).detach() + sum(0.001 * len(r.subject) for r in requests)})
 
-    name: ClassVar[str] = "slow-push"
-    seconds: ClassVar[float] = 0.4
+
+@dataclass(frozen=True)
+class Gate:
+    """Where the gate stands: a file; while it is there, later cases wait before it."""
+
+    file: str = ""
+
+
+class SlowPush(Editor[Gate]):
+    """Takes its time over each edit, so that there is some to be killed in, and stops before a gate.
+
+    So a run cannot be over before those who put up the gate have done what they wanted, however fast the machine.
+    """
+
+    name, summary, Config = "slow-push", "for tests", Gate
+    seconds: ClassVar[float] = 0.2
+    free: ClassVar[int] = 32
 
     def edit(self, lm: Any, requests: Any) -> Edit:
         time.sleep(self.seconds)
-        return super().edit(lm, requests)
+        until = time.monotonic() + 300
+        while self._later(requests) and Path(self.config.file).exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        return pushed(lm, requests)
+
+    def _later(self, requests: Any) -> bool:
+        return bool(self.config.file) and any(int(r.subject.split()[-1]) >= self.free for r in requests)
 
 
-class QuickPush(Push):
+class QuickPush(SlowPush):
     """Gives what the slow one gives."""
 
-    name = "slow-push"
+    seconds = 0.0
 
 
 class Broken(Push):

@@ -33,6 +33,8 @@ REGIMES = {
 }
 """Settings, and how many of the twenty moments."""
 CASES = 40
+KILLS = 3
+"""Of one of two workers."""
 
 
 def start(output, settings):
@@ -90,24 +92,28 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(regime, tmp_path):
 def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
     if kind == "ray":
         pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
-    cook = recipe(SETTINGS, SlowPush, cases=56)
+    gate = tmp_path / "gate"
+    settings = replace(SETTINGS, editor_args={"slow-push": {"file": str(gate)}})
+    cook = recipe(settings, SlowPush, cases=56)
     with engaged(Staff("serial", threads=1), replace(cook, editors=[QuickPush])) as executor:
-        (whole,) = carry_out(executor, tmp_path / "whole", SETTINGS, Reporter())
+        (whole,) = carry_out(executor, tmp_path / "whole", settings, Reporter())
+    gate.touch()
     stop, rng, killed = threading.Event(), random.Random(f"chaos {kind}"), []
 
     def killing():
-        while not stop.wait(0.05):
+        while len(killed) < KILLS and not stop.wait(0.05):
             pids = [e["pid"] for e in read_events(tmp_path / "many" / EVENTS) if e.get("worker") == 1 and "pid" in e]
             if pids and pids[-1] not in killed:
                 time.sleep(rng.uniform(0.1, 1.0))
                 os.kill(pids[-1], signal.SIGKILL)
                 killed.append(pids[-1])
+        gate.unlink()
 
     thread = threading.Thread(target=killing, daemon=True)
     thread.start()
     try:
         with engaged(Staff(kind, workers=2, threads=1), cook) as executor:
-            (many,) = carry_out(executor, tmp_path / "many", SETTINGS, Reporter())
+            (many,) = carry_out(executor, tmp_path / "many", settings, Reporter())
     finally:
         stop.set()
         thread.join()
@@ -115,7 +121,7 @@ def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
     assert load_result(many / "result.json")["summary"] == load_result(whole / "result.json")["summary"]
     events = read_events(tmp_path / "many" / EVENTS)
     lost = [e for e in events if e["event"] == "worker_lost"]
-    assert len(killed) >= 2
+    assert len(killed) == KILLS
     assert len(lost) >= len(killed) - 1  # the last may have been killed when all was done
     assert {e["worker"] for e in lost} == {1}
     starts = [(e["editor"], e["first"]) for e in events if e["event"] == "unit_started"]
