@@ -127,8 +127,9 @@ def test_probing_on_the_real_model_equals_one_pass_per_token(real_lm):
         for side in ("target", "rival"):
             slow = slow_answer(real_lm, probe.prompt, getattr(probe, side))
             assert seen[side]["token_logprobs"] == pytest.approx(slow["token_logprobs"], abs=1e-3)
-            # Far down the list neighbours lie closer than rounding; what is high up must match exactly.
-            assert all(abs(a - b) <= b // 500 for a, b in zip(seen[side]["ranks"], slow["ranks"], strict=True))
+            # Neighbours in the list may lie closer than rounding, which differs between processors.
+            bounds = zip(seen[side]["ranks"], slow["rank_bounds"], strict=True)
+            assert all(low <= rank <= high for rank, (low, high) in bounds)
 
 
 def test_name_and_folder_and_two_runs_give_the_same_records(real_lm, tmp_path):

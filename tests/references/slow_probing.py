@@ -6,18 +6,24 @@ import torch
 from knbench.benchmark.language_model import LanguageModel
 from knbench.benchmark.types import Probe
 
+ROUNDING = 1e-3
+
 
 def slow_answer(lm: LanguageModel, prompt: str, answer: str) -> dict[str, object]:
-    """Return logprob, token_logprobs, ranks and argmax of one answer."""
+    """Return logprob, token_logprobs, ranks and argmax of one answer.
+
+    ``rank_bounds`` are the ranks that each token may have where log-probabilities are off by :data:`ROUNDING`.
+    """
     context, ids = lm.split(prompt, answer)
-    logs, ranks, argmax = [], [], []
+    logs, ranks, argmax, bounds = [], [], [], []
     for i, token in enumerate(ids):
         with torch.no_grad():
             row = lm.model(input_ids=torch.tensor([context + ids[:i]])).logits[0, -1].log_softmax(-1)
         logs.append(row[token].item())
         ranks.append(int((row > row[token]).sum()))
         argmax.append(int(row.argmax()))
-    return {"logprob": sum(logs), "token_logprobs": logs, "ranks": ranks, "argmax": argmax}
+        bounds.append((int((row > row[token] + ROUNDING).sum()), int((row > row[token] - ROUNDING).sum())))
+    return {"logprob": sum(logs), "token_logprobs": logs, "ranks": ranks, "argmax": argmax, "rank_bounds": bounds}
 
 
 def slow_greedy(lm: LanguageModel, probe: Probe, new_tokens: int) -> str:
