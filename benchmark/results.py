@@ -10,6 +10,7 @@ import errno
 import gzip
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ __all__ = [
     "KnbenchError",
     "Run",
     "comparable",
-    "find_analyses",
+    "find_documents",
     "find_runs",
     "load_result",
     "read_records",
@@ -42,6 +43,9 @@ __all__ = [
 SCHEMA_VERSION = 1
 MANIFEST, RECORDS, RESULT = "manifest.json", "records.jsonl", "result.json"
 CHECKPOINTS, DRIFT = "checkpoints.jsonl", "drift.jsonl"
+ROUNDING, NOTHING = 1e-9, 1e-14
+"""By what share, or by how much near zero, a number that comes from the same records may differ: processors add in
+different orders."""
 PARTS, ANALYSIS = "parts.jsonl", "analysis.json"
 LARGEST = 1 << 28
 """Bytes that a packed file may unpack to: a few kilobytes can unpack to any number of zeros."""
@@ -255,16 +259,30 @@ def find_runs(roots: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def find_analyses(roots: Sequence[Path]) -> list[Mapping[str, Any]]:
-    """Return every analysis below the given folders, in a stable order.
+def differing(stored: Any, again: Any, at: str = "") -> str | None:
+    """Return the JSON pointer of the first place where two documents differ by more than processors round."""
+    if isinstance(stored, float) and isinstance(again, float):
+        return None if math.isclose(stored, again, rel_tol=ROUNDING, abs_tol=NOTHING) else at
+    if isinstance(stored, Mapping) and isinstance(again, Mapping):
+        keys = sorted({*stored, *again})
+        parts = ((f"{at}/{key}", stored.get(key), again.get(key)) for key in keys)
+    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
+        parts = ((f"{at}/{n}", *both) for n, both in enumerate(zip(stored, again, strict=True)))
+    else:
+        return None if stored == again else at
+    return next((found for place, a, b in parts if (found := differing(a, b, place)) is not None), None)
+
+
+def find_documents(roots: Sequence[Path], name: str) -> list[Mapping[str, Any]]:
+    """Return every document with a file name that has a schema, such as ``analysis.json``, in a stable order.
 
     Raises:
         KnbenchError: one is broken.
     """
     found = []
-    for path in sorted(path for root in roots for path in root.rglob(ANALYSIS)):
+    for path in sorted(path for root in roots for path in root.rglob(name)):
         document = read_json(path)
-        check(document, "analysis", str(path))
+        check(document, path.stem, str(path))
         found.append(document)
     return found
 

@@ -40,7 +40,17 @@ def score_command(
     replaces it; and so are records that do not ask what their task asks.
     """
     from .audit import check_task
-    from .results import MANIFEST, RECORDS, RESULT, find_runs, load_result, read_json, read_records, write_result
+    from .results import (
+        MANIFEST,
+        RECORDS,
+        RESULT,
+        differing,
+        find_runs,
+        load_result,
+        read_json,
+        read_records,
+        write_result,
+    )
     from .run_folder import score_files
     from .store import manifest_of
 
@@ -66,11 +76,8 @@ def score_command(
             check_task(str(where), result, read_records(path_of(RECORDS)), task)
         if path.name == RESULT and (write or not path.exists()):
             write_result(path.parent, result)
-        elif load_result(path) != result:
-            keys = [key for key, value in load_result(path).items() if value != result.get(key)]
-            raise KnbenchError(
-                f"{path}: {', '.join(keys)} not what the records give; run: knbench score {where} --write"
-            )
+        elif (place := differing(load_result(path), result)) is not None:
+            raise KnbenchError(f"{path}: {place} is not what the records give; run: knbench score {where} --write")
         results.append(result)
     if as_json:
         click.echo(json_text(results), nl=False)

@@ -17,7 +17,7 @@ from typing import Any
 from .audit import check_task
 from .criteria import MEASURES
 from .errors import KnbenchError
-from .results import RECORDS, Run, check, comparable, load_result, read_json, read_records
+from .results import RECORDS, Run, check, comparable, differing, load_result, read_json, read_records
 from .run_folder import score_files
 from .store import CARD, CARD_BYTES, REPORTED, STATUS, manifest_of, place_of, read_card, slug, stored_names
 from .types import Task
@@ -149,9 +149,9 @@ def _flaws(run: Run, tasks: Mapping[str, Task]) -> Iterator[str]:
     """Yield what is wrong with a result: its score, its task, its records."""
     try:
         again = score_files(manifest_of(run.result), run.path)
-        differing = sorted(key for key in {*again, *run.result} if again.get(key) != run.result.get(key))
-        if differing:
-            yield f"{run.where}: /{differing[0]} is not what the records give; store the result again"
+        place = differing(run.result, again)
+        if place is not None:
+            yield f"{run.where}: {place} is not what the records give; store the result again"
             return
         records = read_records(run.path(RECORDS))
         task = tasks.get(run.result["task"]["name"])

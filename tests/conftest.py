@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from knbench.benchmark.families import family_of
 from knbench.benchmark.language_model import LanguageModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script: commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores; more threads than cores are slower by far
 
@@ -86,17 +89,32 @@ def make_lm(kind: str, *, bos: bool = False, seed: int = 0, dtype: torch.dtype =
     return LanguageModel(model.to(dtype), tokenizer, family_of(type(model).__name__), name=f"tiny-{kind}")
 
 
-def called(capsys: Any, *args: Any) -> tuple[int, str, str]:
-    """Call the command line; return its exit status, what it printed, and what it complained of."""
+def knbench(*args: Any) -> int:
+    """Call the command line; return its exit status."""
     from knbench.benchmark.cli import main
 
     try:
         main([str(arg) for arg in args])
-        status = 0
-    except SystemExit as error:
-        status = int(error.code or 0)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def called(capsys: Any, *args: Any) -> tuple[int, str, str]:
+    """Call the command line; return its exit status, what it printed, and what it complained of."""
+    status = knbench(*args)
     said = capsys.readouterr()
     return status, said.out, said.err
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model as transformers saves it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    lm = make_lm("llama")
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

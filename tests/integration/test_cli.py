@@ -8,27 +8,8 @@ import shutil
 
 import pytest
 from knbench.benchmark import results
-from knbench.benchmark.cli import main
 
-from tests.conftest import make_lm
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    lm = make_lm("llama")
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    return folder
-
-
-def knbench(*arguments):
-    """Run the command line; return its exit status."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code
-    return 0
+from tests.conftest import knbench
 
 
 @pytest.fixture
@@ -49,11 +30,11 @@ def complaint(capsys):
 
 
 @pytest.fixture(scope="module")
-def finished(model, tmp_path_factory):
+def finished(model_folder, tmp_path_factory):
     """A run folder with two editors on two tasks."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     arguments = ["--editors", "none,ft", "--tasks", "capital,det-noun-agreement", "--limit", "2", "--batch-size", "64"]
-    assert knbench("run", "--model", model, *arguments, "--output", folder) == 0
+    assert knbench("run", "--model", model_folder, *arguments, "--output", folder) == 0
     return folder
 
 
@@ -139,34 +120,34 @@ def test_mistakes_are_one_line_with_the_nearest_right_name(complaint, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_folders_that_are_no_model(complaint, model, tmp_path, monkeypatch):
+def test_folders_that_are_no_model(complaint, model_folder, tmp_path, monkeypatch):
     def attempt(folder):
         return complaint("run", "--tasks", "capital", "--model", folder, "--output", tmp_path / "out")
 
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "is no model: it has no config.json" in attempt(empty)
-    bare = shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    bare = shutil.copytree(model_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     assert "no *.safetensors file" in attempt(bare)
     (bare / "pytorch_model.bin").write_bytes(b"pickle")
     assert "only pickled weights" in attempt(bare)
-    strange = shutil.copytree(model, tmp_path / "strange")
+    strange = shutil.copytree(model_folder, tmp_path / "strange")
     config = json.loads((strange / "config.json").read_text())
     (strange / "config.json").write_text(json.dumps({**config, "architectures": ["OPTForCausalLM"]}))
     assert "no model family for architecture 'OPTForCausalLM'" in attempt(strange)
     (strange / "config.json").write_text("{")
     assert "cannot load model 'strange'" in attempt(strange)
-    cut = shutil.copytree(model, tmp_path / "cut")
+    cut = shutil.copytree(model_folder, tmp_path / "cut")
     weights = cut / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "cannot load model 'cut'" in attempt(cut)
     assert not (tmp_path / "out").exists()
 
 
-def test_another_run_in_the_same_folder_is_refused(complaint, finished, model, monkeypatch):
+def test_another_run_in_the_same_folder_is_refused(complaint, finished, model_folder, monkeypatch):
     monkeypatch.setattr("knbench.benchmark.terminal.ProgressReporter", _Silent)
     line = complaint(
-        "run", "--model", model, "--editors", "ft", "--tasks", "capital", "--limit", "1", "--output", finished
+        "run", "--model", model_folder, "--editors", "ft", "--tasks", "capital", "--limit", "1", "--output", finished
     )
     assert "holds another run" in line
     assert "choose another --output" in line
@@ -179,7 +160,7 @@ def test_tampered_and_broken_results_are_named(complaint, finished, tmp_path):
     result = json.loads(good)
     result["summary"][0]["value"] = 0.999
     path.write_text(json.dumps(result))
-    assert "ft/capital/result.json: summary not what the records give" in complaint("score", copy)
+    assert "ft/capital/result.json: /summary/0/value is not what the records give" in complaint("score", copy)
     site = tmp_path / "site"
     assert knbench("site", "build", finished, "--output", site) == 0
     front = (site / "index.html").read_bytes()
@@ -201,8 +182,8 @@ def test_tampered_and_broken_results_are_named(complaint, finished, tmp_path):
     assert (site / "index.html").read_bytes() == front
 
 
-def test_a_full_disk_is_one_line_and_the_run_can_go_on(complaint, model, tmp_path, monkeypatch):
-    arguments = ["run", "--model", model, "--editors", "none", "--tasks", "capital", "--limit", "3"]
+def test_a_full_disk_is_one_line_and_the_run_can_go_on(complaint, model_folder, tmp_path, monkeypatch):
+    arguments = ["run", "--model", model_folder, "--editors", "none", "--tasks", "capital", "--limit", "3"]
     out = tmp_path / "out"
     append, calls = results.RecordsFile.append, []
 
@@ -221,13 +202,13 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(complaint, model, tmp_pat
     assert len(calls) == 2 + 2
 
 
-def test_ctrl_c_is_one_line_and_says_how_to_go_on(complaint, model, tmp_path, monkeypatch):
+def test_ctrl_c_is_one_line_and_says_how_to_go_on(complaint, model_folder, tmp_path, monkeypatch):
     def stop(self, record):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(results.RecordsFile, "append", stop)
     monkeypatch.setattr("knbench.benchmark.terminal.ProgressReporter", _Silent)
-    arguments = ["run", "--model", model, "--editors", "none", "--tasks", "capital", "--limit", "3"]
+    arguments = ["run", "--model", model_folder, "--editors", "none", "--tasks", "capital", "--limit", "3"]
     line = complaint(*arguments, "--output", tmp_path / "out", status=130)
     assert "start the same command to continue" in line
 

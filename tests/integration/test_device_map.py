@@ -27,15 +27,6 @@ SETTINGS = RunSettings(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    lm = make_lm("llama")
-    lm.model.save_pretrained(path)
-    lm.tokenizer.save_pretrained(path)
-    return path
-
-
 def shared_out(kind="llama"):
     """A model with what accelerate puts on each module of one that lies on several devices."""
     lm = make_lm(kind)
@@ -45,8 +36,8 @@ def shared_out(kind="llama"):
 
 
 @pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}])
-def test_a_model_with_a_device_map_is_the_same_model(folder, device_map):
-    plain, mapped = load_model(str(folder)), load_model(str(folder), device_map=device_map)
+def test_a_model_with_a_device_map_is_the_same_model(model_folder, device_map):
+    plain, mapped = load_model(str(model_folder)), load_model(str(model_folder), device_map=device_map)
     assert mapped.weight_hash() == plain.weight_hash()
     assert mapped.fingerprint() == plain.fingerprint()
     assert mapped.device == torch.device("cpu")
@@ -80,16 +71,16 @@ def test_a_block_that_was_bypassed_gets_its_own_forward_back():
     assert torch.equal(lm.model(input_ids=ids).logits, logits)
 
 
-def test_weights_that_would_lie_on_disk_are_refused(folder):
+def test_weights_that_would_lie_on_disk_are_refused(model_folder):
     places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
     places |= {f"model.layers.{i}": "cpu" if i else "disk" for i in range(4)}
     with pytest.raises(KnbenchError, match=r"does not fit on the devices: 9 of its tensors, such as model\.layers\.0"):
-        load_model(str(folder), device_map=places)
+        load_model(str(model_folder), device_map=places)
 
 
-def test_an_unknown_map_is_one_line(folder, capsys, tmp_path):
-    arguments = ["run", "--model", folder, "--editors", "none", "--tasks", "capital", "--output", tmp_path / "out"]
-    status, _, said = called(capsys, *arguments, "--device-map", "everywhere")
+def test_an_unknown_map_is_one_line(model_folder, capsys, tmp_path):
+    arguments = ["--editors", "none", "--tasks", "capital", "--output", tmp_path / "out"]
+    status, _, said = called(capsys, "run", "--model", model_folder, *arguments, "--device-map", "everywhere")
     assert status == 2
     assert said.strip().splitlines()[-1].startswith("knbench: cannot load model 'tiny': ")
     assert len(said.strip().splitlines()) == 1

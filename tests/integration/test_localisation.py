@@ -28,7 +28,7 @@ from knbench.benchmark.localisation import (
 )
 from knbench.benchmark.progress import Reporter
 from knbench.benchmark.provenance import describe_model
-from knbench.benchmark.results import find_analyses, read_records, sha256_of
+from knbench.benchmark.results import ANALYSIS, find_documents, read_records, sha256_of
 from knbench.benchmark.suppression import (
     Frame,
     class_probabilities,
@@ -327,7 +327,7 @@ def test_mistakes_are_told_in_one_line(args, complaint, capsys):
 @pytest.mark.parametrize("name", ["localise", "suppress", "trace"])
 def test_the_analyses_in_the_docs_are_what_their_parts_give(name):
     folder = Path(__file__).parents[2] / "docs/analyses" / f"{name}-smollm2-135m"
-    (document,) = find_analyses([folder])
+    (document,) = find_documents([folder], ANALYSIS)
     rows = read_records(folder / "parts.jsonl", "part")
     assert document["analysis"] == name
     assert document["parts"]["sha256"] == sha256_of(folder / "parts.jsonl")

@@ -78,7 +78,7 @@ TAMPERED = {
     "a summary": (
         "result.json",
         lambda lines: [line.replace('"measure": "success"', '"measure": "exact"') for line in lines],
-        "summary not what the records give",
+        "/measure is not what the records give",
     ),
     "a missing record": ("records.jsonl", lambda lines: lines[:1] + lines[2:], "3 of 4 cases (index 1 missing)"),
     "a duplicated record": ("records.jsonl", lambda lines: [*lines, lines[0]], "line 5 repeats case"),

@@ -11,7 +11,7 @@ from knbench.benchmark import registry
 from knbench.benchmark.cli import main
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.files import json_text
-from knbench.benchmark.results import find_runs
+from knbench.benchmark.results import differing, find_runs
 from knbench.benchmark.runner import run
 from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.store import CARD_BYTES, place_of
@@ -194,11 +194,11 @@ HOSTILE = {
     ),
     "a better summary": (
         lambda s: change_result(s, lambda d: d["summary"][0].update(value=1.0)),
-        "/summary is not what the records give",
+        "/summary/0/value is not what the records give",
     ),
     "another hash": (
         lambda s: change_result(s, lambda d: d["records"].update(sha256="0" * 64)),
-        "/records is not what the records give",
+        "/records/sha256 is not what the records give",
     ),
     "a record left out": (lambda s: change_records(s, lambda r: r.pop(1), rescore=False), "2 of 3 cases (index 1"),
     "a record twice": (lambda s: change_records(s, lambda r: r.append(r[0]), rescore=False), "line 4 repeats case"),
@@ -273,6 +273,37 @@ def test_what_is_broken_false_or_hostile_is_named_in_one_line(store, capsys, wha
     assert any(complaint in line for line in mended), mended
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
+
+
+def test_a_result_may_differ_from_its_records_by_rounding_and_no_more(store, capsys):
+    def times(factor):
+        def change(result):
+            at = next(n for n, row in enumerate(result["summary"]) if isinstance(row["low"], float) and row["low"])
+            result["summary"][at]["low"] *= factor
+            changed.append(f"/summary/{at}/low is not what the records give")
+
+        return change
+
+    changed = []
+    change_result(store, times(1 + 1e-12))
+    assert called(capsys, "validate", store)[0] == 0
+    change_result(store, times(1 + 1e-6))
+    status, out, _ = called(capsys, "validate", store)
+    assert (status, changed[0] in out) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("stored", "again", "place"),
+    [
+        ({"a": [1.0, 0.0]}, {"a": [1.0, 1e-17]}, None),  # a sum of numbers that cancel
+        ({"a": [1.0, 0.0]}, {"a": [1.0, 1e-12]}, "/a/1"),
+        ({"a": [1.0]}, {"a": [1.0, 2.0]}, "/a"),
+        ({"a": {"b": None}}, {"a": {"b": 0.5}}, "/a/b"),
+        ({"a": 1}, {"a": 1, "b": 2}, "/b"),
+    ],
+)
+def test_the_first_place_where_documents_differ_is_pointed_to(stored, again, place):
+    assert differing(stored, again) == differing(again, stored) == place
 
 
 def test_the_other_methods_stay_good_beside_a_bad_one(store):

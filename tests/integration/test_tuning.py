@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from knbench.benchmark import registry
-from knbench.benchmark.cli import main
 from knbench.benchmark.editing import Edit, Editor, Published
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.progress import Reporter
@@ -24,7 +23,7 @@ from knbench.benchmark.types import Case, EditRequest, Probe, Task
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
-from tests.conftest import make_lm
+from tests.conftest import knbench
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=1)
 GRID = ["says=nothing,everything,answer"]
@@ -273,24 +272,6 @@ def test_what_cannot_be_tuned_is_told_before_anything_runs(lm, tmp_path):
 # --- the command line ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    lm = make_lm("llama")
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    return folder
-
-
-def knbench(*arguments):
-    """Run the command line; return its exit status."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code
-    return 0
-
-
 @pytest.fixture
 def rigged(monkeypatch):
     tasks = {name: towns(name=name) for name in ("towns", "cities")}
@@ -299,9 +280,9 @@ def rigged(monkeypatch):
     return tasks
 
 
-def test_the_command_prints_the_points_and_the_entry_and_writes_everything(rigged, model, tmp_path, capsys):
+def test_the_command_prints_the_points_and_the_entry_and_writes_everything(rigged, model_folder, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = ["tune", "--editor", "rigged", "--model", model, "--tasks", "towns,cities"]
+    arguments = ["tune", "--editor", "rigged", "--model", model_folder, "--tasks", "towns,cities"]
     arguments += ["--limit", "3", "--grid", "says=answer,nothing", "--output", out]
     assert knbench(*arguments) == 0
     text = capsys.readouterr().out
@@ -314,7 +295,7 @@ def test_the_command_prints_the_points_and_the_entry_and_writes_everything(rigge
         assert len(about["cases"]) == 3
         assert set(about["cases"]) < held_out(rigged[about["name"]])
     wanted = "knbench tune --editor rigged --model MODEL --tasks towns,cities --grid says=answer,nothing"
-    assert written["command"].replace(str(model), "MODEL") == f"{wanted} --limit 3"
+    assert written["command"].replace(str(model_folder), "MODEL") == f"{wanted} --limit 3"
     assert knbench("score", out) == 0
     capsys.readouterr()
     assert knbench(*arguments, "--json") == 0

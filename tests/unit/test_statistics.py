@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from knbench.benchmark.statistics import (
     MANY,
     Rank,
+    bootstrap_interval,
     compare,
     harmonic_mean_over_cases,
     mean_over_cases,
@@ -174,6 +175,20 @@ def test_intervals_over_tasks_hold_the_truth_as_often_as_they_say(clusters):
     assert 0.92 <= held / 1000 <= 0.98
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 1e9, 1e-30])
+def test_an_interval_does_not_hang_on_the_order_in_which_a_processor_adds(scale):
+    values = np.random.default_rng(8).integers(0, 4, 24) / 3 * scale  # few sizes: many resamples tie with the mean
+    last_digits = np.random.default_rng(0)
+
+    def otherwise(sample, axis):
+        means = sample.mean(axis=axis)
+        return means * (1 + last_digits.integers(-4, 5, np.shape(means)) * np.finfo(float).eps)
+
+    plain = bootstrap_interval([values], lambda sample, axis: sample.mean(axis=axis))
+    assert bootstrap_interval([values], otherwise) == plain
+    assert plain[2] == "bca"
+
+
 def test_a_comparison_by_hand():
     found = compare([1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1, 0])
     assert found.difference.value == pytest.approx(4 / 7)
@@ -181,6 +196,24 @@ def test_a_comparison_by_hand():
     assert found.p_mcnemar == pytest.approx(2 * (1 + 6) / 2**6)  # of six that differ, at most one against
     # Exact permutation of signs: five of six or more one way, both tails; the tie changes nothing.
     assert found.p == pytest.approx(2 * (1 + 6) / 2**6)
+
+
+def test_cases_on_which_both_agree_change_no_p_value():
+    a, b = [0.9, 0.2, 0.7, 0.4, 0.8], [0.1, 0.3, 0.2, 0.1, 0.6]
+    # Differences of .8, -.1, .5, .3 and .2 sum to 1.7. Of 32 patterns of signs four sum to as much: this one, the one
+    # without a minus (1.9), and their opposites.
+    exact = compare(a, b).p
+    assert exact == pytest.approx(4 / 32)
+    assert compare(a + [0.5] * 40, b + [0.5] * 40).p == exact
+
+
+@pytest.mark.parametrize("cases", [3, 12])
+def test_where_all_cases_go_one_way_the_test_is_exact_and_that_of_signs(cases):
+    a = np.random.default_rng(3).random(cases)
+    reference = stats.permutation_test(
+        (a, np.zeros(cases)), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", vectorized=True
+    )
+    assert compare(list(a), [0.0] * cases).p == pytest.approx(reference.pvalue) == 2 / 2**cases
 
 
 def test_a_method_does_not_differ_from_itself():
