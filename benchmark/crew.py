@@ -24,14 +24,20 @@ class WorkerLost(Exception):
 
 
 class Worker(ABC):
-    """A process, here or elsewhere, that holds the model once."""
+    """A process, here or elsewhere, that holds the model once.
+
+    Attributes:
+        number: from 0.
+        told: what its process is told before the first question, in the form in which it is sent: recipe and post.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.told: Any = None
 
     @abstractmethod
     def start(self) -> None:
-        """Have the process started, again where it was lost; returns at once."""
+        """Have the process started, again where it was lost; returns at once, and needs not know what it is told."""
 
     @abstractmethod
     def ask(self, question: Question) -> Iterator[Message]:
@@ -54,6 +60,7 @@ class _Lost:
 class Crew:
     """``with Crew("local", workers) as crew: ...`` is an executor with several workers; see :class:`~.runner.Executor`.
 
+    Workers start at once, and are told by :meth:`tell` what to do: they can import while a run is put together.
     One thread for each question under way listens to its worker; everything else happens in the caller's thread.
     """
 
@@ -77,6 +84,12 @@ class Crew:
     def __exit__(self, *exc: object) -> None:
         for worker in self._workers:
             worker.stop()
+
+    def tell(self, told: Any) -> Crew:
+        """Have every worker told what the run is about."""
+        for worker in self._workers:
+            worker.told = told
+        return self
 
     def plan(self, command: str | None, reporter: Reporter) -> Plan:
         """Have the first worker plan the run, while the others load their models.

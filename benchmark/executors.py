@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +11,7 @@ from .errors import KnbenchError
 
 if TYPE_CHECKING:
     from .runner import Executor
-    from .workbench import Recipe
+    from .workbench import Post, Recipe
 
 Kind = Literal["serial", "local", "ray"]
 KINDS: tuple[Kind, ...] = ("serial", "local", "ray")
@@ -20,7 +19,7 @@ KINDS: tuple[Kind, ...] = ("serial", "local", "ray")
 
 @dataclass(frozen=True)
 class Staff:
-    """How a run is carried out; decides its time, and not its numbers.
+    """How a run is carried out; decides its time, and of its numbers the last bits.
 
     Attributes:
         kind: ``serial``: this process; ``local``: several on this machine; ``ray``: those of a Ray cluster.
@@ -28,6 +27,7 @@ class Staff:
         address: of the Ray cluster; None starts one on this machine for the run.
         threads: of each worker; None shares out the processors. Sums come out otherwise with another number of them
             in the last bits.
+        device: a torch device; ``cuda`` is dealt out among the workers of a machine.
 
     Raises:
         KnbenchError: what is asked for does not go together.
@@ -37,6 +37,7 @@ class Staff:
     workers: int | None = None
     address: str | None = None
     threads: int | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.kind == "serial" and self.workers:
@@ -46,31 +47,47 @@ class Staff:
 
 
 @contextmanager
-def engaged(staff: Staff, recipe: Recipe) -> Iterator[Executor]:
-    """``with engaged(staff, recipe) as executor: ...`` has the workers at hand, and lets them go.
+def engaged(staff: Staff) -> Iterator[Callable[[Recipe], Executor]]:
+    """``with engaged(staff) as brief: executor = brief(recipe)`` has the workers at hand, and lets them go.
+
+    Workers start at once: they get ready while the recipe is being put together here.
 
     Raises:
-        KnbenchError: they cannot be had; says why.
+        KnbenchError: they cannot be had, which may also show when they are told the recipe; says why.
     """
-    import torch
-
-    recipe = dataclasses.replace(recipe, threads=staff.threads)
     if staff.kind == "serial":
-        from .progress import Reporter
-        from .runner import Serial
-
-        if recipe.threads:
-            torch.set_num_threads(recipe.threads)
-        yield Serial(recipe.lay_out(recipe.device, Reporter()))
+        yield lambda recipe: _alone(staff, recipe)
     elif staff.kind == "local":
         from .local_executor import local_crew
 
         workers = staff.workers or 2
-        shared_out = dataclasses.replace(recipe, threads=recipe.threads or max(1, torch.get_num_threads() // workers))
-        with local_crew(shared_out.portable(), workers) as crew:
-            yield crew
+        with local_crew(workers) as crew:
+            yield lambda recipe: crew.tell((recipe.portable(), _shared_out(staff, workers)))
     else:
-        from .ray_executor import cluster, ray_crew
+        from .ray_executor import ray_crew
 
-        with cluster(staff.address, staff.workers) as ray, ray_crew(ray, recipe.portable(), staff.workers) as crew:
-            yield crew
+        with ray_crew(staff.address, staff.workers, on_cards=staff.device.startswith("cuda")) as joined:
+
+            def brief(recipe: Recipe) -> Executor:
+                from .workbench import Post
+
+                ray, crew = joined()
+                return crew.tell(ray.put((recipe.portable(), Post(staff.device, staff.threads))))
+
+            yield brief
+
+
+def _alone(staff: Staff, recipe: Recipe) -> Executor:
+    from .progress import Reporter
+    from .runner import Serial
+    from .workbench import Post
+
+    return Serial(recipe.lay_out(Post(staff.device, staff.threads), Reporter()))
+
+
+def _shared_out(staff: Staff, workers: int) -> Post:
+    import torch
+
+    from .workbench import Post
+
+    return Post(staff.device, staff.threads or max(1, torch.get_num_threads() // workers))

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -17,26 +18,25 @@ from .crew import Crew, Worker, WorkerLost
 from .messages import Done, Failed, Message, Question
 
 if TYPE_CHECKING:
-    from .workbench import Recipe
+    from .workbench import Post
 
 
-def local_crew(recipe: Recipe, workers: int) -> Crew:
-    """Return a crew of processes on this machine."""
-    return Crew("local", [LocalWorker(recipe, number) for number in range(workers)])
+def local_crew(workers: int) -> Crew:
+    """Return a crew of processes on this machine, which are told their recipe and their post."""
+    return Crew("local", [LocalWorker(number) for number in range(workers)])
 
 
 class LocalWorker(Worker):
     """A process on this machine, started afresh and asked over a pipe."""
 
-    def __init__(self, recipe: Recipe, number: int) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__(number)
-        self._recipe = recipe
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
-        self._told = False
+        self._knows = False
 
     def start(self) -> None:
-        """Start the process; the recipe follows with the first question."""
+        """Start the process."""
         self.stop()
         spawn = get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
@@ -44,7 +44,7 @@ class LocalWorker(Worker):
         with _deaf_to_interrupts():
             self._process.start()
         theirs.close()
-        self._told = False
+        self._knows = False
 
     def ask(self, question: Question) -> Iterator[Message]:
         """Yield what the process tells.
@@ -56,9 +56,9 @@ class LocalWorker(Worker):
         if pipe is None or process is None:
             raise WorkerLost("it was not started")
         try:
-            if not self._told:
-                pipe.send((self._recipe, self.number))
-                self._told = True
+            if not self._knows:
+                pipe.send((*self.told, self.number))
+                self._knows = True
             pipe.send(question)
             while True:
                 message = pipe.recv()
@@ -96,10 +96,10 @@ def _serve(pipe: Connection) -> None:
     """Answer questions for as long as there is somebody to ask them."""
     questions: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_hear, args=(pipe, questions), daemon=True).start()
-    recipe, number = questions.get()
-    from .station import Station
+    from .station import Station  # which takes seconds, and goes on while this process is not told anything yet
 
-    station = Station(recipe, _dealt(recipe.device, number))
+    recipe, post, number = questions.get()
+    station = Station(recipe, _dealt(post, number))
     while True:
         station.answer(questions.get(), pipe.send)
 
@@ -113,10 +113,10 @@ def _hear(pipe: Connection, questions: SimpleQueue[Any]) -> None:
         os._exit(0)
 
 
-def _dealt(device: str, number: int) -> str:
-    """Return the device of a worker: of ``cuda`` each takes the next card."""
-    if device != "cuda":
-        return device
+def _dealt(post: Post, number: int) -> Post:
+    """Return the post of a worker: of ``cuda`` each takes the next card."""
+    if post.device != "cuda":
+        return post
     import torch
 
-    return f"cuda:{number % torch.cuda.device_count()}"
+    return replace(post, device=f"cuda:{number % torch.cuda.device_count()}")

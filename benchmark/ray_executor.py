@@ -6,9 +6,11 @@ Ray is an optional part: ``pip install 'knbench[ray]'``.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ from .errors import KnbenchError
 from .messages import Done, Failed, Message, Question
 
 if TYPE_CHECKING:
-    from .workbench import Recipe
+    from .station import Station
+    from .workbench import Post, Recipe
 
 
 def import_ray() -> Any:
@@ -34,44 +37,39 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def cluster(address: str | None, workers: int | None) -> Iterator[Any]:
-    """``with cluster("auto", None) as ray: ...`` is connected, to a cluster of its own where no address is given.
+def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Iterator[Callable[[], tuple[Any, Crew]]]:
+    """``with ray_crew("auto", None, on_cards=True) as joined: ray, crew = joined()`` has a crew on a cluster.
 
-    Raises:
-        KnbenchError: there is no cluster at the address.
-    """
-    ray = import_ray()
-    if ray.is_initialized():  # by the caller, who will also end it
-        yield ray
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address is None:
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
-    else:
-        options |= {"address": address}
-    try:
-        ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KnbenchError(f"--address '{address}': no Ray cluster answers there: {first}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def ray_crew(ray: Any, recipe: Recipe, workers: int | None) -> Crew:
-    """Return a crew on a cluster.
+    Connecting goes on in the background until it is joined: a cluster of one's own takes seconds to start.
 
     Args:
-        ray: the connected library.
-        recipe: what each worker lays out; on CUDA each takes one card.
+        address: the cluster's; None starts one for as long as this lasts.
         workers: how many; None takes one per card, or without cards one per machine.
+        on_cards: whether each takes a card.
 
     Raises:
-        KnbenchError: the cluster has not so many cards or processors.
+        KnbenchError: Ray is not installed. When joined: there is no cluster at the address, or it has not so many cards
+            or processors.
     """
-    on_cards = recipe.device.startswith("cuda")
+    ray = import_ray()
+    own = not ray.is_initialized()  # otherwise it is the caller's, who will also end it
+    # What is started here dies with the thread that starts it, which therefore waits until the end.
+    with ThreadPoolExecutor(1, "ray") as background, ExitStack() as stack:
+
+        def crew_on_cluster() -> Crew:
+            if own:
+                stack.callback(ray.shutdown)
+                _connect(ray, address, workers)
+            return stack.enter_context(_crew_on(ray, workers, on_cards))
+
+        found = background.submit(crew_on_cluster)
+        try:
+            yield lambda: (ray, found.result())
+        finally:
+            wait([found])
+
+
+def _crew_on(ray: Any, workers: int | None, on_cards: bool) -> Crew:
     has = ray.cluster_resources()
     room = int(has.get("GPU" if on_cards else "CPU", 0))
     number = workers or (room if on_cards else sum(node["Alive"] for node in ray.nodes()))
@@ -81,21 +79,42 @@ def ray_crew(ray: Any, recipe: Recipe, workers: int | None) -> Crew:
             "and each worker takes one"
         )
     remote = ray.remote(_Answering).options(num_cpus=1, num_gpus=int(on_cards), scheduling_strategy="SPREAD")
-    shared = ray.put(recipe)
-    return Crew("ray", [RayWorker(ray, remote, shared, number) for number in range(number)])
+    return Crew("ray", [RayWorker(ray, remote, number) for number in range(number)])
+
+
+def _connect(ray: Any, address: str | None, workers: int | None) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address is None:
+        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    else:
+        options |= {"address": address}
+    try:
+        _knock(address or "")
+        ray.init(**options)
+    except (OSError, ValueError, RuntimeError) as error:  # a connection that fails, or takes too long, is an OSError
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise KnbenchError(f"--address '{address}': no Ray cluster answers there: {first}") from error
+
+
+def _knock(address: str) -> None:
+    """See whether anything listens at ``host:port`` or ``ray://host:port``: Ray itself tries for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 class RayWorker(Worker):
     """An actor; where its machine is lost, another one starts wherever the cluster has room."""
 
-    def __init__(self, ray: Any, remote: Any, recipe: Any, number: int) -> None:
+    def __init__(self, ray: Any, remote: Any, number: int) -> None:
         super().__init__(number)
-        self._ray, self._remote, self._recipe = ray, remote, recipe
+        self._ray, self._remote = ray, remote
         self._actor: Any = None
+        self._knows = False
 
     def start(self) -> None:
         """Ask the cluster for an actor."""
-        self._actor = self._remote.remote(self._recipe)
+        self._actor, self._knows = self._remote.remote(), False
 
     def ask(self, question: Question) -> Iterator[Message]:
         """Yield what the actor tells.
@@ -104,6 +123,9 @@ class RayWorker(Worker):
             WorkerLost: it is gone.
         """
         try:
+            if not self._knows:
+                self._actor.be_told.remote(self.told)
+                self._knows = True
             for told in self._actor.answer.options(num_returns="streaming").remote(question):
                 yield self._ray.get(told)
         except self._ray.exceptions.RayError as error:
@@ -120,13 +142,20 @@ class RayWorker(Worker):
 class _Answering:
     """The actor's class: a station whose answers are a stream."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        from .station import Station
+    def __init__(self) -> None:
+        from . import station  # which takes seconds, and goes on while this process is not told anything yet
 
-        self._station = Station(recipe, recipe.device)  # Ray shows each actor no card but its own
+        self._make = station.Station
+        self._station: Station | None = None
+
+    def be_told(self, told: tuple[Recipe, Post]) -> None:
+        """Take the recipe and the post; Ray shows each actor no card but its own."""
+        self._station = self._make(*told)
 
     def answer(self, question: Question) -> Iterator[Message]:
         """Yield what is told as it is told, the answering being done in a thread of its own."""
+        if self._station is None:
+            raise RuntimeError("asked before it was told what the run is about")
         told: SimpleQueue[Message] = SimpleQueue()
         threading.Thread(target=self._station.answer, args=(question, told.put), daemon=True).start()
         while True:

@@ -13,7 +13,7 @@ from . import registry
 from .errors import InterruptedRun, KnbenchError
 from .executors import KINDS, Kind, Staff, engaged
 from .files import json_text
-from .models import DEFAULT_MODEL, DTYPES, check_model_name
+from .models import DEFAULT_MODEL, DTYPES, check_model_name, load_model, model_label
 from .options import (
     DATA_OPTION,
     INCLUDE_OPTION,
@@ -185,7 +185,6 @@ def run_command(
     check_model_name(model)
     editor_names = names_of(editors, registry.registered(registry.EDITORS), "editor")
     chosen = chosen_tasks(tasks, include_path, data)
-    classes = [registry.editor_class(name) for name in editor_names]
     args = read_editor_args(editor_args, editor_names)
     settings = RunSettings(
         split=split,
@@ -203,26 +202,25 @@ def run_command(
         editor_args=args,
         retry_failed=retry_failed,
     )
-    staff = Staff(executor, workers, address, threads)
-    from .editing import parse_overrides
-
-    for cls in classes:
-        parse_overrides(cls, args.get(cls.name, {}))
-    if executor != "ray":  # whose machines may have other devices
-        check_device(device)
-
-    from .models import load_model, model_label
-    from .runner import carry_out
-    from .terminal import ProgressReporter, print_results
-    from .workbench import Recipe
-
-    load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
-    # An editor that was asked for by its name is refused where the model does not suit it, one of all is left out.
-    recipe = Recipe(load, device, classes, chosen, settings, leave_out=editors.strip() == "all")
     folder = output or Path("runs") / model_label(model).replace("/", "--")
     try:
-        with engaged(staff, recipe) as crew, ProgressReporter() as reporter:
-            folders = carry_out(crew, folder, settings, reporter, command=typed())
+        # Whoever works elsewhere gets ready while torch is imported here.
+        with engaged(Staff(executor, workers, address, threads, device)) as brief:
+            from .editing import parse_overrides
+            from .runner import carry_out
+            from .terminal import ProgressReporter, print_results
+            from .workbench import Recipe
+
+            classes = [registry.editor_class(name) for name in editor_names]
+            for cls in classes:
+                parse_overrides(cls, args.get(cls.name, {}))
+            if executor != "ray":  # whose machines may have other devices
+                check_device(device)
+            load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
+            # An editor that was asked for by its name is refused where the model does not suit it, one of all left out.
+            recipe = Recipe(load, classes, chosen, settings, leave_out=editors.strip() == "all")
+            with ProgressReporter() as reporter:
+                folders = carry_out(brief(recipe), folder, settings, reporter, command=typed())
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
     left = sorted({cls.name for cls in classes} - {path.parent.name for path in folders})

@@ -7,19 +7,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 from .errors import KnbenchError
 from .messages import Doing, Done, Failed, Question, Ready, Tell
 from .progress import Reporter
-from .workbench import Recipe, Workbench
+from .workbench import Post, Recipe, Workbench
 
 
 class Station:
     """Lays out a workbench when it is first asked for something, and keeps it."""
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
-        self._recipe, self._device = recipe, device
+    def __init__(self, recipe: Recipe, post: Post) -> None:
+        self._recipe, self._post = recipe, post
         self._bench: Workbench | None = None
 
     def answer(self, question: Question, tell: Tell) -> None:
@@ -27,9 +25,7 @@ class Station:
         reporter = Telling(tell)
         try:
             if self._bench is None:
-                if self._recipe.threads:
-                    torch.set_num_threads(self._recipe.threads)
-                self._bench = self._recipe.lay_out(self._device, reporter)
+                self._bench = self._recipe.lay_out(self._post, reporter)
                 tell(Ready(os.getpid()))
             self._bench.reporter = reporter
             question.answer(self._bench, tell)

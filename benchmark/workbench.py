@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from . import __version__
 from .baseline import Baselines, Selection, select_cases
 from .drift import make_gauge
@@ -177,32 +179,47 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Post:
+    """Where a workbench is laid out.
+
+    Attributes:
+        device: a torch device; ``cuda`` is dealt out among the workers of a machine.
+        threads: of the process; None leaves it to torch.
+    """
+
+    device: str = "cpu"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """All that it takes to lay out a workbench elsewhere; can be pickled where its parts can.
+    """All that decides what is measured; can be pickled where its parts can.
 
     Attributes:
         load: gives the model on a device.
-        device: a torch device; ``cuda`` is dealt out among the workers of a machine.
-        threads: of each worker; None leaves it to torch.
         leave_out: editors that need a causal model are left out, not refused, where the model is a masked one.
     """
 
     load: Callable[[str], LanguageModel]
-    device: str
     editors: Sequence[type[Editor[Any]]]
     tasks: Sequence[Task]
     settings: RunSettings
-    threads: int | None = None
     leave_out: bool = False
 
-    def lay_out(self, device: str, reporter: Reporter) -> Workbench:
+    def lay_out(self, post: Post, reporter: Reporter) -> Workbench:
         """Load the model and return the workbench.
+
+        Args:
+            post: where; the threads are set for the whole process.
+            reporter: told how far it is.
 
         Raises:
             KnbenchError: the model cannot be loaded, or something does not fit it.
         """
         reporter.doing("loading")
-        lm = self.load(device)
+        if post.threads:
+            torch.set_num_threads(post.threads)
+        lm = self.load(post.device)
         editors = [cls for cls in self.editors if lm.causal or not (self.leave_out and cls.causal_only)]
         return Workbench(lm, editors, self.tasks, self.settings, reporter)
 

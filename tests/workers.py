@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from knbench.benchmark.editing import Edit, Editor, NoConfig
-from knbench.benchmark.executors import Staff, engaged
+from knbench.benchmark.executors import Kind, Staff, engaged
 from knbench.benchmark.progress import Reporter
 from knbench.benchmark.results import read_records
 from knbench.benchmark.runner import carry_out
@@ -74,6 +75,27 @@ class QuickPush(SlowPush):
     seconds = 0.0
 
 
+@dataclass(frozen=True)
+class Meeting:
+    """Where workers leave word of each other: a folder; without one nobody waits."""
+
+    folder: str = ""
+
+
+class Meet(Push):
+    """Waits until two processes edit, so that none has done everything before the other one has loaded."""
+
+    name, Config = "meet", Meeting
+
+    def edit(self, lm: Any, requests: Any) -> Edit:
+        until = time.monotonic() + 300
+        if self.config.folder:
+            Path(self.config.folder, str(os.getpid())).touch()
+            while len([*Path(self.config.folder).iterdir()]) < 2 and time.monotonic() < until:
+                time.sleep(0.05)
+        return pushed(lm, requests)
+
+
 class Broken(Push):
     """Leaves the model changed."""
 
@@ -114,7 +136,7 @@ def towns(cases: int) -> Task:
 
 
 def recipe(settings: Any, *editors: type[Editor[Any]], cases: int = 20) -> Recipe:
-    return Recipe(tiny_model, "cpu", editors or (Rome,), [towns(cases)], settings, threads=1)
+    return Recipe(tiny_model, editors or (Rome,), [towns(cases)], settings)
 
 
 def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") -> list[dict[str, Any]]:
@@ -122,7 +144,12 @@ def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") ->
     return [{k: v for k, v in row.items() if k != "timings"} for row in read_records(folder / name, kind)]
 
 
+def run_with(kind: Kind, cook: Recipe, output: Path) -> list[Path]:
+    """Run with an executor, of two workers where it has any, of one thread each."""
+    with engaged(Staff(kind, workers=None if kind == "serial" else 2, threads=1)) as brief:
+        return carry_out(brief(cook), output, cook.settings, Reporter())
+
+
 def run_alone(cook: Recipe, output: Path) -> None:
     """Run in this process."""
-    with engaged(Staff("serial", threads=1), cook) as executor:
-        carry_out(executor, output, cook.settings, Reporter())
+    run_with("serial", cook, output)

@@ -15,14 +15,11 @@ from dataclasses import replace
 import psutil
 import pytest
 from knbench.benchmark.events import EVENTS, read_events
-from knbench.benchmark.executors import Staff, engaged
-from knbench.benchmark.progress import Reporter
 from knbench.benchmark.results import check, load_result
-from knbench.benchmark.runner import carry_out
 from knbench.benchmark.settings import RunSettings
 from knbench.editors.rome import Rome
 
-from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone, tiny_model
+from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone, run_with, tiny_model
 
 pytestmark = pytest.mark.slow
 SETTINGS = RunSettings(batch_size=8, new_tokens=0, editor_args={"rome": {"steps": "2"}})
@@ -95,8 +92,7 @@ def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
     gate = tmp_path / "gate"
     settings = replace(SETTINGS, editor_args={"slow-push": {"file": str(gate)}})
     cook = recipe(settings, SlowPush, cases=56)
-    with engaged(Staff("serial", threads=1), replace(cook, editors=[QuickPush])) as executor:
-        (whole,) = carry_out(executor, tmp_path / "whole", settings, Reporter())
+    (whole,) = run_with("serial", replace(cook, editors=[QuickPush]), tmp_path / "whole")
     gate.touch()
     stop, rng, killed = threading.Event(), random.Random(f"chaos {kind}"), []
 
@@ -112,8 +108,7 @@ def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
     thread = threading.Thread(target=killing, daemon=True)
     thread.start()
     try:
-        with engaged(Staff(kind, workers=2, threads=1), cook) as executor:
-            (many,) = carry_out(executor, tmp_path / "many", settings, Reporter())
+        (many,) = run_with(kind, cook, tmp_path / "many")
     finally:
         stop.set()
         thread.join()

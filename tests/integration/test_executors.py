@@ -21,11 +21,12 @@ from knbench.benchmark.runner import carry_out
 from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.station import Station
 from knbench.benchmark.units import Plan, Unit, Waiting, units_of
+from knbench.benchmark.workbench import Post
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import called
-from tests.workers import Broken, DifferentHere, Push, measured, recipe
+from tests.workers import Broken, DifferentHere, Meet, Push, measured, recipe, run_with
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
 
@@ -40,7 +41,7 @@ class Threaded(Worker):
     def start(self):
         self.starts += 1
         self.left = self.lives.pop(0) if self.lives else None
-        self.station = Station(self.cook, "cpu")
+        self.station = Station(self.cook, Post(threads=1))
 
     def ask(self, question):
         told = SimpleQueue()
@@ -63,8 +64,7 @@ class Threaded(Worker):
 
 
 def alone(output, settings, *editors, cases=20):
-    with engaged(Staff("serial", threads=1), recipe(settings, *editors, cases=cases)) as executor:
-        return carry_out(executor, output, settings, Reporter())
+    return run_with("serial", recipe(settings, *editors, cases=cases), output)
 
 
 def together(workers, output, settings=SETTINGS):
@@ -81,9 +81,10 @@ def test_two_workers_give_the_records_of_one_process(kind, tmp_path):
     if kind == "ray":
         pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
     settings = replace(SETTINGS, known_only=True)
-    one = alone(tmp_path / "one", settings, NoEdit, Rome)
-    with engaged(Staff(kind, workers=2, threads=1), recipe(settings, NoEdit, Rome)) as executor:
-        many = carry_out(executor, tmp_path / "many", settings, Reporter())
+    one = alone(tmp_path / "one", settings, NoEdit, Rome, Meet)
+    (tmp_path / "meeting").mkdir()
+    met = replace(settings, editor_args={**SETTINGS.editor_args, "meet": {"folder": str(tmp_path / "meeting")}})
+    many = run_with(kind, recipe(met, NoEdit, Rome, Meet), tmp_path / "many")
     for a, b in zip(one, many, strict=True):
         assert measured(a) == measured(b)
         assert load_result(a / "result.json")["summary"] == load_result(b / "result.json")["summary"]
@@ -174,11 +175,8 @@ def test_a_worker_takes_first_what_it_has_asked_the_unedited_model_for():
 
 def test_what_cannot_be_sent_to_a_worker_is_told_at_once():
     unsendable = replace(recipe(SETTINGS, Push), load=lambda _: None)
-    with (
-        engaged(Staff("local", workers=1, threads=1), unsendable) as executor,
-        pytest.raises(Exception, match="pickle"),
-    ):
-        executor.plan(None, Reporter())
+    with engaged(Staff("local", workers=1, threads=1)) as brief, pytest.raises(Exception, match="pickle"):
+        brief(unsendable).plan(None, Reporter())
 
 
 def test_the_schedule_on_paper_knows_every_editor_and_more_cards_take_less_time():
@@ -218,4 +216,15 @@ def test_what_cannot_be_is_one_line(capsys, tmp_path, monkeypatch, arguments, pa
     assert status == 2
     assert len(said.strip().splitlines()) == 1
     assert part in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
+def test_an_address_where_no_cluster_is_is_told_at_once(address, capsys, tmp_path):
+    pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
+    arguments = ["--editors", "none", "--tasks", "capital", "--executor", "ray", "--output", tmp_path / "out"]
+    status, _, said = called(capsys, "run", *arguments, "--address", address)
+    assert status == 2
+    (line,) = said.strip().splitlines()
+    assert line.startswith(f"knbench: --address '{address}': no Ray cluster answers there: ")
     assert not (tmp_path / "out").exists()
