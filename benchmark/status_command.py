@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from .results import CHECKPOINTS, MANIFEST, RECORDS, RESULT, read_json, read_rec
 def status_command(folders: Sequence[Path], as_json: bool) -> None:
     """Tell how far runs are: cases done, failed and left, workers, seconds a case, time left.
 
-    FOLDERS are run folders, at any depth. A run is running while a process holds its folder; what is stopped goes on
-    when its command is started again.
+    FOLDERS are run folders, at any depth. While a process holds a folder, what it measures just now is running and the
+    rest is waiting; what is stopped goes on when its command is started again.
     """
     found = [path.parent for folder in folders for path in sorted(folder.rglob(MANIFEST))]
-    rows = [status_of(folder) for folder in found if (folder / RECORDS).exists()]
+    logs = {root: read_events(root / EVENTS) for root in {folder.parents[1] for folder in found}}
+    rows = [status_of(folder, logs[folder.parents[1]]) for folder in found if (folder / RECORDS).exists()]
     if not rows:
         raise KnbenchError(f"no run below {', '.join(map(str, folders))}; make one with: knbench run --output ...")
     if as_json:
@@ -49,8 +50,8 @@ def status_command(folders: Sequence[Path], as_json: bool) -> None:
     click.echo(f"{done} of {cases} cases done, {failed} of them failed, {cases - done} left{whole}")
 
 
-def status_of(folder: Path) -> dict[str, Any]:
-    """Return how far one run is.
+def status_of(folder: Path, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how far one run is, with the help of the log of the command that it belongs to.
 
     Time left counts what was measured so far for a case, and for sequential edits the measuring at checkpoints; it is
     shared by the workers, of whom the log of the run tells, but for sequential edits, which are one worker's. Nothing
@@ -60,6 +61,7 @@ def status_of(folder: Path) -> dict[str, Any]:
         KnbenchError: a file is broken.
     """
     manifest = read_json(folder / MANIFEST)
+    place = manifest["editor"]["name"], manifest["task"]["name"]
     records = _whole_lines(folder / RECORDS, "record")
     cases = manifest["protocol"]["cases"]
     edits = [t for r in records if (t := r["timings"].get("edit_seconds")) is not None]
@@ -70,12 +72,13 @@ def status_of(folder: Path) -> dict[str, Any]:
     pace = None if edit is None and probe is None else (edit or 0.0) + (probe or 0.0)
     finished = (folder / RESULT).exists() and len(records) == cases and measured == again
     left = None if pace is None or finished else (cases - len(records)) * pace + (again - measured) * (probe or 0.0)
-    workers = 1 if again else _workers(folder)
+    workers = 1 if again else _workers(log)
+    held = "running" if place in _under_way(log) else "waiting"
     return {
         "folder": str(folder),
-        "editor": manifest["editor"]["name"],
-        "task": manifest["task"]["name"],
-        "state": "finished" if finished else "running" if _held(folder) else "stopped",
+        "editor": place[0],
+        "task": place[1],
+        "state": "finished" if finished else held if _held(folder) else "stopped",
         "cases": cases,
         "done": len(records),
         "failed": sum(record["failure"] is not None for record in records),
@@ -95,10 +98,17 @@ def _whole_lines(path: Path, kind: str) -> list[dict[str, Any]]:
         return [{"failure": None, "timings": {}} for _ in range(path.read_bytes().count(b"\n"))]
 
 
-def _workers(folder: Path) -> int:
+def _workers(log: Sequence[Mapping[str, Any]]) -> int:
     """Return how many workers the run had when it was started last."""
-    starts = [event for event in read_events(folder.parents[1] / EVENTS) if event.get("event") == "run_started"]
+    starts = [event for event in log if event.get("event") == "run_started"]
     return int(starts[-1]["workers"]) if starts else 1
+
+
+def _under_way(log: Sequence[Mapping[str, Any]]) -> set[tuple[Any, Any]]:
+    """Return the editors and tasks of which a unit was begun and not finished."""
+    units = {(event.get("editor"), event.get("task"), event.get("first")): event.get("event") for event in log
+             if event.get("event") in ("unit_started", "unit_finished")}  # fmt: skip
+    return {(editor, task) for (editor, task, _), last in units.items() if last == "unit_started"}
 
 
 def _mean(values: Sequence[float]) -> float | None:

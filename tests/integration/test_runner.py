@@ -248,7 +248,10 @@ def test_status_tells_how_far_a_run_is(lm, tmp_path, capsys):
     assert row["seconds_left"] == pytest.approx(3 * sum(t["probe_seconds"] for t in times) / 4)
     with locked(tmp_path / "none" / "towns"):
         _, out, _ = called(capsys, "status", tmp_path)
-    assert "running" in out
+        assert ("running" in out, "waiting" in out) == (True, False)  # a unit of it was begun and not finished
+        (tmp_path / "events.jsonl").unlink()
+        _, out, _ = called(capsys, "status", tmp_path)
+        assert ("running" in out, "waiting" in out) == (False, True)
     assert called(capsys, "status", tmp_path / "none" / "towns" / "x")[0] == 2
 
 
