@@ -196,7 +196,8 @@ MEASURES: Mapping[str, Measure] = {
             "success",
             "success",
             "Share of probes where the wanted answer is more probable than its rival: P(o*) > P(o) where the new "
-            "answer is wanted, P(o) > P(o*) where the old one is.",
+            "answer is wanted, P(o) > P(o*) where the old one is. A model in ruins is right half of the time: read it "
+            "beside neighbourhood and the stricter measures.",
             success,
         ),
         Measure(

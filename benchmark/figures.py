@@ -47,7 +47,7 @@ def style() -> Iterator[Any]:
 def svg_of(figure: Any) -> str:
     """Return a matplotlib figure as SVG text without a date."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    figure.canvas.print_svg(out, metadata={"Date": None})  # savefig draws twice, for canvases that need it
     return out.getvalue()
 
 

@@ -15,17 +15,18 @@ from typing import Any
 
 import jinja2
 
+from ..benchmark.figures import retention_figure
 from ..benchmark.files import many_objects
 from ..benchmark.protocols import PROTOCOLS
-from ..benchmark.results import CRITERIA, MEASURES, KnbenchError, Run, find_analyses, find_runs
+from ..benchmark.results import ANALYSIS, CRITERIA, MEASURES, KnbenchError, Run, find_documents, find_runs
 from ..benchmark.scoring import case_table, in_order
-from ..benchmark.store import BADGES, badges_of, read_status, slug
+from ..benchmark.store import BADGES, REPORTED, badges_of, read_status, slug
 from . import boards, bundle, entries, pages, plots
-from .cards import card_html, cards_in, reported_in
+from .cards import card_html, cards_in
 from .cases import case_view
 from .entries import Entry, Section
 
-MANY_RESULTS = 400
+MANY_RESULTS = 24
 """From so many results on, starting more processes pays."""
 MARKER = "knbench-site"
 """A file that says that a folder is a site of ours, which may be replaced."""
@@ -36,6 +37,10 @@ FIGURE_NOTES = {
         "Up and to the right is good; the line is the Pareto front, the methods that no other beats in both.",
     ),
     "profile": ("All criteria side by side", "Means over the tasks that have the criterion, in percent."),
+    "retention": (
+        "What becomes of the edits",
+        "Solid, with 95% bands: all edits so far, measured again after so many. Dashed: each right after it was made.",
+    ),
 }
 
 
@@ -88,9 +93,13 @@ class _Extremes:
         self.kept = [*best, *(case for case in worst if case not in best)]
 
 
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""``each(function, items)``: a map, whose results come in the order of the items."""
+
+
 @contextmanager
-def _workers(results: int) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]]:
-    """``with _workers(n) as each: each(function, items)``: a map over all cores where there is much to do."""
+def _workers(results: int) -> Iterator[Each]:
+    """``with _workers(n) as each``: a map over all cores where there is much to do."""
     if results < MANY_RESULTS:
         yield map
         return
@@ -114,9 +123,9 @@ class _Site:
 
     def __init__(self, folder: Path, title: str, results: Sequence[Path]) -> None:
         self.folder, self.title = folder, title
-        self.analyses = find_analyses(results)
+        self.analyses = find_documents(results, ANALYSIS)
         self.cards = cards_in(results)
-        self.reported = reported_in(results)
+        self.reported = find_documents(results, REPORTED)
         self.status = read_status(results)
         self.version = ""
         self.has_pairs = False
@@ -170,12 +179,12 @@ class _Site:
             sections = entries.sections_of(found)
             self.front = sections[0].key
             list(each(partial(self.boards_by, sections), entries.BOARD_MEASURES))
+            self.pair_pages(sections, each)
+            self.model_pages(sections, each)
         self.method_pages(sections, extremes)
-        self.pair_pages(sections)
         for task, example in sorted(examples.items()):
             view = pages.task_view(task, sections, example)
             self.page(pages.task_page(view["task"]), "task.html", view=view)
-        self.model_pages(sections)
         if self.reported:
             self.page("reported.html", "reported.html", documents=self.reported)
         changes = (files("knbench.benchmark") / "changes.md").read_text(encoding="utf-8")
@@ -266,7 +275,10 @@ class _Site:
                 for name in entries.BOARD_MEASURES
             ],
             task_tabs=task_tabs,
-            figures=list(self._figures(section, tables, measure)) if tables and not task else [],
+            figures=[] if not tables else [
+                *([] if task else self._figures(section, tables, measure)),
+                *(self._retention(section, tables[-1], every[0] if len(every) == 1 else task, measure)),
+            ],
         )  # fmt: skip
 
     @staticmethod
@@ -293,6 +305,24 @@ class _Site:
                 self.write(path, svg)
                 yield (*FIGURE_NOTES[name], path)
 
+    def _retention(
+        self, section: Section, table: boards.Board, task: Mapping[str, Any] | None, measure: Any
+    ) -> Iterator[tuple[str, str, str]]:
+        """Write and yield what becomes of sequential edits on a task, which stands on the overview of a lone task.
+
+        Methods come in the table's order, as in the other figures, and so have the same colours.
+        """
+        if not measure.share or task is None:
+            return
+        members = section.entries[task["name"], task["version"]]
+        found = [members[line.method].result for line in table.lines if line.method in members]
+        results = [result for result in found if "curve" in result]
+        if results:
+            name = boards.task_slug((task["name"], task["version"]))
+            path = f"figures/{section.key}-{name}-{slug(measure.name)}-retention.svg"
+            self.write(path, retention_figure(results[: plots.MOST], measure.name))
+            yield (*FIGURE_NOTES["retention"], path)
+
     def method_pages(self, sections: Sequence[Section], extremes: Mapping[str, _Extremes]) -> None:
         """Write every method's page, also of those that only papers tell of."""
         names = {name for section in sections for name in section.methods}
@@ -303,21 +333,16 @@ class _Site:
             view = pages.method_view(name, sections, cases, self.cards.get(slug(name), ""), told)
             self.page(pages.method_page(name), "method.html", view=view)
 
-    def pair_pages(self, sections: Sequence[Section]) -> None:
+    def pair_pages(self, sections: Sequence[Section], each: Each) -> None:
         """Write the pages that compare two methods, and the one that leads to them."""
         overview = []
         for section in sections:
             names = section.methods[: pages.MOST_COMPARED]
             ahead = {(a, b): 0 for a in names for b in names}
-            for first, second in pages.pairs_of(section):
-                view = pages.pair_view(section, first, second)
-                for row in view["rows"]:
-                    if row["sure"]:
-                        ahead[(first, second) if row["ahead"] == "a" else (second, first)] += 1
-                self.page(
-                    pages.pair_page(section, first, second), "pair.html",
-                    view=view, section=section, notes=entries.notes_of(section),
-                )  # fmt: skip
+            pairs = pages.pairs_of(section)
+            for found in each(self.pair, [section.only(pair) for pair in pairs]):
+                for winner, loser in found:
+                    ahead[winner, loser] += 1
             if len(names) > 1:
                 left = len(section.methods) - len(names)
                 notes = entries.notes_of(section)
@@ -325,19 +350,35 @@ class _Site:
         if overview:
             self.page("compare.html", "compare.html", sections=overview)
 
-    def model_pages(self, sections: Sequence[Section]) -> None:
+    def pair(self, section: Section) -> list[tuple[str, str]]:
+        """Write the page of a section's only two methods.
+
+        Returns:
+            For each sure difference the better method and the other.
+        """
+        first, second = section.methods
+        view = pages.pair_view(section, first, second)
+        path = pages.pair_page(section, first, second)
+        self.page(path, "pair.html", view=view, section=section, notes=entries.notes_of(section))
+        return [(first, second) if row["ahead"] == "a" else (second, first) for row in view["rows"] if row["sure"]]
+
+    def model_pages(self, sections: Sequence[Section], each: Each) -> None:
         """Write every model's page, also of those that were only analysed."""
         models = {pages.model_page(section.model): section.model for section in sections}
         models |= {pages.model_page(document["model"]): document["model"] for document in self.analyses}
-        for path, model in models.items():
-            mine = [section for section in sections if pages.model_page(section.model) == path]
-            found = [document for document in self.analyses if pages.model_page(document["model"]) == path]
-            view = pages.model_view(model, mine, found)
-            self.page(path, "model.html", view=view)
-            for file, svg in view["files"].items():
-                self.write(file, svg)
-            for chapter in view["chapters"]:
-                self.write(f"{path.removesuffix('.html')}-{chapter['command'].split()[-1]}.json", chapter["json"])
+        list(each(partial(self.model, sections), models.values()))
+
+    def model(self, sections: Sequence[Section], model: Mapping[str, Any]) -> None:
+        """Write a model's page, with the figures of its analyses."""
+        path = pages.model_page(model)
+        mine = [section for section in sections if pages.model_page(section.model) == path]
+        found = [document for document in self.analyses if pages.model_page(document["model"]) == path]
+        view = pages.model_view(model, mine, found)
+        self.page(path, "model.html", view=view)
+        for file, svg in view["files"].items():
+            self.write(file, svg)
+        for chapter in view["chapters"]:
+            self.write(f"{path.removesuffix('.html')}-{chapter['command'].split()[-1]}.json", chapter["json"])
 
     # --- files -----------------------------------------------------------------------------------------------------
 

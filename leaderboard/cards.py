@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
 
-from ..benchmark.results import check, read_json
-from ..benchmark.store import CARD, REPORTED, read_card
+from ..benchmark.store import CARD, read_card
 
 TAGS = {
     "a", "b", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "strong",
@@ -38,17 +36,3 @@ def cards_in(roots: Sequence[Path]) -> dict[str, str]:
         KnbenchError: one cannot be read, or is too large.
     """
     return {path.parent.name: card_html(read_card(path)) for root in roots for path in sorted(root.rglob(CARD))}
-
-
-def reported_in(roots: Sequence[Path]) -> list[Mapping[str, Any]]:
-    """Return what papers report, one document per method and paper.
-
-    Raises:
-        KnbenchError: one is broken.
-    """
-    found = []
-    for path in sorted(path for root in roots for path in root.rglob(REPORTED)):
-        document = read_json(path)
-        check(document, "reported", str(path))
-        found.append(document)
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,11 @@ class Section:
         """Return its tasks, of a kind or all, facts before phenomena."""
         kinds = {task: next(iter(members.values())).result["task"]["kind"] for task, members in self.entries.items()}
         return sorted((t for t in kinds if kind in (None, kinds[t])), key=lambda t: (kinds[t], t))
+
+    def only(self, methods: Collection[str]) -> Section:
+        """Return the same section with some methods alone, and the tasks that any of them has."""
+        kept = {task: {n: e for n, e in members.items() if n in methods} for task, members in self.entries.items()}
+        return Section(self.key, {task: members for task, members in kept.items() if members})
 
     def of(self, method: str) -> list[Entry]:
         """Return a method's entries, in the order of the tasks."""

@@ -110,6 +110,8 @@ def _draw_cost(axis: Any, cost: Cost, good: Mapping[str, float], named: Sequence
     axis.set_ylim(-4, 104)
     if cost.log:
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
     if not cost.more_is_better:
         axis.invert_xaxis()  # up and to the right is good in every panel
 

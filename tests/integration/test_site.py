@@ -7,13 +7,17 @@ import re
 import html5lib
 import pytest
 from knbench.benchmark.errors import KnbenchError
+from knbench.benchmark.run_folder import finish
 from knbench.benchmark.runner import run
 from knbench.benchmark.settings import RunSettings
 from knbench.benchmark.types import Case, EditRequest, Probe, Task
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
+from knbench.leaderboard import build
 from knbench.leaderboard.build import MARKER, build_site
 from knbench.leaderboard.cells import cell
+
+from tests.performance.records import write_run
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -126,6 +130,38 @@ def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
         build_site([runs], other)
     assert (other / "thesis.tex").read_text() == "years of work"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "runs", "site"]
+
+
+def test_a_site_is_the_same_however_many_processes_build_it(runs, tmp_path, monkeypatch):
+    one = build_site([runs], tmp_path / "one").parent
+    monkeypatch.setattr(build, "MANY_RESULTS", 1)
+    several = build_site([runs], tmp_path / "several").parent
+    found = [{path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
+             for site in (one, several)]  # fmt: skip
+    assert len(found[0]) > 20
+    assert found[0] == found[1]
+
+
+def test_the_overview_of_pairs_counts_for_whom_the_differences_are(tmp_path):
+    for name, skill in (("adept", 0.9), ("bungler", 0.1)):
+        write_run(tmp_path / "runs" / name, 40, editor=name, skill=skill)
+        finish(tmp_path / "runs" / name)
+    page = (build_site([tmp_path / "runs"], tmp_path / "site").parent / "compare.html").read_text()
+    row = page.split('aria-label="adept and bungler">')[1]
+    ahead, behind = (int(number) for number in re.findall(r"<span class=\"mark \w+\">(\d+)</span>", row)[:2])
+    assert ahead > 0
+    assert behind == 0
+
+
+def test_a_board_of_sequential_edits_shows_what_becomes_of_them(lm, tmp_path):
+    settings = RunSettings(new_tokens=3, sequential=2, checkpoints=(1,))
+    run(lm, [NoEdit, FineTuning], [hostile_task()], tmp_path / "runs", settings)
+    site = build_site([tmp_path / "runs"], tmp_path / "site").parent
+    front = pages(site)[site / "index.html"]
+    (figure,) = (link for link in front.links if "retention" in link)
+    drawn = (site / figure).read_text()
+    assert all(f">{name}</text>" in drawn for name in ("none", "ft", "edits"))
+    assert not any("retention" in link for link in pages(site)[site / "magnitude.html"].links)
 
 
 def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
