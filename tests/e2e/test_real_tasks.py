@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from knbench.benchmark import registry
-from knbench.benchmark.known import Store, knowledge, right_pairs
+from knbench.benchmark.known import Store, ranked_first, right_pairs
 from knbench.benchmark.lm_eval_tasks import export_task
 from knbench.benchmark.probing import Prober
 from knbench.benchmark.results import load_result
 from knbench.benchmark.runner import run
 from knbench.benchmark.settings import RunSettings
+from knbench.benchmark.workbench import Given
 from knbench.editors.rome import Rome
 
 from tests.conftest import SHARED
@@ -20,9 +23,12 @@ pytestmark = pytest.mark.slow
 def test_the_model_knows_what_the_tasks_ask(real_lm):
     store = Store.of(Prober(real_lm, batch_size=64))
     tasks = registry.tasks()
-    assert knowledge(store, tasks["capital"])["ranked_first"] >= 0.5
-    names = [n for n in tasks if n.startswith(("det-noun", "anaphor"))]
-    shares = [sum(right.values()) / len(right) for right in (right_pairs(store, tasks[n]) for n in names)]
+    capitals = replace(tasks["capital"], cases=Given(tasks["capital"].cases()[::3]))  # docs/known.md has them all
+    first = list(ranked_first(store, capitals).values())
+    assert sum(first) / len(first) >= 0.5
+    found = [task for name, task in tasks.items() if name.startswith(("det-noun", "anaphor"))]
+    some = [replace(task, pairs=Given(task.pairs()[:60])) for task in found]
+    shares = [sum(right.values()) / len(right) for right in (right_pairs(store, task) for task in some)]
     assert len(shares) == 5
     assert sum(shares) / len(shares) >= 0.85
 
