@@ -77,6 +77,8 @@ results: install  # what is stored is laid out first and not run again
 	  --output runs/results/smollm2-135m.lite
 	$(BIN)/knbench run --model gemma3-270m --editors none,in-context,ft-l,rome,memit --tasks capital,det-noun-agreement \
 	  $(LITE) --output runs/results/gemma3-270m.lite
+	$(BIN)/knbench run --model smollm2-135m --editors none,ft-l,rome,memit,alphaedit --tasks capital $(LITE) \
+	  --sequential 20 --drift perplexity --output runs/results/smollm2-135m.lite.sequential-20
 	$(BIN)/knbench submit runs/results --results results
 	$(BIN)/knbench validate results --mark
 
