@@ -88,11 +88,14 @@ class Meet(Push):
     name, Config = "meet", Meeting
 
     def edit(self, lm: Any, requests: Any) -> Edit:
-        until = time.monotonic() + 300
+        until = time.monotonic() + 120
         if self.config.folder:
-            Path(self.config.folder, str(os.getpid())).touch()
-            while len([*Path(self.config.folder).iterdir()]) < 2 and time.monotonic() < until:
+            met = Path(self.config.folder)
+            (met / str(os.getpid())).touch()
+            while len([*met.iterdir()]) < 2:
                 time.sleep(0.05)
+                if time.monotonic() > until:
+                    (met / "nobody came").touch()  # and no edit waits again
         return pushed(lm, requests)
 
 
