@@ -1,4 +1,4 @@
-"""The frame that localise, suppress and trace share: a folder that a stopped analysis goes on in.
+"""The frame that known, localise, suppress and trace share: a folder that a stopped analysis goes on in.
 
 It holds ``manifest.json`` (model and settings), ``parts.jsonl`` (one line per group of prompts, written as it is found)
 and ``analysis.json`` (computed from the two), with figures beside it.
@@ -47,7 +47,7 @@ def analyse(
     A part that fails is a part with its reason in ``failure``; the others go on.
 
     Args:
-        name: ``localise``, ``suppress`` or ``trace``.
+        name: ``known``, ``localise``, ``suppress`` or ``trace``.
         lm: the model.
         model: what identifies it.
         settings: what decides the numbers; a folder of other settings is refused.

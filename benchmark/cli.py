@@ -63,9 +63,9 @@ def knbench() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit status 2."""
     try:
-        knbench.main(args=None if argv is None else list(argv), prog_name="knbench", standalone_mode=False)
-    except click.exceptions.Exit as request:
-        sys.exit(request.exit_code)
+        status = knbench.main(args=None if argv is None else list(argv), prog_name="knbench", standalone_mode=False)
+        if status:  # click hands over what a command asks to exit with
+            sys.exit(status)
     except click.ClickException as error:
         where = f" (see: {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
         _fail(error.format_message().rstrip(".") + where)

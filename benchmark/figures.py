@@ -173,8 +173,10 @@ def _draw_drift(axis: Any, result: Mapping[str, Any], name: str, number: int) ->
 
 
 def analysis_figures(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return the figures of an analysis as SVG by file name; none where every part failed."""
+    """Return the figures of an analysis as SVG by file name; none where every part failed, or where a table does."""
     kind, result = document["analysis"], document["result"]
+    if kind == "known":
+        return {}
     if kind == "localise":
         good = [task for task in result["tasks"] if task["groups"]]
         if not good:

@@ -1,4 +1,4 @@
-"""``knbench list``, ``describe`` and ``known``: what there is, and what a model knows of it."""
+"""``knbench list`` and ``describe``: what there is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import click
 from . import registry
 from .errors import unknown_name
 from .files import json_text
-from .models import DEFAULT_MODEL, catalogue, check_model_name
-from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
+from .models import catalogue, check_model_name
+from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, chosen_tasks
 from .protocols import PROTOCOLS
 
 
@@ -80,7 +80,9 @@ def describe_command(
         card = _describe_task(tasks[name])
         if model is not None:
             check_model_name(model)
-            (row,) = _knowledge(model, [tasks[name]], "cpu", 64)
+            from .known_command import knowledge_of
+
+            (row,) = knowledge_of(model, [tasks[name]])
             card[f"known to {model}"] = {k: v for k, v in row.items() if k not in ("task", "kind") and v is not None}
     elif name in editors:
         card = _describe_editor(name)
@@ -142,58 +144,3 @@ def _describe_editor(name: str) -> dict[str, Any]:
         "hyper_parameters": fields,
         "published": [{"source": p.source, "model": dict(p.shape), **p.values} for p in cls.published],
     }
-
-
-@click.command(
-    "known", epilog="\b\nExamples:\n  knbench known --tasks all\n  knbench known --model gpt2 --tasks capital\n"
-)
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
-@click.option("--tasks", required=True, help=TASKS_HELP)
-@click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows per probing batch.")
-@INCLUDE_OPTION
-@DATA_OPTION
-@JSON_FLAG
-def known_command(
-    model: str,
-    tasks: str,
-    device: str,
-    batch_size: int,
-    include_path: Sequence[Path],
-    data: Sequence[str],
-    as_json: bool,
-) -> None:
-    """Tell what a model knows of tasks before any edit.
-
-    Shares of cases whose true answer is preferred to the new one (success), is most probable token by token (exact), is
-    said freely (generated), or ranks first among all of the task's answers; and of minimal pairs whose grammatical
-    sentence is the more probable. Measured once per model and task, then kept in the cache.
-    """
-    check_model_name(model)
-    rows = _knowledge(model, chosen_tasks(tasks, include_path, data), device, batch_size)
-    if as_json:
-        click.echo(json_text(rows), nl=False)
-        return
-    from .terminal import print_table
-
-    cells = [[f"{v:.3f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
-    print_table(f"known to {model} before any edit", list(rows[0]), cells)
-
-
-def _knowledge(model: str, tasks: Sequence[Any], device: str, batch_size: int) -> list[dict[str, Any]]:
-    check_device(device)
-    from .known import Store, knowledge
-    from .masked_probing import make_prober
-    from .models import load_model
-    from .terminal import ProgressReporter
-
-    lm = load_model(model, device=device)
-    with ProgressReporter() as reporter:
-        reporter.begin(len(tasks))
-        store = Store.of(make_prober(lm, batch_size=batch_size))
-        rows = []
-        for task in tasks:
-            reporter.doing(task.name)
-            rows.append(knowledge(store, task))
-            reporter.advance()
-    return rows

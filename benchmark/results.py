@@ -236,26 +236,42 @@ def load_result(path: Path) -> Mapping[str, Any]:
     return result
 
 
-def find_runs(roots: Sequence[Path]) -> list[Run]:
+Broken = Callable[[KnbenchError], object]
+"""What is done about a broken file among others: raise, or take note of it and go on without the file."""
+
+
+def refuse(error: KnbenchError) -> None:
+    """Stop at the first broken file."""
+    raise error
+
+
+def find_runs(roots: Sequence[Path], broken: Broken = refuse) -> list[Run]:
     """Return every finished run below the given folders, in a stable order.
 
+    Args:
+        roots: the folders.
+        broken: told of each result that cannot be read.
+
     Raises:
-        KnbenchError: a folder does not exist, holds no result, or holds a broken one.
+        KnbenchError: a folder does not exist, or holds no result.
     """
     runs = []
     for root in roots:
         if not root.is_dir():
             raise KnbenchError(f"results folder '{root}' does not exist; make one with: knbench run --output {root}")
-        found = [Run(path.parent, load_result(path)) for path in sorted(root.rglob(RESULT))]
-        packed = sorted(root.rglob(f"*.{RECORDS}.gz"))
-        stems = [(path.parent, path.name.removesuffix(f".{RECORDS}.gz")) for path in packed]
-        found += [Run(folder, load_result(folder / f"{stem}.json"), stem) for folder, stem in stems]
-        if not found and not any(root.rglob(ANALYSIS)):
+        ending = f".{RECORDS}.gz"
+        places = [(path.parent, "") for path in sorted(root.rglob(RESULT))]
+        places += [(path.parent, path.name.removesuffix(ending)) for path in sorted(root.rglob(f"*{ending}"))]
+        if not places and not any(root.rglob(ANALYSIS)):
             raise KnbenchError(f"no {RESULT} below '{root}'; make one with: knbench run --output {root}")
-        runs += found
+        for folder, stem in places:
+            try:
+                runs.append(Run(folder, load_result(folder / (f"{stem}.json" if stem else RESULT)), stem))
+            except KnbenchError as error:
+                broken(error)
     if not runs:
         names = ", ".join(map(str, roots))
-        raise KnbenchError(f"no {RESULT} below '{names}'; make one with: knbench run --output ...")
+        raise KnbenchError(f"no {RESULT} that can be read below '{names}'; make one with: knbench run --output ...")
     return runs
 
 
@@ -273,17 +289,22 @@ def differing(stored: Any, again: Any, at: str = "") -> str | None:
     return next((found for place, a, b in parts if (found := differing(a, b, place)) is not None), None)
 
 
-def find_documents(roots: Sequence[Path], name: str) -> list[Mapping[str, Any]]:
+def find_documents(roots: Sequence[Path], name: str, broken: Broken = refuse) -> list[Mapping[str, Any]]:
     """Return every document with a file name that has a schema, such as ``analysis.json``, in a stable order.
 
-    Raises:
-        KnbenchError: one is broken.
+    Args:
+        roots: the folders below which it is looked for.
+        name: of the file.
+        broken: told of each that cannot be read.
     """
     found = []
     for path in sorted(path for root in roots for path in root.rglob(name)):
-        document = read_json(path)
-        check(document, path.stem, str(path))
-        found.append(document)
+        try:
+            document = read_json(path)
+            check(document, path.stem, str(path))
+            found.append(document)
+        except KnbenchError as error:
+            broken(error)
     return found
 
 

@@ -18,7 +18,17 @@ import jinja2
 from ..benchmark.figures import retention_figure
 from ..benchmark.files import many_objects
 from ..benchmark.protocols import PROTOCOLS
-from ..benchmark.results import ANALYSIS, CRITERIA, MEASURES, KnbenchError, Run, find_documents, find_runs
+from ..benchmark.results import (
+    ANALYSIS,
+    CRITERIA,
+    MEASURES,
+    Broken,
+    KnbenchError,
+    Run,
+    find_documents,
+    find_runs,
+    refuse,
+)
 from ..benchmark.scoring import case_table, in_order
 from ..benchmark.store import BADGES, REPORTED, badges_of, read_status, slug
 from . import boards, bundle, entries, pages, plots
@@ -44,25 +54,32 @@ FIGURE_NOTES = {
 }
 
 
-def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench") -> Path:
+def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench", broken: Broken = refuse) -> Path:
     """Render the results below some folders.
 
     The site is built aside and then put in place, so that a failure leaves the old one as it was.
+
+    Args:
+        results: the folders.
+        output: where the site comes; a site that is there is replaced.
+        title: its heading.
+        broken: told of each result, card or analysis that cannot be shown; where it does not raise, the site is built
+            without.
 
     Returns:
         The path of the front page.
 
     Raises:
-        KnbenchError: a result is missing or broken, or ``output`` is a folder that is no site.
+        KnbenchError: there is no result, two are of one row, or ``output`` is a folder that is no site.
     """
-    runs = find_runs(results)
+    runs = find_runs(results, broken)
     if output.exists() and not (output / MARKER).exists() and (not output.is_dir() or any(output.iterdir())):
         raise KnbenchError(f"'{output}' is not empty and no site of knbench; choose another --output")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as work:
         fresh = Path(work) / "site"
         with many_objects():
-            _Site(fresh, title, results).render(runs)
+            _Site(fresh, title, results, broken).render(runs)
         fresh.chmod(0o755)
         _replace(fresh, output, Path(work) / "old")
     return output / "index.html"
@@ -119,13 +136,14 @@ class _Site:
         folder: where it is written.
         title: its heading.
         results: the folders that it is made from.
+        broken: told of what cannot be shown.
     """
 
-    def __init__(self, folder: Path, title: str, results: Sequence[Path]) -> None:
-        self.folder, self.title = folder, title
-        self.analyses = find_documents(results, ANALYSIS)
-        self.cards = cards_in(results)
-        self.reported = find_documents(results, REPORTED)
+    def __init__(self, folder: Path, title: str, results: Sequence[Path], broken: Broken) -> None:
+        self.folder, self.title, self.broken = folder, title, broken
+        self.analyses = find_documents(results, ANALYSIS, broken)
+        self.cards = cards_in(results, broken)
+        self.reported = find_documents(results, REPORTED, broken)
         self.status = read_status(results)
         self.version = ""
         self.has_pairs = False
@@ -133,7 +151,7 @@ class _Site:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what another process makes for itself."""
-        return {key: value for key, value in self.__dict__.items() if key != "environment"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("environment", "broken")}
 
     @cached_property
     def environment(self) -> Any:
@@ -172,10 +190,16 @@ class _Site:
         examples: dict[tuple[str, int], dict[str, Any]] = {}
         found = []
         with _workers(len(runs)) as each:
-            for entry, best_and_worst, example in each(self.entry, runs):
+            for shown in each(self.entry_or_flaw, runs):
+                if isinstance(shown, KnbenchError):
+                    self.broken(shown)
+                    continue
+                entry, best_and_worst, example = shown
                 extremes.setdefault(entry.method, _Extremes()).add(best_and_worst)
                 examples.setdefault(entry.task, example)
                 found.append(entry)
+            if not found:
+                raise KnbenchError("no result can be shown")
             sections = entries.sections_of(found)
             self.front = sections[0].key
             list(each(partial(self.boards_by, sections), entries.BOARD_MEASURES))
@@ -199,6 +223,15 @@ class _Site:
         self.write(MARKER, "Built by knbench; replaced as a whole by the next build.\n")
 
     # --- parts -----------------------------------------------------------------------------------------------------
+
+    def entry_or_flaw(self, run: Run) -> tuple[Entry, list[dict[str, Any]], dict[str, Any]] | KnbenchError:
+        """Return what :meth:`entry` does, or why the result cannot be shown."""
+        try:
+            return self.entry(run)
+        except KnbenchError as error:
+            return error
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # it fits the schema and makes no sense
+            return KnbenchError(f"{run.where}: cannot be shown ({type(error).__name__}: {error})")
 
     def entry(self, run: Run) -> tuple[Entry, list[dict[str, Any]], dict[str, Any]]:
         """Read a result's records once and write its page with all cases.
@@ -347,7 +380,7 @@ class _Site:
                 left = len(section.methods) - len(names)
                 notes = entries.notes_of(section)
                 overview.append({"section": section, "notes": notes, "names": names, "ahead": ahead, "left": left})
-        if overview:
+        if overview or self.has_pairs:  # to which all pages have a link
             self.page("compare.html", "compare.html", sections=overview)
 
     def pair(self, section: Section) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nh3
 from markdown_it import MarkdownIt
 
+from ..benchmark.results import Broken, KnbenchError, refuse
 from ..benchmark.store import CARD, read_card
 
 TAGS = {
@@ -29,10 +30,17 @@ def card_html(text: str) -> str:
     return nh3.clean(html, tags=TAGS, attributes={"a": {"href"}}, url_schemes={"https", "http", "mailto"})
 
 
-def cards_in(roots: Sequence[Path]) -> dict[str, str]:
-    """Return the cards below some folders by the method's folder, as safe HTML.
+def cards_in(roots: Sequence[Path], broken: Broken = refuse) -> dict[str, str]:
+    """Return the methods' cards as HTML, by the name of the folder they lie in.
 
-    Raises:
-        KnbenchError: one cannot be read, or is too large.
+    Args:
+        roots: the stores.
+        broken: told of each that cannot be read, is empty or too large.
     """
-    return {path.parent.name: card_html(read_card(path)) for root in roots for path in sorted(root.rglob(CARD))}
+    found = {}
+    for path in sorted(path for root in roots for path in root.rglob(CARD)):
+        try:
+            found[path.parent.name] = card_html(read_card(path))
+        except KnbenchError as error:
+            broken(error)
+    return found

@@ -32,9 +32,17 @@ def site() -> None:
 )
 @click.option("--title", default="KNBench", show_default=True, help="Heading of the site.")
 def build(results: Sequence[Path], output: Path, title: str) -> None:
-    """Render RESULTS, run folders at any depth, as a site that opens from disk or from any host."""
-    index = build_site(list(results), output, title=title)
+    """Render RESULTS, run folders at any depth, as a site that opens from disk or from any host.
+
+    What is broken is named and left out; the exit status is then 2, and the site is built all the same.
+    """
+    left_out: list[str] = []
+    index = build_site(list(results), output, title=title, broken=lambda error: left_out.append(str(error)))
     click.echo(f"Site: {index}")
+    for complaint in left_out:
+        click.echo(f"knbench: left out: {' '.join(complaint.split())}", err=True)
+    if left_out:
+        raise click.exceptions.Exit(2)
 
 
 @site.command(epilog="\b\nExample:\n  knbench site serve site\n")

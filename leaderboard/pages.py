@@ -14,7 +14,7 @@ from ..benchmark.results import CRITERIA, MEASURES
 from ..benchmark.store import slug
 from .boards import SCORES, task_slug
 from .cases import case_anchor
-from .cells import cell, number, p_value, signed
+from .cells import bar, cell, number, p_value, signed
 from .entries import Entry, Section, notes_of, share_of
 
 SHOWN_MEASURE = "success"
@@ -278,6 +278,7 @@ def pair_view(section: Section, first: str, second: str) -> dict[str, Any]:
 # --- a model's page ----------------------------------------------------------------------------------------------
 
 ANALYSIS_TITLES = {
+    "known": ("What it knew before any edit", "knbench known"),
     "localise": ("Where facts and grammar seem to sit", "knbench localise"),
     "suppress": ("What silencing neurons does", "knbench suppress"),
     "trace": ("Which states carry the answer", "knbench trace"),
@@ -305,18 +306,56 @@ def model_view(
             path = f"figures/{stem}-{document['analysis']}-{file}"
             files[path] = svg
             figures.append((FIGURE_NOTES.get(file) or named[file], path))
+        known = _known_rows(document, sections) if document["analysis"] == "known" else []
         chapters.append(
-            {"title": title, "command": command, "figures": figures, "json": json.dumps(document, indent=1)}
-        )
+            {"title": title, "command": command, "figures": figures, "known": known,
+             "json": json.dumps(document, indent=1)}
+        )  # fmt: skip
     return {
         "model": model,
         "facts": flat({k: v for k, v in model.items() if k not in ("name", "weight_hash")}),
         "sections": [(section, notes_of(section)) for section in sections],
-        "unedited": [_unedited(section, task) for section in sections for task in section.tasks()],
+        "known_columns": KNOWN_COLUMNS,
+        "unedited": _unedited_rows(sections),
         "methods": [(name, method_page(name)) for name in sorted({m for s in sections for m in s.methods})],
         "chapters": chapters,
         "files": files,
     }
+
+
+KNOWN_COLUMNS = (
+    ("success", "Preferred", "The true answer is more probable than the new one"),
+    ("exact", "Exact", "Every token of the true answer is the most probable one"),
+    ("generated", "Generated", "The greedy continuation begins with the true answer"),
+    ("ranked_first", "Ranked first", "The true answer is the most probable of all answers that the task has"),
+    ("sentences", "Sentences", "Of a minimal pair the grammatical sentence is the more probable one, as in BLiMP"),
+)
+
+
+def _known_rows(document: Mapping[str, Any], sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Return what a model knows of each task; only those with results have a page to point to."""
+    pages = {task for section in sections for task in section.tasks()}
+    return [
+        {
+            "task": {"kind": row["kind"], "title": row["title"], "name": row["task"], "version": row["version"]},
+            "has_page": (row["task"], row["version"]) in pages,
+            "cases": row["cases"],
+            "values": [None if row[name] is None else (number(row[name], True), bar(row[name], True))
+                       for name, _, _ in KNOWN_COLUMNS],
+        }
+        for row in sorted(document["result"]["tasks"], key=lambda row: (row["kind"], row["task"]))
+    ]  # fmt: skip
+
+
+def _unedited_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Return one row per task: of several regimes that of the most cases, since none of them is edited."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for section in sections:
+        for task in section.tasks():
+            row = _unedited(section, task)
+            if task not in rows or row["run"] > rows[task]["run"]:
+                rows[task] = row
+    return list(rows.values())
 
 
 def _unedited(section: Section, task: tuple[str, int]) -> dict[str, Any]:
@@ -327,7 +366,7 @@ def _unedited(section: Section, task: tuple[str, int]) -> dict[str, Any]:
     criteria = ("reliability", "paraphrase", "symmetry", "synonym")
     return {
         "task": about["task"],
-        "how": section,
+        "run": about["records"]["cases"],
         "cases": f"{about['records']['cases']} of {about['task']['cases_total']}",
         "cells": [cell(_found(control.result, c, SHOWN_MEASURE), SHOWN_MEASURE) if control else None for c in criteria],
     }

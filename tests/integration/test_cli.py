@@ -14,15 +14,16 @@ from tests.conftest import knbench
 
 @pytest.fixture
 def complaint(capsys):
-    """Run a command that must fail, and return its one line."""
+    """Run a command that must fail, and return its one line; what it has said besides must begin as given."""
 
-    def run(*arguments, status=2):
+    def run(*arguments, status=2, said=""):
         capsys.readouterr()
         assert knbench(*arguments) == status
         captured = capsys.readouterr()
         lines = captured.err.strip().splitlines()
         assert len(lines) == 1, captured.err
-        assert captured.out == ""
+        assert captured.out.startswith(said)
+        assert bool(captured.out) == bool(said)
         assert "Traceback" not in lines[0]
         return lines[0]
 
@@ -163,23 +164,35 @@ def test_tampered_and_broken_results_are_named(complaint, finished, tmp_path):
     assert "ft/capital/result.json: /summary/0/value is not what the records give" in complaint("score", copy)
     site = tmp_path / "site"
     assert knbench("site", "build", finished, "--output", site) == 0
-    front = (site / "index.html").read_bytes()
+    result_page = "results/ft/*/capital-*.html"
+    assert list(site.glob(result_page))
     for broken, part in [
         (good[:-40], "not valid JSON"),
         (good.replace('"schema_version": 1', '"schema_version": 9'), "schema version 9 is newer"),
         (good.replace('"seed": 0', '"seed": "zero"'), "at /seed: 'zero' is not of type 'integer'"),
     ]:
         path.write_text(broken)
-        line = complaint("site", "build", copy, "--output", site)
+        line = complaint("site", "build", copy, "--output", site, said="Site: ")
         assert part in line
         assert "ft/capital/result.json" in line
+        assert not list(site.glob(result_page))
+        assert "methods/ft.html" in (site / "index.html").read_text()  # its other result is good
     path.write_text(good)
     records = copy / "ft/capital/records.jsonl"
     records.write_text(records.read_text().replace("-1", "-2", 1))
-    assert "changed since it was scored" in complaint("site", "build", copy, "--output", site)
+    assert "changed since it was scored" in complaint("site", "build", copy, "--output", site, said="Site: ")
+    assert not list(site.glob(result_page))
+    front = (site / "index.html").read_bytes()
+    assert "can be read below" in complaint("site", "build", _only_broken(tmp_path), "--output", site)
+    assert (site / "index.html").read_bytes() == front
     records.write_text(records.read_text().splitlines()[0] + "\n")
     assert "1 of 2 cases" in complaint("score", copy)
-    assert (site / "index.html").read_bytes() == front
+
+
+def _only_broken(folder):
+    (folder / "broken").mkdir()
+    (folder / "broken" / "result.json").write_text("{")
+    return folder / "broken"
 
 
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(complaint, model_folder, tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from knbench.benchmark import registry
 from knbench.benchmark.known import Store, knowledge, known_cases, ranked_first, right_pairs
 from knbench.benchmark.probing import Prober
 from knbench.benchmark.types import Case, EditRequest, Probe, Task
+from knbench.leaderboard.build import build_site
 
-from tests.conftest import make_lm
+from tests.conftest import called, make_lm
 from tests.references.slow_probing import slow_answer
 
 # Among them two answers of one token each, "Rome" and "capital", between which small margins decide.
@@ -60,3 +63,27 @@ def test_sentences_are_weighed_whole(own_cache):
     for pair in task.pairs()[:10]:
         good, bad = (slow_answer(lm, "", pair[f"sentence_{kind}"])["logprob"] for kind in ("good", "bad"))
         assert right[pair["pairID"]] == (good > bad)
+
+
+def test_what_is_known_is_written_down_and_stands_on_the_models_page(own_cache, model_folder, tmp_path, capsys):
+    folder = tmp_path / "known"
+    arguments = ["known", "--model", model_folder, "--tasks", "capital,anaphor-gender", "--output", folder]
+    status, out, _ = called(capsys, *arguments, "--json")
+    assert status == 0
+    facts, phenomena = json.loads(out)
+    right = right_pairs(Store.of(Prober(make_lm("llama"), batch_size=64)), registry.task("anaphor-gender"))
+    assert phenomena["sentences"] == round(sum(right.values()) / len(right), 4)
+    assert (facts["cases"], facts["sentences"], phenomena["ranked_first"]) == (187, None, None)
+    assert called(capsys, *arguments, "--json")[1] == out
+    assert called(capsys, *arguments[:-4], "--tasks", "capital", "--output", folder)[0] == 2  # another analysis
+
+    assert called(capsys, "run", "--model", model_folder, "--editors", "none", "--tasks", "capital", "--limit", "2",
+                  "--output", tmp_path / "runs")[0] == 0  # fmt: skip
+    site = build_site([tmp_path / "runs", folder], tmp_path / "site").parent
+    (page,) = (site / "models").glob("*.html")
+    text = page.read_text()
+    known = text.index("What it knew before any edit")
+    row = text[text.index("Anaphor gender agreement", known) :].split("</tr>")[0]
+    assert f"<b>{100 * phenomena['sentences']:.1f}</b>" in row
+    assert "href" not in row  # there is no result on it, and so no page
+    assert "tasks/capital-v2.html" in text[known:]

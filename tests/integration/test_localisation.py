@@ -17,6 +17,7 @@ from knbench.benchmark.attribution import Integral
 from knbench.benchmark.cli import main
 from knbench.benchmark.errors import KnbenchError
 from knbench.benchmark.figures import analysis_figures
+from knbench.benchmark.known_command import COLUMNS
 from knbench.benchmark.localisation import (
     Group,
     LocaliseSettings,
@@ -324,7 +325,7 @@ def test_mistakes_are_told_in_one_line(args, complaint, capsys):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["localise", "suppress", "trace"])
+@pytest.mark.parametrize("name", ["known", "localise", "suppress", "trace"])
 def test_the_analyses_in_the_docs_are_what_their_parts_give(name):
     folder = Path(__file__).parents[2] / "docs/analyses" / f"{name}-smollm2-135m"
     (document,) = find_documents([folder], ANALYSIS)
@@ -332,6 +333,12 @@ def test_the_analyses_in_the_docs_are_what_their_parts_give(name):
     assert document["analysis"] == name
     assert document["parts"]["sha256"] == sha256_of(folder / "parts.jsonl")
     assert document["parts"] | {"sha256": ""} == {"file": "parts.jsonl", "sha256": "", "count": len(rows), "failed": 0}
+    if name == "known":
+        current = {task.name: (task.version, task.content_hash()) for task in registry.tasks().values()}
+        about = document["settings"]["tasks"]
+        assert {task: (found["version"], found["content"]) for task, found in about.items()} == current
+        for told, row in zip(document["result"]["tasks"], rows, strict=True):
+            assert {c: row[c] for c in COLUMNS} == {c: told[c] for c in COLUMNS}
     if name == "localise":
         assert document["result"]["tasks"] == summarise_groups(rows, document["model"]["layers"])
         assert document["result"]["overlap"] == overlap(rows)

@@ -275,6 +275,23 @@ def test_what_is_broken_false_or_hostile_is_named_in_one_line(store, capsys, wha
     assert "Traceback" not in out + err
 
 
+@pytest.mark.parametrize("what", HOSTILE)
+def test_the_site_is_built_with_the_others_all_the_same(store, tmp_path, capsys, what):
+    change, _ = HOSTILE[what]
+    change(store)
+    status, out, err = called(capsys, "site", "build", store, "--output", tmp_path / "site")
+    lines = err.splitlines()
+    assert all(line.startswith("knbench: left out: ") for line in lines)
+    assert (status, len(lines)) in ((0, 0), (2, 1))
+    assert out.startswith("Site: ")
+    html = "".join(path.read_text() for path in (tmp_path / "site").rglob("*.html"))
+    assert "methods/none.html" in html
+    assert "<script>alert" not in html
+    shown = "methods/nudge.html" in (tmp_path / "site/index.html").read_text()
+    assert not shown or status == 0 or "card" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "site"]
+
+
 def test_a_result_may_differ_from_its_records_by_rounding_and_no_more(store, capsys):
     def times(factor):
         def change(result):
