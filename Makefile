@@ -45,7 +45,8 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not slow and not browser"
-	$(BIN)/python -m pytest -m "slow or browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not alone"
+	$(BIN)/python -m pytest -m "alone or browser"
 
 test-fast: lint
 	$(BIN)/python -m pytest -n auto -m "not slow and not browser"

@@ -85,7 +85,9 @@ def _crew_on(ray: Any, workers: int | None, on_cards: bool) -> Crew:
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        # By default Ray's workers give way to every other program of the machine, and stand still where one is busy.
+        own = {"worker_niceness": 0}
+        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False, "_system_config": own}
     else:
         options |= {"address": address}
     try:

@@ -15,7 +15,7 @@ from knbench.benchmark.settings import RunSettings
 
 from tests.workers import Push, recipe, run_alone
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 SETTINGS = RunSettings(split="all", batch_size=8, new_tokens=0)
 EDITS = 300
 MOST_MB = 16

@@ -76,7 +76,7 @@ def kinds(output):
     return [event["event"] for event in read_events(output / EVENTS)]
 
 
-@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.alone])])
 def test_two_workers_give_the_records_of_one_process(kind, tmp_path):
     if kind == "ray":
         pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
