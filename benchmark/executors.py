@@ -53,7 +53,7 @@ def engaged(staff: Staff) -> Iterator[Callable[[Recipe], Executor]]:
     Workers start at once: they get ready while the recipe is being put together here.
 
     Raises:
-        KnbenchError: they cannot be had, which may also show when they are told the recipe; says why.
+        KnbenchError: they cannot be had; says why.
     """
     if staff.kind == "serial":
         yield lambda recipe: _alone(staff, recipe)
@@ -66,12 +66,11 @@ def engaged(staff: Staff) -> Iterator[Callable[[Recipe], Executor]]:
     else:
         from .ray_executor import ray_crew
 
-        with ray_crew(staff.address, staff.workers, on_cards=staff.device.startswith("cuda")) as joined:
+        with ray_crew(staff.address, staff.workers, on_cards=staff.device.startswith("cuda")) as (ray, crew):
 
             def brief(recipe: Recipe) -> Executor:
                 from .workbench import Post
 
-                ray, crew = joined()
                 return crew.tell(ray.put((recipe.portable(), Post(staff.device, staff.threads))))
 
             yield brief

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +36,11 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Iterator[Callable[[], tuple[Any, Crew]]]:
-    """``with ray_crew("auto", None, on_cards=True) as joined: ray, crew = joined()`` has a crew on a cluster.
+def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Iterator[tuple[Any, Crew]]:
+    """``with ray_crew("auto", None, on_cards=True) as (ray, crew): ...`` has a crew on a cluster.
 
-    Connecting goes on in the background until it is joined: a cluster of one's own takes seconds to start.
+    Connecting comes before everything else: beside the imports of this process it would take as long, and the workers
+    could not begin with theirs.
 
     Args:
         address: the cluster's; None starts one for as long as this lasts.
@@ -48,25 +48,19 @@ def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Ite
         on_cards: whether each takes a card.
 
     Raises:
-        KnbenchError: Ray is not installed. When joined: there is no cluster at the address, or it has not so many cards
-            or processors.
+        KnbenchError: Ray is not installed, there is no cluster at the address, or it has not so many cards or
+            processors.
     """
     ray = import_ray()
     own = not ray.is_initialized()  # otherwise it is the caller's, who will also end it
-    # What is started here dies with the thread that starts it, which therefore waits until the end.
-    with ThreadPoolExecutor(1, "ray") as background, ExitStack() as stack:
-
-        def crew_on_cluster() -> Crew:
-            if own:
-                stack.callback(ray.shutdown)
-                _connect(ray, address, workers)
-            return stack.enter_context(_crew_on(ray, workers, on_cards))
-
-        found = background.submit(crew_on_cluster)
-        try:
-            yield lambda: (ray, found.result())
-        finally:
-            wait([found])
+    try:
+        if own:
+            _connect(ray, address, workers)
+        with _crew_on(ray, workers, on_cards) as crew:
+            yield ray, crew
+    finally:
+        if own:
+            ray.shutdown()
 
 
 def _crew_on(ray: Any, workers: int | None, on_cards: bool) -> Crew:
