@@ -15,7 +15,9 @@ from .models import DEFAULT_MODEL, check_model_name
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
 
 if TYPE_CHECKING:
+    from .known import Store
     from .language_model import LanguageModel
+    from .progress import Reporter
     from .types import Task
 
 COLUMNS = ("task", "kind", "cases", "success", "exact", "generated", "ranked_first", "sentences")
@@ -100,7 +102,9 @@ def knowledge_of(
         raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
 
 
-def _written(lm: LanguageModel, store: Any, tasks: Sequence[Task], folder: Path, reporter: Any) -> list[dict[str, Any]]:
+def _written(
+    lm: LanguageModel, store: Store, tasks: Sequence[Task], folder: Path, reporter: Reporter
+) -> list[dict[str, Any]]:
     from .analysis import Part, analyse
     from .known import knowledge
     from .provenance import describe_model
