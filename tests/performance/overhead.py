@@ -24,17 +24,17 @@ from rich.table import Table
 CASES = 40
 
 
-def command(cases: int, output: Path, *more: str) -> list[str]:
-    """Return the arguments of a run of the quickest editor that trains, which hides least, on the default model."""
+def command(cases: int, output: Path, *more: str, editor: str = "ft") -> list[str]:
+    """Return the arguments of a run on the default model; FT is the quickest editor that trains, and hides least."""
     limit = ["--limit", str(cases), "--output", str(output)]
-    return ["run", "--editors", "ft", "--tasks", "capital", *limit, *more]
+    return ["run", "--editors", editor, "--tasks", "capital", *limit, *more]
 
 
-def executor_row(name: str, workers: int, cases: int) -> dict[str, Any]:
+def executor_row(name: str, workers: int, cases: int, editor: str = "ft") -> dict[str, Any]:
     """Run with an executor; return seconds: of the whole, until the first unit, and of waiting between units."""
     more = [] if name == "serial" else ["--workers", str(workers)]
     with tempfile.TemporaryDirectory() as folder:
-        arguments = command(cases, Path(folder), "--threads", "1", "--executor", name, *more)
+        arguments = command(cases, Path(folder), "--threads", "1", "--executor", name, *more, editor=editor)
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "knbench.benchmark", *arguments], check=True, capture_output=True)
         whole = time.perf_counter() - began
@@ -94,17 +94,17 @@ def share_line(cases: int) -> str:
     return f"{cases} cases of FT, SmolLM2-135M, 1 thread: {whole:.1f} s: {parts}, all else {100 * rest / whole:.1f}%"
 
 
-def overhead_table(cases: int = CASES) -> Table:
+def overhead_table(cases: int = CASES, editor: str = "ft") -> Table:
     """Compare executors.
 
     What one costs is the time until its first unit beyond that of a run without one, and what a worker waits between
     units. Whole times are shown too, but another program on the machine changes them more than an executor does.
     """
-    table = Table(title=f"Executors, {cases} cases of FT, SmolLM2-135M, 1 thread a worker", title_justify="left")
+    table = Table(title=f"Executors, {cases} cases of {editor}, SmolLM2-135M, 1 thread a worker", title_justify="left")
     for column in ("executor", "workers", "whole s", "until the first unit s", "waiting between units s", "overhead"):
         table.add_column(column, justify="left" if column == "executor" else "right")
     kinds = [("serial", 1), ("local", 2), *([("ray", 2)] if find_spec("ray") else [])]
-    rows = [executor_row(name, workers, cases) for name, workers in kinds]
+    rows = [executor_row(name, workers, cases, editor) for name, workers in kinds]
     for row in rows:
         waiting = row["waiting"] / row["workers"]
         overhead = (max(0.0, row["start"] - rows[0]["start"]) + waiting) / row["whole"]
@@ -116,13 +116,14 @@ def overhead_table(cases: int = CASES) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=CASES)
+    parser.add_argument("--editor", default="ft", help="whose runs the executors carry out")
     parser.add_argument("--share", action="store_true", help="run here, print editing and probing as JSON, and stop")
     args = parser.parse_args()
     if args.share:
         timed_share(args.cases)
         return
     print(share_line(args.cases))
-    Console(width=110).print(overhead_table(args.cases))
+    Console(width=110).print(overhead_table(args.cases, args.editor))
 
 
 if __name__ == "__main__":
