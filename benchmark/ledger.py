@@ -10,8 +10,7 @@ from .events import EventLog
 from .progress import Reporter
 from .results import RecordsFile, RunFiles
 from .settings import RunSettings
-from .units import Line, Place, Plan, State, Unit, Written, units_of
-from .workbench import Order
+from .units import Line, Order, Place, Plan, State, Unit, Written, units_of
 
 
 class Ledger:

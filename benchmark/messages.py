@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .units import Line, Plan
-from .workbench import Order, Workbench
+from .units import Line, Order, Plan
+
+if TYPE_CHECKING:
+    from .workbench import Workbench
 
 
 @dataclass(frozen=True)

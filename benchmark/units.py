@@ -96,6 +96,21 @@ class Written:
     states: Mapping[str, State] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Order:
+    """A unit to be measured.
+
+    Attributes:
+        unit: which.
+        written: what of it was measured before.
+        origin: of :attr:`Plan.origins`, what the numbers must come from; None does not ask.
+    """
+
+    unit: Unit
+    written: Written
+    origin: str | None = None
+
+
 def units_of(plan: Plan, settings: RunSettings) -> list[Unit]:
     """Cut a run into units, in the order in which they are best begun: what shares a block stands together."""
     units = []

@@ -23,22 +23,7 @@ from .regimes import Job, Tell, run_batch, run_sequential, run_single, seeded
 from .results import SCHEMA_VERSION
 from .settings import RunSettings
 from .types import JsonObject, Task, derived_seed, digest
-from .units import Place, Plan, Unit, Written
-
-
-@dataclass(frozen=True)
-class Order:
-    """A unit to be measured.
-
-    Attributes:
-        unit: which.
-        written: what of it was measured before.
-        origin: of :attr:`Plan.origins`, what the numbers must come from; None does not ask.
-    """
-
-    unit: Unit
-    written: Written
-    origin: str | None = None
+from .units import Order, Place, Plan
 
 
 class Workbench:

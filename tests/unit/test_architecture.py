@@ -47,7 +47,14 @@ def test_arrows_of_import(folder):
 
 
 @pytest.mark.parametrize(
-    "module", ["knbench.leaderboard.command", "knbench.benchmark.cli", "knbench.benchmark.run_folder"]
+    "module",
+    [
+        "knbench.leaderboard.command",
+        "knbench.benchmark.cli",
+        "knbench.benchmark.run_folder",
+        "knbench.benchmark.local_executor",  # workers are started before this process imports torch
+        "knbench.benchmark.ray_executor",
+    ],
 )
 def test_what_must_answer_at_once_does_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
