@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import KnbenchError
 from .files import json_text, write_bytes, write_json
-from .results import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, Run, check, read_bytes, read_json
+from .results import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, Run, check, differing, read_bytes, read_json
 from .scoring import COMPUTED
 
 CARD = "card.md"
@@ -72,7 +72,7 @@ def store_run(run: Run, root: Path) -> Path:
     path = root / folder / f"{name}.json"
     text = json_text(run.result)
     if path.exists():
-        if path.read_text(encoding="utf-8") == text:
+        if differing(read_json(path), run.result) is None:  # the same records, scored on another processor
             return path
         raise KnbenchError(f"{path} is another result of the same method, model and task; results are never replaced")
     for file in _files(run.result):  # the result comes last: where it stands, its records do
