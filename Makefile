@@ -87,9 +87,9 @@ site: install
 	$(BIN)/knbench site build results docs/analyses --output $(SITE)
 
 task-hashes: install  # after a change to a task's content and version
-	$(BIN)/python -c "import json; from knbench.benchmark import registry; \
+	$(BIN)/python -c "import json; from knbench.benchmark.core import registry; \
 	  print(json.dumps({f'{t.name} v{t.version}': t.content_hash() for t in registry.tasks().values()}, indent=1))" \
-	  > tests/unit/task_hashes.json
+	  > tests/unit/tasks/task_hashes.json
 
 lock:  # needs uv; one set of versions for every supported Python
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \

@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from .errors import KnbenchError, unknown_name
-from .interventions import edit_output
-from .language_model import LanguageModel
-from .progress import Reporter
-from .types import EditRequest, JsonObject
+from .core import registry
+from .core.errors import KnbenchError, unknown_name
+from .core.progress import Reporter
+from .core.schema import EditRequest, JsonObject
+from .models.hooks import edit_output
+from .models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -276,3 +277,16 @@ def _coerce(text: str, hint: Any) -> Any:
             raise ValueError(f"expected one of {', '.join(options)}")
         return text
     return text
+
+
+def editor_class(name: str) -> type[Editor[Any]]:
+    """Return the registered editor class.
+
+    Raises:
+        KnbenchError: no such editor; the message names the nearest one.
+    """
+    points = registry.registered(registry.EDITORS)
+    if name not in points:
+        raise unknown_name("editor", name, points)
+    cls: type[Editor[Any]] = registry.load(points[name])
+    return cls

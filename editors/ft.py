@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from ..benchmark.core.schema import EditRequest
 from ..benchmark.editing import Edit, Editor
-from ..benchmark.interventions import Side, capture, resume, upto
-from ..benchmark.language_model import LanguageModel
-from ..benchmark.types import EditRequest
-from .lessons import Lesson
+from ..benchmark.models.hooks import Side, capture, resume, upto
+from ..benchmark.models.language_model import LanguageModel
 from .published import published
+from .shared.batches import Lesson
 
 
 @dataclass(frozen=True)

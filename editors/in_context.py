@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..benchmark.core.schema import EditRequest
 from ..benchmark.editing import Edit, Editor, NoConfig
-from ..benchmark.language_model import LanguageModel
-from ..benchmark.types import EditRequest
+from ..benchmark.models.language_model import LanguageModel
 
 
 class InContext(Editor[NoConfig]):

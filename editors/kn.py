@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..benchmark.attribution import Found, Integral, Rule, Search, Site, attributions, search
+from ..benchmark.core.schema import EditRequest, Support
 from ..benchmark.editing import Edit, Editor
-from ..benchmark.language_model import LanguageModel
-from ..benchmark.types import EditRequest, Support
+from ..benchmark.models.attribution import Found, Integral, Rule, Search, Site, attributions, search
+from ..benchmark.models.language_model import LanguageModel
 from .published import published
 
 Operation = Literal["rewrite", "suppress", "enhance"]
@@ -34,7 +34,7 @@ class KnowledgeNeuronsConfig:
         erase: factor lambda_1 of the old target's embedding in a rewrite.
         write: factor lambda_2 of the new target's embedding in a rewrite.
         steps: points of the integral.
-        rule: which points, see :class:`~knbench.benchmark.attribution.Integral`.
+        rule: which points, see :class:`~knbench.benchmark.models.attribution.Integral`.
         site: where neurons are read, see there.
         threshold: share of a prompt's largest attribution that a neuron must reach.
         sharing: share of the prompts that must have a neuron, at first.

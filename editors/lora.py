@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..benchmark.core.schema import EditRequest
 from ..benchmark.editing import Edit, Editor
-from ..benchmark.language_model import LanguageModel
-from ..benchmark.types import EditRequest
-from .lessons import Lesson
+from ..benchmark.models.language_model import LanguageModel
 from .published import published
+from .shared.batches import Lesson
 
 
 @dataclass(frozen=True)

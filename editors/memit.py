@@ -23,16 +23,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..benchmark.core.progress import Reporter
+from ..benchmark.core.schema import SLOT, EditRequest, JsonObject
 from ..benchmark.editing import Edit
-from ..benchmark.interventions import Side, capture, resume, select_positions, upto
-from ..benchmark.language_model import LanguageModel
-from ..benchmark.progress import Reporter
-from ..benchmark.types import SLOT, EditRequest, JsonObject
-from .contexts import ContextEditor
-from .covariance import SecondMoments
+from ..benchmark.models.hooks import Side, capture, resume, select_positions, upto
+from ..benchmark.models.language_model import LanguageModel
 from .published import published
-from .value_config import ValueConfig
-from .value_vectors import value_vectors
+from .shared.contexts import ContextEditor
+from .shared.covariance import SecondMoments
+from .shared.value_config import ValueConfig
+from .shared.value_vectors import value_vectors
 
 ROWS = 64
 """Texts that are read at once."""

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..benchmark.core.progress import Reporter
+from ..benchmark.core.schema import EditRequest, JsonObject, derived_seed
 from ..benchmark.editing import Edit
-from ..benchmark.language_model import LanguageModel
-from ..benchmark.progress import Reporter
-from ..benchmark.types import EditRequest, JsonObject, derived_seed
-from .contexts import ContextEditor
-from .covariance import SecondMoments
+from ..benchmark.models.language_model import LanguageModel
 from .published import published
-from .value_config import ValueConfig
-from .value_vectors import TOGETHER, ValueVector, value_vectors
+from .shared.contexts import ContextEditor
+from .shared.covariance import SecondMoments
+from .shared.value_config import ValueConfig
+from .shared.value_vectors import TOGETHER, ValueVector, value_vectors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..benchmark.comparison import KINDS, Place, Values, places
-from ..benchmark.results import CRITERIA
-from ..benchmark.statistics import mean_over_tasks
+from ..benchmark.results.comparison import KINDS, Place, Values, places
+from ..benchmark.scoring.criteria import CRITERIA
+from ..benchmark.scoring.intervals import mean_over_tasks
 from .cells import Cell, cell
 from .entries import Entry, Section, share_of
 

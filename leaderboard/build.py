@@ -15,22 +15,16 @@ from typing import Any
 
 import jinja2
 
-from ..benchmark.figures import retention_figure
-from ..benchmark.files import many_objects
-from ..benchmark.protocols import PROTOCOLS
-from ..benchmark.results import (
-    ANALYSIS,
-    CRITERIA,
-    MEASURES,
-    Broken,
-    KnbenchError,
-    Run,
-    find_documents,
-    find_runs,
-    refuse,
-)
-from ..benchmark.scoring import case_table, in_order
-from ..benchmark.store import BADGES, REPORTED, badges_of, read_status, slug
+from ..benchmark.core.errors import KnbenchError
+from ..benchmark.core.files import many_objects
+from ..benchmark.results.documents import Broken, find_documents, refuse
+from ..benchmark.results.figures import retention_figure
+from ..benchmark.results.io import ANALYSIS
+from ..benchmark.results.runs import Run, find_runs
+from ..benchmark.results.store import BADGES, REPORTED, badges_of, read_status, slug
+from ..benchmark.scoring.criteria import CRITERIA, MEASURES
+from ..benchmark.scoring.protocols import PROTOCOLS
+from ..benchmark.scoring.summary import case_table, in_order
 from . import boards, bundle, entries, pages, plots
 from .cards import card_html, cards_in
 from .cases import case_view

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-from ..benchmark.results import KnbenchError
+from ..benchmark.core.errors import KnbenchError
 
 PACKAGE = "itables"
 _EXPORT = re.compile(r"export\{[^{}]*?\b(\w+) as default\b[^{}]*\};?")

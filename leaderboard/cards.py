@@ -8,8 +8,9 @@ from pathlib import Path
 import nh3
 from markdown_it import MarkdownIt
 
-from ..benchmark.results import Broken, KnbenchError, refuse
-from ..benchmark.store import CARD, read_card
+from ..benchmark.core.errors import KnbenchError
+from ..benchmark.results.documents import Broken, refuse
+from ..benchmark.results.store import CARD, read_card
 
 TAGS = {
     "a", "b", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "strong",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..benchmark.results import CRITERIA, MEASURES
+from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 
 
 def case_anchor(case_id: str) -> str:

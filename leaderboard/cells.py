@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..benchmark.results import MEASURES
+from ..benchmark.scoring.criteria import MEASURES
 
 INTERVALS = {
     "wilson": "Wilson",

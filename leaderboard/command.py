@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
-from ..benchmark.results import KnbenchError, find_runs, write_text
+from ..benchmark.core.errors import KnbenchError
+from ..benchmark.core.files import write_text
+from ..benchmark.results.runs import find_runs
 from .build import build_site
 
 
@@ -74,7 +76,7 @@ def plot(results: Sequence[Path], measure: str, output: Path) -> None:
 
     RESULTS are run folders, at any depth, of one task and of any number of editors.
     """
-    from ..benchmark.figures import retention_figure
+    from ..benchmark.results.figures import retention_figure
 
     write_text(output, retention_figure([run.result for run in find_runs(results)], measure))
     click.echo(f"Figure: {output}")

@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..benchmark.comparison import Values, case_means
-from ..benchmark.results import CRITERIA, MEASURES, KnbenchError, Run, comparable
-from ..benchmark.store import slug
+from ..benchmark.core.errors import KnbenchError
+from ..benchmark.results.comparison import Values, case_means
+from ..benchmark.results.documents import comparable
+from ..benchmark.results.runs import Run
+from ..benchmark.results.store import slug
+from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 
 BOARD_MEASURES = ("success", "exact", "token_accuracy", "generated", "magnitude")
 """Measures that have boards of their own; never two in one table."""

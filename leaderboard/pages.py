@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from ..benchmark.comparison import compare_values, corrected
-from ..benchmark.figures import analysis_figures, retention_figure
-from ..benchmark.results import CRITERIA, MEASURES
-from ..benchmark.store import slug
+from ..benchmark.results.analysis_figures import analysis_figures
+from ..benchmark.results.comparison import compare_values, corrected
+from ..benchmark.results.figures import retention_figure
+from ..benchmark.results.store import slug
+from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from .boards import SCORES, task_slug
 from .cases import case_anchor
 from .cells import bar, cell, number, p_value, signed

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..benchmark.figures import look, style, svg_of
-from ..benchmark.results import CRITERIA
+from ..benchmark.results.figures import look, style, svg_of
+from ..benchmark.scoring.criteria import CRITERIA
 from .boards import Board, Line
 
 QUALITY = ("reliability", "paraphrase", "symmetry", "synonym")

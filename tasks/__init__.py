@@ -1,14 +1,14 @@
-"""Standardized tasks: a definition file each, with its data beside it."""
+"""Standardized tasks: one definition file each, in ``definitions``, with the data in ``data``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..benchmark.types import Task
+from ..benchmark.core.schema import Task
 from .definition import load_definition
 
-FOLDER = Path(__file__).parent
+DEFINITIONS = Path(__file__).parent / "definitions"
 
 
 def definitions_in(folder: Path) -> Iterator[Task]:
@@ -19,4 +19,4 @@ def definitions_in(folder: Path) -> Iterator[Task]:
 
 def definitions() -> Iterator[Task]:
     """Yield the built-in tasks."""
-    return definitions_in(FOLDER)
+    return definitions_in(DEFINITIONS)

@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema
 import yaml
 
-from ..benchmark.criteria import CRITERIA
-from ..benchmark.errors import KnbenchError, nearest
-from ..benchmark.types import Case, JsonObject, Task, digest
+from ..benchmark.core.errors import KnbenchError, nearest
+from ..benchmark.core.schema import Case, JsonObject, Task, digest
+from ..benchmark.scoring.criteria import CRITERIA
 from .facts import fact_cases, with_column
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
 from .phenomena import pairs, phenomenon_cases

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..benchmark.errors import KnbenchError
-from ..benchmark.types import SLOT, Case, EditRequest, Probe, Support, digest
+from ..benchmark.core.errors import KnbenchError
+from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support, digest
 
 Row = Mapping[str, str]
 
@@ -125,7 +125,7 @@ def _case(spec: Mapping[str, Any], row: Row, new_row: Row, rows: Sequence[Row]) 
         probes += _neighbours(spec, wanted["neighbourhood"], row, new, rows)
     if "unrelated" in wanted:
         probes += _unrelated(spec, wanted["unrelated"], row, rows)
-    return Case(id=row[spec["id"]], request=request, probes=tuple(probes), source=spec["data"][0])
+    return Case(id=row[spec["id"]], request=request, probes=tuple(probes), source=spec["data"][0].removeprefix("../"))
 
 
 def _consequences(criterion: str, asked: Mapping[str, Any] | None, row: Row, new_row: Row) -> Iterator[Probe]:

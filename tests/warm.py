@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from knbench.benchmark.settings import RunSettings
+from knbench.benchmark.core.settings import RunSettings
 from knbench.editors.rome import Rome
 
 from tests.workers import recipe, run_alone

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from knbench.benchmark.core.progress import Reporter
+from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.editing import Edit, Editor, NoConfig
-from knbench.benchmark.executors import Kind, Staff, engaged
-from knbench.benchmark.progress import Reporter
-from knbench.benchmark.results import read_records
-from knbench.benchmark.runner import carry_out
-from knbench.benchmark.types import Case, EditRequest, Probe, Task
-from knbench.benchmark.untrained import untrained
-from knbench.benchmark.workbench import Given, Recipe
+from knbench.benchmark.models.untrained import untrained
+from knbench.benchmark.results.io import read_records
+from knbench.benchmark.running.evaluator import Given, Recipe
+from knbench.benchmark.running.runner import carry_out
+from knbench.benchmark.running.workers.config import Kind, Staff, engaged
 from knbench.editors.rome import Rome
 
 

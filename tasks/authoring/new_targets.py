@@ -30,16 +30,16 @@ CHOSEN: dict[str, dict[str, int | str]] = {
 def tables() -> Iterator[tuple[Path, str]]:
     """Yield each file's path and what should stand in it."""
     for task, rule in CHOSEN.items():
-        path = FOLDER / f"{task}.yaml"
+        path = FOLDER / "definitions" / f"{task}.yaml"
         facts = yaml.safe_load(path.read_text(encoding="utf-8"))["facts"]
-        stored = f"data/{task}.new.csv"
+        stored = f"../data/{task}.new.csv"
         spec = {**facts, "data": [name for name in facts["data"] if name != stored], "new": rule}
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([spec["id"], "new"])
         writer.writerows(new_targets(spec, read_rows(spec, path)).items())
         lines = out.getvalue().splitlines(keepends=True)
-        yield FOLDER / stored, "".join([lines[0], *sorted(lines[1:])])
+        yield FOLDER / "data" / f"{task}.new.csv", "".join([lines[0], *sorted(lines[1:])])
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ...benchmark.errors import KnbenchError, unknown_name
-from ...benchmark.types import Task
+from ...benchmark.core.errors import KnbenchError, unknown_name
+from ...benchmark.core.schema import Task
 from . import blimp, counterfact, knowedit, pararel, zsre
 from .blimp import read_pairs
 from .common import ReadReport

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...benchmark.errors import KnbenchError, unknown_name
-from ...benchmark.types import SLOT, Case, EditRequest, Probe, Task
+from ...benchmark.core.errors import KnbenchError, unknown_name
+from ...benchmark.core.schema import SLOT, Case, EditRequest, Probe, Task
 from .common import (
     NEIGHBOURS,
     Card,

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ...benchmark.criteria import CRITERIA
-from ...benchmark.errors import KnbenchError
-from ...benchmark.types import SLOT, Case, EditRequest, JsonObject, Probe, Task, TaskKind, digest
+from ...benchmark.core.errors import KnbenchError
+from ...benchmark.core.schema import SLOT, Case, EditRequest, JsonObject, Probe, Task, TaskKind, digest
+from ...benchmark.scoring.criteria import CRITERIA
 
 NEIGHBOURS = 4
 VERSION = 1

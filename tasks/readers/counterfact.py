@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...benchmark.errors import unknown_name
-from ...benchmark.types import Task
+from ...benchmark.core.errors import unknown_name
+from ...benchmark.core.schema import Task
 from .common import Card, Edit, ReadReport, Row, Tally, Unfit, edit_task, load_rows, single_file, slotted, text, texts
 
 DEFAULT = "azhx/counterfact"

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...benchmark.errors import KnbenchError, unknown_name
-from ...benchmark.types import Task
+from ...benchmark.core.errors import KnbenchError, unknown_name
+from ...benchmark.core.schema import Task
 from .common import (
     Answers,
     Card,

@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...benchmark.errors import KnbenchError, unknown_name
-from ...benchmark.types import SLOT, Case, Probe, Task
+from ...benchmark.core.errors import KnbenchError, unknown_name
+from ...benchmark.core.schema import SLOT, Case, Probe, Task
 from .common import (
     NEIGHBOURS,
     Card,

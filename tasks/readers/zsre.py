@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...benchmark.errors import unknown_name
-from ...benchmark.types import Task
+from ...benchmark.core.errors import unknown_name
+from ...benchmark.core.schema import Task
 from . import knowedit
 from .common import (
     Card,

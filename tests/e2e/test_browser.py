@@ -31,7 +31,7 @@ def browser():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Six methods on four made-up tasks, one of which a method lacks, and a limited run beside them."""
-    from knbench.benchmark.run_folder import finish
+    from knbench.benchmark.running.run_folder import finish
 
     folder = tmp_path_factory.mktemp("board")
     write_board(folder / "whole", 6, 4, 8)

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from knbench.benchmark.events import EVENTS, read_events
-from knbench.benchmark.results import check, load_result
-from knbench.benchmark.settings import RunSettings
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.results.documents import load_result
+from knbench.benchmark.results.json_schema import check
+from knbench.benchmark.running.events import EVENTS, read_events
 from knbench.editors.rome import Rome
 
 from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone, run_with, tiny_model

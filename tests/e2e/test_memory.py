@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from knbench.benchmark.settings import RunSettings
+from knbench.benchmark.core.settings import RunSettings
 
 from tests.workers import Push, recipe, run_alone
 

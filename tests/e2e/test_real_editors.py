@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from knbench.benchmark.attribution import Integral, attributions
+from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import build_editor
-from knbench.benchmark.types import EditRequest
+from knbench.benchmark.models.attribution import Integral, attributions
 from knbench.editors.memit import Memit
 
 from tests.references.slow_attribution import probability_with, slow_attributions

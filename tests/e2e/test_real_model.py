@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from knbench.benchmark import registry
-from knbench.benchmark.probing import Prober
-from knbench.benchmark.results import read_records
-from knbench.benchmark.runner import run
-from knbench.benchmark.settings import RunSettings
-from knbench.benchmark.types import EditRequest
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.schema import EditRequest
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.results.io import read_records
+from knbench.benchmark.running.runner import run
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome, RomeConfig
-from knbench.editors.value_vectors import value_vectors
+from knbench.editors.shared.value_vectors import value_vectors
 
 from tests.conftest import SHARED
 from tests.references.slow_probing import slow_answer
@@ -133,7 +133,7 @@ def test_probing_on_the_real_model_equals_one_pass_per_token(real_lm):
 
 
 def test_name_and_folder_and_two_runs_give_the_same_records(real_lm, tmp_path):
-    from knbench.benchmark.models import cache_folder, load_model
+    from knbench.benchmark.models.loading import cache_folder, load_model
 
     folder = next(p for p in (cache_folder() / "models").glob("smollm2-135m-*") if p.is_dir())
     settings = RunSettings(limit=3)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from knbench.benchmark import registry
-from knbench.benchmark.known import Store, ranked_first, right_pairs
-from knbench.benchmark.lm_eval_tasks import export_task
-from knbench.benchmark.probing import Prober
-from knbench.benchmark.results import load_result
-from knbench.benchmark.runner import run
-from knbench.benchmark.settings import RunSettings
-from knbench.benchmark.workbench import Given
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.probing.known import Store, ranked_first, right_pairs
+from knbench.benchmark.probing.lm_eval_tasks import export_task
+from knbench.benchmark.results.documents import load_result
+from knbench.benchmark.running.evaluator import Given
+from knbench.benchmark.running.runner import run
 from knbench.editors.rome import Rome
 
 from tests.conftest import SHARED

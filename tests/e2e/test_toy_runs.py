@@ -6,9 +6,9 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from knbench.benchmark import registry
-from knbench.benchmark.cli import knbench
-from knbench.benchmark.results import find_runs
+from knbench.benchmark.commands.main import knbench
+from knbench.benchmark.core import registry
+from knbench.benchmark.results.runs import find_runs
 
 pytestmark = pytest.mark.slow
 TASKS = "capital,det-noun-agreement"

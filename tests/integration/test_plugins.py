@@ -42,7 +42,7 @@ def phi(tmp_path_factory):
     """A tiny model of an architecture that the built-in table does not know."""
     import torch
     import transformers
-    from knbench.benchmark.families import BUILT_IN
+    from knbench.benchmark.models.families import BUILT_IN
 
     assert "PhiForCausalLM" not in BUILT_IN
     tokenizer = train_tokenizer(bos=False)

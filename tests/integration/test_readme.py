@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import build_editor
-from knbench.benchmark.types import EditRequest
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -33,7 +33,7 @@ def test_every_file_that_the_readme_names_exists():
 
 
 def test_every_criterion_and_measure_is_explained():
-    from knbench.benchmark.criteria import CRITERIA, MEASURES
+    from knbench.benchmark.scoring.criteria import CRITERIA, MEASURES
 
     for name in CRITERIA:
         assert f"| {name} |" in README

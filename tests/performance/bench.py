@@ -19,20 +19,21 @@ from typing import Any
 import psutil
 import torch
 import transformers
-from knbench.benchmark import registry
-from knbench.benchmark.attribution import Integral, attributions
+from knbench.benchmark import editing
+from knbench.benchmark.analyses.tracing import KINDS, TraceSettings, trace
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.progress import Reporter
+from knbench.benchmark.core.registry import task
+from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import build_editor
-from knbench.benchmark.environment import PeakMemory
-from knbench.benchmark.families import family_of
-from knbench.benchmark.language_model import LanguageModel
-from knbench.benchmark.models import load_model
-from knbench.benchmark.probing import Prober
-from knbench.benchmark.progress import Reporter
-from knbench.benchmark.registry import task
-from knbench.benchmark.tracing import KINDS, TraceSettings, trace
-from knbench.benchmark.types import EditRequest
+from knbench.benchmark.models.attribution import Integral, attributions
+from knbench.benchmark.models.families import family_of
+from knbench.benchmark.models.language_model import LanguageModel
+from knbench.benchmark.models.loading import load_model
+from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.running.environment import PeakMemory
 from knbench.editors.rome import Rome, RomeConfig
-from knbench.editors.value_vectors import value_vectors
+from knbench.editors.shared.value_vectors import value_vectors
 from rich.console import Console
 from rich.table import Table
 
@@ -119,7 +120,7 @@ def scoring(count: int) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         write_run(Path(folder), count)
-        code = "import sys; from knbench.benchmark.cli import main; main(); sys.exit('torch' in sys.modules)"
+        code = "import sys; from knbench.benchmark.commands.main import main; main(); sys.exit('torch' in sys.modules)"
         command = [sys.executable, "-c", code, "score", folder, "--any-version"]
         seconds, _ = timed(lambda: subprocess.run(command, check=True, capture_output=True))
     return f"scoring {count:,} records: {seconds:.1f} s, without a model"
@@ -164,7 +165,7 @@ def tracing(lm: LanguageModel) -> tuple[float, float, float, float]:
 def memory(name: str) -> str:
     """Return how much memory one edit needs beyond the model and what the process held before, as JSON."""
     lm = load_model("smollm2-135m")
-    editor, _ = build_editor(registry.editor_class(name), lm)
+    editor, _ = build_editor(editing.editor_class(name), lm)
     editor.prepare(lm, Reporter())
     request = registry.task("capital").cases()[0].request
     size = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**20

@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from knbench.benchmark.results import load_result, read_records
+from knbench.benchmark.results.documents import load_result
+from knbench.benchmark.results.io import read_records
 
 MOMENTS, SEED = 20, "chaos on the default model"
 KINDS = {"records.jsonl": "record", "checkpoints.jsonl": "checkpoint"}

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from knbench.benchmark.events import EVENTS, read_events
+from knbench.benchmark.running.events import EVENTS, read_events
 from rich.console import Console
 from rich.table import Table
 
@@ -57,8 +57,8 @@ def _gaps(events: list[dict[str, Any]]) -> float:
 
 def timed_share(cases: int) -> None:
     """Run in this process, and print as JSON how many seconds went into editing and into probing."""
-    from knbench.benchmark.cli import main
-    from knbench.benchmark.probing import Prober
+    from knbench.benchmark.commands.main import main
+    from knbench.benchmark.probing.causal import Prober
     from knbench.editors.ft import FineTuning
 
     spent = {"editing": 0.0, "probing": 0.0}

@@ -157,7 +157,7 @@ def write_board(folder: Path, methods: int, tasks: int, cases: int, *, variants:
 
     A method on a task has the records of one of some ``variants``, stamped with its own names.
     """
-    from knbench.benchmark.run_folder import finish
+    from knbench.benchmark.running.run_folder import finish
 
     rng = random.Random(0)
     made = []

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from knbench.benchmark.settings import RunSettings
-from knbench.benchmark.units import Plan, Start, Unit, Waiting, units_of
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.running.plan import Plan, Start, Unit, Waiting, units_of
 from rich.console import Console
 from rich.table import Table
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from knbench.benchmark.attribution import Integral
-from knbench.benchmark.language_model import LanguageModel
+from knbench.benchmark.models.attribution import Integral
+from knbench.benchmark.models.language_model import LanguageModel
 from torch import Tensor
 
 BATCH = 10

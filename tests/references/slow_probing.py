@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from knbench.benchmark.language_model import LanguageModel
-from knbench.benchmark.types import Probe
+from knbench.benchmark.core.schema import Probe
+from knbench.benchmark.models.language_model import LanguageModel
 
 ROUNDING = 1e-3
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from knbench.benchmark.language_model import LanguageModel
-from knbench.benchmark.types import EditRequest
-from knbench.editors.value_vectors import ValueObjective
+from knbench.benchmark.core.schema import EditRequest
+from knbench.benchmark.models.language_model import LanguageModel
+from knbench.editors.shared.value_vectors import ValueObjective
 from torch import Tensor
 
 

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from knbench.benchmark.interventions import capture, edit_output
-from knbench.benchmark.language_model import LanguageModel
-from knbench.benchmark.tracing import KINDS, TraceSettings, _noise, windows
-from knbench.benchmark.types import EditRequest
+from knbench.benchmark.analyses.tracing import KINDS, TraceSettings, _noise, windows
+from knbench.benchmark.core.schema import EditRequest
+from knbench.benchmark.models.hooks import capture, edit_output
+from knbench.benchmark.models.language_model import LanguageModel
 from torch import Tensor
 
 

@@ -1,69 +1,135 @@
-"""Who may import whom: the arrows of the design, read off the source."""
+"""The import structure, read from the source: layers, the absence of cycles, file sizes and light imports."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MAY_USE = {
-    "benchmark": {"benchmark"},
-    "editors": {"editors", "benchmark"},
-    "tasks": {"tasks", "benchmark"},
-    "leaderboard": {
-        "leaderboard",
-        *(
-            f"benchmark.{name}"
-            for name in ("comparison", "figures", "files", "protocols", "results", "scoring", "statistics", "store")
-        ),
-    },
+PACKAGES = ("benchmark", "editors", "tasks", "leaderboard")
+LAYERS = (
+    {"core"},
+    {"models", "scoring"},
+    {"editing"},
+    {"probing", "results"},
+    {"running"},
+    {"analyses", "conformance"},
+    {"commands"},
+)
+"""Parts of ``benchmark``, lowest first. A part imports itself, lower layers, and ``__init__``."""
+MAY_IMPORT = {
+    "editors": ("editors", "benchmark", "benchmark.core", "benchmark.editing", "benchmark.models"),
+    "tasks": ("tasks", "benchmark", "benchmark.core", "benchmark.scoring"),
+    "leaderboard": ("leaderboard", "benchmark", "benchmark.core", "benchmark.results", "benchmark.scoring"),
 }
+MAX_LINES = 450
 
 
-def imported(path: Path) -> set[str]:
-    """Return the project modules that a file imports, such as ``benchmark.results``."""
-    package = list(path.relative_to(ROOT).with_suffix("").parts)
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level]
-            names = [[node.module]] if node.module else [[alias.name] for alias in node.names]
-            found |= {".".join([*base, *name]) for name in names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("knbench."):
-            found.add(node.module.removeprefix("knbench."))
+def modules() -> dict[str, Path]:
+    """Return every module of the product by its dotted name below ``knbench``."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
-@pytest.mark.parametrize("folder", MAY_USE)
-def test_arrows_of_import(folder):
-    allowed = MAY_USE[folder]
-    for path in (ROOT / folder).rglob("*.py"):
-        for module in imported(path):
-            assert any(module == a or module.startswith(a + ".") for a in allowed), f"{path.name} imports {module}"
+MODULES = modules()
+
+
+def imports(name: str) -> set[str]:
+    """Return the product modules that a module imports, those for type checking alone included."""
+    path = MODULES[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            base = package[: len(package) - node.level + 1]
+            source = [*base, *(node.module or "").split(".")] if node.module else base
+        elif (node.module or "").split(".")[0] == "knbench":
+            source = (node.module or "").split(".")[1:]
+        else:
+            continue
+        for alias in node.names:
+            whole = ".".join([*source, alias.name])
+            found.add(whole if whole in MODULES else ".".join(source))
+    return found
+
+
+def part_of(module: str) -> str:
+    """Return the part of ``benchmark`` that a module belongs to; the package itself is ``""``."""
+    return [*module.split("."), ""][1]
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    """Whether the order of the layers lets a module of ``benchmark`` import another part."""
+    own, other = part_of(importer), part_of(imported)
+    if other in ("", own):
+        return True
+    heights = {part: height for height, layer in enumerate(LAYERS) for part in layer}
+    return heights[other] < heights[own]
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("benchmark.") and part_of(n) != "__main__"])
+def test_benchmark_imports_follow_the_layers(name):
+    wrong = [other for other in imports(name) if other.startswith("benchmark") and not is_allowed(name, other)]
+    assert wrong == []
+    outside = [other for other in imports(name) if not other.startswith("benchmark")]
+    assert outside == [], "benchmark reaches editors, tasks and leaderboard through entry points only"
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_other_packages_import_what_is_public_to_them(package):
+    for name in (n for n in MODULES if n.split(".")[0] == package):
+        for other in imports(name):
+            part = other if other.split(".")[0] != "benchmark" else ".".join(other.split(".")[:2])
+            assert part.split(".")[0] == package or part in MAY_IMPORT[package], f"{name} imports {other}"
+
+
+def test_no_import_cycle():
+    graph = {name: imports(name) - {name} for name in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_cycle_test_finds_a_cycle():
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files_have_one_purpose(name):
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
 @pytest.mark.parametrize(
     "module",
     [
         "knbench.leaderboard.command",
-        "knbench.benchmark.cli",
-        "knbench.benchmark.run_folder",
-        "knbench.benchmark.local_executor",  # workers are started before this process imports torch
-        "knbench.benchmark.ray_executor",
+        "knbench.benchmark.commands.main",
+        "knbench.benchmark.running.run_folder",
+        "knbench.benchmark.running.workers.local",  # workers start before this process imports torch
+        "knbench.benchmark.running.workers.ray",
     ],
 )
-def test_what_must_answer_at_once_does_not_load_torch(module):
+def test_light_modules_do_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_help_of_all_commands_does_not_load_torch():
     code = (
-        "import sys\nfrom knbench.benchmark.cli import main\n"
+        "import sys\nfrom knbench.benchmark.commands.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import Edit, Editor, NoConfig
-from knbench.benchmark.language_model import LanguageModel
-from knbench.benchmark.types import EditRequest
+from knbench.benchmark.models.language_model import LanguageModel
 
 
 class InPlace(Editor[NoConfig]):

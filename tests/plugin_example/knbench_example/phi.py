@@ -1,6 +1,6 @@
 """A model family: where the parts of a Phi sit, one row per architecture class of the transformers library."""
 
-from knbench.benchmark.families import ModelFamily
+from knbench.benchmark.models.families import ModelFamily
 
 FAMILIES = {
     "PhiForCausalLM": ModelFamily(

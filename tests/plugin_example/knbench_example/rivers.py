@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from knbench.benchmark.types import Task
+from knbench.benchmark.core.schema import Task
 from knbench.tasks import definitions_in
 
 

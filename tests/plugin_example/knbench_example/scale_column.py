@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import Edit, Editor
-from knbench.benchmark.interventions import capture
-from knbench.benchmark.language_model import LanguageModel
-from knbench.benchmark.types import EditRequest
+from knbench.benchmark.models.hooks import capture
+from knbench.benchmark.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

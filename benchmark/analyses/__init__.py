@@ -1,0 +1,1 @@
+"""Analyses of a model's neurons and hidden states: localisation, suppression and causal tracing."""

@@ -1,0 +1,127 @@
+"""``knbench known``: what a model knows of tasks before any edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..core.errors import InterruptedRun
+from ..core.files import json_text
+from ..models.loading import DEFAULT_MODEL, check_model_name
+from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
+
+if TYPE_CHECKING:
+    from ..core.progress import Reporter
+    from ..core.schema import Task
+    from ..models.language_model import LanguageModel
+    from ..probing.known import Store
+
+COLUMNS = ("task", "kind", "cases", "success", "exact", "generated", "ranked_first", "sentences")
+
+
+@click.command(
+    "known",
+    epilog="\b\nExamples:\n  knbench known --tasks all\n  knbench known --model gpt2 --tasks capital\n"
+    "  knbench known --tasks all --output analyses/known-smollm2-135m\n",
+)
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
+@click.option("--tasks", required=True, help=TASKS_HELP)
+@click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows per probing batch.")
+@INCLUDE_OPTION
+@DATA_OPTION
+@click.option(
+    "--output",
+    "--output_path",
+    type=click.Path(path_type=Path),
+    help="Also write analysis.json to this folder; a site that is built with it shows the table on the model's page.",
+)
+@JSON_FLAG
+def known_command(
+    model: str,
+    tasks: str,
+    device: str,
+    batch_size: int,
+    include_path: Sequence[Path],
+    data: Sequence[str],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Tell what a model knows of tasks before any edit.
+
+    Shares of cases whose true answer is preferred to the new one (success), is most probable token by token (exact), is
+    said freely (generated), or ranks first among all of the task's answers; and of minimal pairs whose grammatical
+    sentence is the more probable. Measured once per model and task, then kept in the cache.
+    """
+    check_model_name(model)
+    rows = knowledge_of(model, chosen_tasks(tasks, include_path, data), device, batch_size, output)
+    if as_json:
+        click.echo(json_text(rows), nl=False)
+        return
+    from .terminal import print_table
+
+    cells = [[f"{v:.3f}" if isinstance(v, float) else v for v in (row[c] for c in COLUMNS)] for row in rows]
+    print_table(f"known to {model} before any edit", COLUMNS, cells)
+    if output:
+        click.echo(f"Analysis: {output}")
+
+
+def knowledge_of(
+    model: str, tasks: Sequence[Task], device: str = "cpu", batch_size: int = 64, output: Path | None = None
+) -> list[dict[str, Any]]:
+    """Return one row per task, and write them to a folder where one is given.
+
+    Raises:
+        KnbenchError: the model cannot be loaded, or the folder holds another analysis.
+        InterruptedRun: somebody pressed Ctrl-C.
+    """
+    check_device(device)
+    from ..models.loading import load_model
+    from ..probing.known import Store, knowledge
+    from ..probing.masked import make_prober
+    from .terminal import ProgressReporter
+
+    lm = load_model(model, device=device)
+    store = Store.of(make_prober(lm, batch_size=batch_size))
+    try:
+        with ProgressReporter() as reporter:
+            if output:
+                return _written(lm, store, tasks, output, reporter)
+            reporter.begin(len(tasks))
+            rows = []
+            for task in tasks:
+                reporter.doing(task.name)
+                rows.append(knowledge(store, task))
+                reporter.advance()
+            return rows
+    except KeyboardInterrupt:
+        raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
+
+
+def _written(
+    lm: LanguageModel, store: Store, tasks: Sequence[Task], folder: Path, reporter: Reporter
+) -> list[dict[str, Any]]:
+    from ..analyses.base import Part, analyse
+    from ..probing.known import knowledge
+    from ..results.io import PARTS
+    from ..running.provenance import describe_model
+
+    about = {task.name: {"version": task.version, "content": task.content_hash()} for task in tasks}
+    parts = [Part(task.name, task.name, task.kind, partial(knowledge, store, task)) for task in tasks]
+    titles = {task.name: task.title for task in tasks}
+
+    def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        good = [{c: row[c] for c in COLUMNS} for row in rows if row["failure"] is None]
+        return {"tasks": [{**r, "title": titles[r["task"]], "version": about[r["task"]]["version"]} for r in good]}
+
+    document = analyse("known", lm, describe_model(lm), {"tasks": about}, parts, summarise, folder, reporter)
+    failed = document["parts"]["failed"]
+    if failed:
+        click.echo(
+            f"{failed} of {document['parts']['count']} tasks failed; the reasons are in {folder / PARTS}", err=True
+        )
+    return list(document["result"]["tasks"])

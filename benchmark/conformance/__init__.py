@@ -1,0 +1,1 @@
+"""Checks that an editor keeps the rules of the interface."""

@@ -1,0 +1,1 @@
+"""Types, errors, the plug-in registry and file helpers. Imports no model code."""

@@ -1,0 +1,1 @@
+"""Language models: loading, module access by role, tokenization and hooks."""

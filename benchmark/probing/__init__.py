@@ -1,0 +1,1 @@
+"""Measurements on a model: probes, known facts, the unedited baseline and drift."""

@@ -1,0 +1,1 @@
+"""Results on disk: reading, validation, comparison and the results store."""

@@ -1,0 +1,1 @@
+"""Runs: plan, edit, measure, write records and results."""

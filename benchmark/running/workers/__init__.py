@@ -1,0 +1,1 @@
+"""Worker pools that execute a run in several processes."""

@@ -1,0 +1,96 @@
+"""Figures: right numbers, the same bytes each time, one line for what cannot be drawn."""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+from knbench.benchmark.commands.main import main
+from knbench.benchmark.core.settings import DriftSettings, RunSettings
+from knbench.benchmark.results.documents import load_result
+from knbench.benchmark.results.figures import _draw_curve, _draw_drift, retention_figure
+from knbench.benchmark.running.runner import run
+from knbench.editors.none import NoEdit
+
+from tests.conftest import make_lm
+from tests.integration.running.test_regimes import Nudge
+from tests.integration.running.test_runner import task
+
+SETTINGS = RunSettings(batch_size=8, new_tokens=2, sequential=4, drift=DriftSettings(("perplexity",)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sequential")
+    run(make_lm("llama"), [NoEdit, Nudge], [task()], root, SETTINGS)
+    return root
+
+
+def results(folder):
+    return [load_result(path) for path in sorted(folder.rglob("result.json"))]
+
+
+def test_a_figure_is_valid_svg_and_the_same_each_time(folder):
+    first = retention_figure(results(folder))
+    assert first == retention_figure(results(folder))
+    root = ET.fromstring(first)
+    assert root.tag.endswith("svg")
+    words = {"".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("text")}
+    assert {"Reliability", "Paraphrase", "Neighbourhood", "Perplexity", "none", "nudge", "edits"} <= words
+    assert not re.search(r"<dc:date>|\d\d:\d\d:\d\d", first)
+
+
+class Axis:
+    """Takes down what is drawn on it."""
+
+    def __init__(self):
+        self.lines, self.bands = [], []
+
+    def plot(self, x, y, **_):
+        self.lines.append((list(x), list(y)))
+
+    def fill_between(self, x, low, high, **_):
+        self.bands.append((list(x), list(low), list(high)))
+
+    def __getattr__(self, name):
+        return lambda *_, **__: None
+
+
+def test_curves_are_the_results_numbers_in_percent(folder):
+    (result,) = (r for r in results(folder) if r["editor"]["name"] == "nudge")
+    axis = Axis()
+    _draw_curve(axis, result, "reliability", "success", 0)
+    at = [point["edits"] for point in result["curve"]]
+
+    def values(when, key):
+        rows = [row for point in result["curve"] for row in point[when]]
+        return [100 * r[key] for r in rows if (r["criterion"], r["measure"]) == ("reliability", "success")]
+
+    assert any(values("now", "value"))
+    assert axis.lines == [(at, values("now", "value")), (at, values("immediate", "value"))]
+
+
+def test_perplexity_is_drawn_as_such(folder):
+    (result,) = (r for r in results(folder) if r["editor"]["name"] == "nudge")
+    (task_,) = result["drift"]["tasks"]
+    axis = Axis()
+    _draw_drift(axis, result, "perplexity", 0)
+    wanted = [task_["before"], *(task_["before"] + point["difference"] for point in task_["points"])]
+    assert axis.lines[0][1] == pytest.approx([math.exp(value) for value in wanted])
+
+
+def test_the_command_writes_it(folder, tmp_path, capsys):
+    main(["plot", str(folder), "--output", str(tmp_path / "sub/figure.svg")])
+    assert ET.parse(tmp_path / "sub/figure.svg")
+    assert "figure.svg" in capsys.readouterr().out
+
+
+def test_what_is_no_sequential_run_is_refused(tmp_path, capsys):
+    run(make_lm("llama"), [NoEdit], [task()], tmp_path, replace(SETTINGS, sequential=None, drift=None))
+    with pytest.raises(SystemExit):
+        main(["plot", str(tmp_path), "--output", str(tmp_path / "figure.svg")])
+    assert "not of sequential edits" in capsys.readouterr().err
+    assert not (tmp_path / "figure.svg").exists()

@@ -1,0 +1,347 @@
+"""Localisation and suppression: identities, a planted neuron, made-up numbers worked by hand, going on after a stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from knbench.benchmark.analyses.base import Part, analyse
+from knbench.benchmark.analyses.localisation import (
+    Group,
+    LocaliseSettings,
+    groups_of,
+    localise,
+    overlap,
+    r1_squared,
+    summarise_groups,
+)
+from knbench.benchmark.analyses.suppression import (
+    Frame,
+    class_probabilities,
+    compare_distributions,
+    follows_frequency,
+    frames_of,
+    noun_counts,
+    silencing,
+    suppress,
+    word_class,
+)
+from knbench.benchmark.analyses.tracing import summarise_traces
+from knbench.benchmark.commands.known import COLUMNS
+from knbench.benchmark.commands.main import main
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.progress import Reporter
+from knbench.benchmark.core.schema import Case, EditRequest, Probe, Support
+from knbench.benchmark.models.attribution import Integral
+from knbench.benchmark.results.analysis_figures import analysis_figures
+from knbench.benchmark.results.documents import find_documents
+from knbench.benchmark.results.io import ANALYSIS, read_records, sha256_of
+from knbench.benchmark.running.provenance import describe_model
+
+from tests.conftest import make_lm
+from tests.references.slow_probing import slow_answer
+
+PROMPTS = (Support("The capital of Italy is", "Rome"), Support("You saw", "Rome"), Support("Susan revealed", "Rome"))
+
+
+def test_likeness_of_directions():
+    same = torch.tensor([[1.0, 2.0, 0.0], [3.0, 6.0, 0.0], [-1.0, -2.0, 0.0]])
+    assert r1_squared(same) == pytest.approx(1)
+    assert r1_squared(torch.eye(4)) == pytest.approx(0)
+    two = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
+    assert r1_squared(two) == pytest.approx(0.6)  # the cosine of their angle
+    random = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    unit = random / random.norm(dim=1, keepdim=True)
+    largest = torch.linalg.svdvals(unit.double())[0] ** 2
+    assert r1_squared(random) == pytest.approx(float((largest - 1) / 5))
+    with pytest.raises(ValueError, match="at least two"):
+        r1_squared(two[:1])
+    with pytest.raises(ValueError, match="no direction"):
+        r1_squared(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+
+
+def planted(kind, neuron=(2, 7)):
+    """A model in which one neuron alone writes, and writes the word Rome."""
+    lm = make_lm(kind)
+    layer, index = neuron
+    for n in range(lm.n_layers):
+        weight = lm.parameter(lm.mlp_weight_name(n))
+        weight.data = torch.zeros_like(weight)
+    token = lm.tokenizer(" Rome", add_special_tokens=False).input_ids[0]
+    column = lm.model.get_output_embeddings().weight.detach()[token]
+    matrix = lm.as_stored(layer, lm.parameter(lm.mlp_weight_name(layer)).data)
+    matrix[:, index] = column * 3
+    lm.mlp_in(layer).bias.data[index] = 4.0  # it fires everywhere
+    return lm
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_a_planted_neuron_is_what_is_found(kind):
+    lm = planted(kind)
+    found = localise(lm, Group("Rome", PROMPTS), LocaliseSettings(prompts=3, integral=Integral(5)))
+    assert found["neurons"] == [[2, 7]]
+    assert found["r1_squared"] == pytest.approx(1, abs=1e-6)
+    assert [p["prompt"] for p in found["prompts"]] == [s.prompt for s in PROMPTS]
+
+
+def test_silencing_a_planted_neuron_takes_its_word_away_and_comes_back():
+    lm = planted("gpt2")
+    before = lm.weight_hash()
+    plain = slow_answer(lm, "You saw", "Rome")["logprob"]
+    with silencing(lm, [(2, 7)], "suppress").applied(lm):
+        assert slow_answer(lm, "You saw", "Rome")["logprob"] < plain - 1
+        assert not lm.as_stored(2, lm.parameter(lm.mlp_weight_name(2)))[:, 7].any()
+    with silencing(lm, [(2, 7)], "enhance").applied(lm):
+        assert slow_answer(lm, "You saw", "Rome")["logprob"] > plain
+    assert lm.weight_hash() == before
+    with pytest.raises(KnbenchError, match="neuron 2:9999 does not exist"):
+        silencing(lm, [(2, 9999)], "suppress")
+
+
+def test_groups_have_the_same_number_of_prompts_for_facts_and_phenomena():
+    settings = LocaliseSettings(prompts=9, groups=4)
+    for name in ("capital", "anaphor-gender", "det-noun-agreement", "subject-verb-agreement"):
+        task = registry.task(name)
+        groups = groups_of(task, task.cases(), settings)
+        assert [len(group.prompts) for group in groups] == [9] * 4
+        assert groups == groups_of(task, task.cases()[::-1], settings)
+        assert groups != groups_of(task, task.cases(), replace(settings, seed=1))
+    agreement = groups_of(registry.task("anaphor-gender"), registry.task("anaphor-gender").cases(), settings)
+    assert len({p for group in agreement for p in group.prompts}) == 36  # no prompt counts twice
+    (capital,) = groups_of(registry.task("capital"), registry.task("capital").cases(), replace(settings, groups=1))
+    assert len({p.target for p in capital.prompts}) == 1
+    assert [group.name for group in agreement] == ["herself", "herself #2", "himself", "himself #2"]
+    cues = groups_of(registry.task("det-noun-agreement"), registry.task("det-noun-agreement").cases(), settings)
+    assert {group.name for group in cues} == {"this", "that", "these", "those"}
+
+
+def row(task, kind, neurons, tau=0.5, r=0.2, failure=None):
+    if failure:
+        return {"task": task, "kind": kind, "failure": failure}
+    return {
+        "task": task,
+        "kind": kind,
+        "neurons": neurons,
+        "tau": tau,
+        "r1_squared": r,
+        "prompts": [0] * 9,
+        "failure": None,
+    }
+
+
+ROWS = [
+    row("capital", "fact", [[0, 1], [2, 5]], tau=0.7, r=0.1),
+    row("capital", "fact", [[0, 1], [1, 1], [1, 2], [2, 6]], tau=0.6, r=0.3),
+    row("agreement", "linguistic", [[2, 5], [0, 1]]),
+    row("agreement", "linguistic", [], failure="ValueError: x"),
+]
+
+
+def test_measures_by_hand():
+    facts, phenomena = summarise_groups(ROWS, 3)
+    assert (facts["neurons"]["value"], facts["tau"]["value"]) == (3.0, pytest.approx(0.65))
+    assert facts["r1_squared"]["value"] == pytest.approx(0.2)
+    assert facts["neurons"]["low"] == 0.0  # a number of neurons is not negative
+    assert (facts["layers"], facts["groups"], facts["prompts"]) == ([2, 2, 2], 2, 18)
+    assert (phenomena["groups"], phenomena["failed"], phenomena["layers"]) == (1, 1, [1, 0, 1])
+
+
+def test_overlap_by_hand():
+    found = overlap(ROWS)
+    assert found["tasks"] == ["capital", "agreement"]
+    assert found["jaccard"][0][0] == pytest.approx(1 / 5)  # one of five
+    assert found["jaccard"][0][1] == pytest.approx((1 + 1 / 5) / 2)
+    assert found["jaccard"][1][1] is None  # one group has no other to share with
+
+
+WORDS = {"singular": ("this", "that"), "plural": ("these", "those")}
+
+
+def agreement(cue, noun, other):
+    request = EditRequest("Susan saw {} big", cue, other, noun)
+    return Case(f"{cue}-{noun}", request, (Probe("reliability", "completion", request.text, other, noun, "new"),))
+
+
+def test_frames_are_sentences_with_a_place_for_the_word():
+    cases = [agreement("this", "book", "books"), agreement("those", "books", "book"), agreement("the", "book", "books")]
+    assert frames_of(cases, WORDS) == [
+        Frame("Susan saw", " big book", "singular"),
+        Frame("Susan saw", " big books", "plural"),
+    ]
+    reflexive = Case("x", EditRequest("{} revealed", "Susan", "himself", "herself"), ())
+    assert frames_of([reflexive], word_class("reflexives")) == [Frame("Susan revealed", "", "feminine")]
+    with pytest.raises(KnbenchError, match="no case has a word of the class"):
+        frames_of([cases[2]], WORDS)
+
+
+def test_probability_of_a_word_given_both_sides_by_bayes():
+    lm = make_lm("llama")
+    frame = Frame("Susan saw", " book.", "singular")
+    found = class_probabilities(lm, [frame], WORDS)
+    joint = [
+        math.exp(slow_answer(lm, "Susan saw", f"{w} book.")["logprob"]) for w in ("this", "that", "these", "those")
+    ]
+    assert found[0].tolist() == pytest.approx([j / sum(joint) for j in joint], rel=1e-3)
+
+
+def test_a_masked_model_is_asked_at_the_words_place():
+    lm = make_lm("bert")
+    found = class_probabilities(lm, [Frame("Susan saw", " book", "singular")], WORDS)
+    questions = lm.questions("Susan saw", "this", " book.")
+    with torch.no_grad():
+        logits = lm.model(input_ids=torch.tensor([questions[0].ids])).logits[0, questions[0].position]
+    assert len(questions) == 1
+    assert found[0, 0] == pytest.approx(float(logits.softmax(-1)[questions[0].token]), rel=1e-3)
+
+
+def test_changes_and_flips_by_hand():
+    frames = [Frame("a", "", "singular"), Frame("b", "", "plural")]
+    before = np.array([[0.4, 0.2, 0.3, 0.1], [0.1, 0.1, 0.6, 0.2]])
+    after = np.array([[0.2, 0.2, 0.5, 0.1], [0.1, 0.1, 0.3, 0.5]])
+    found = compare_distributions(before, after, frames, WORDS)
+    assert found["flipped"]["value"] == 0.5  # the first goes to a plural; the second only changes its word
+    assert (found["right_before"], found["right_after"]) == (1.0, 0.5)
+    changes = {(r["frames"], r["word"]): r["relative_change"] for r in found["words"]}
+    assert changes["singular", "this"] == pytest.approx(-0.5)
+    assert changes["plural", "those"] == pytest.approx(1.5)
+
+
+def test_nothing_changes_where_nothing_is_touched():
+    lm = make_lm("llama")
+    frames = [Frame("Susan saw", " book", "singular"), Frame("You saw", " books", "plural")]
+    found = suppress(lm, [], "suppress", frames, WORDS, lambda: class_probabilities(lm, frames, WORDS))
+    assert {r["relative_change"] for r in found["words"]} == {0.0}
+    assert found["flipped"]["value"] == 0.0
+
+
+def test_nouns_are_counted_by_their_company():
+    sentences = ["the book", "the books", "this book", "this book", "these books", "the is", "this is", "that book"]
+    text = " ".join([*sentences, "run the x the book the books"]).split()
+    assert noun_counts(text, ["this", "these", "that"]) == {"this": (2, 0), "these": (0, 1), "that": (1, 0)}
+
+
+def test_a_change_that_follows_frequency_has_rank_correlation_one():
+    counts = {"a": (9, 0), "b": (5, 5), "c": (2, 8), "d": (0, 9), "unseen": (0, 0)}
+    rows = [
+        {"frames": "plural", "word": w, "relative_change": c} for w, c in zip(counts, (-1, 0, 1, 3, 9), strict=True)
+    ]
+    found = follows_frequency(rows, counts)["correlation"]["plural"]
+    assert (found["rho"], found["words"]) == (pytest.approx(1.0), 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("determinrs", "did you mean 'determiners'"), ("a=b", "at least two groups")]
+)
+def test_a_wrong_class_is_named(text, complaint):
+    with pytest.raises(KnbenchError, match=complaint):
+        word_class(text)
+    assert word_class("x=this|that,y=these") == {"x": ("this", "that"), "y": ("these",)}
+
+
+def test_an_analysis_goes_on_where_it_was_stopped(tmp_path):
+    lm, calls = make_lm("llama"), []
+
+    def part(name, stop=False, fail=False):
+        def work():
+            calls.append(name)
+            if stop:
+                raise KeyboardInterrupt
+            if fail:
+                raise ValueError("no such thing\nat all")
+            return {"found": name}
+
+        return Part(name, "t", "fact", work)
+
+    def go(parts, settings=None):
+        return analyse(
+            "localise", lm, describe_model(lm), settings or {"a": 1}, parts,
+            lambda rows: {"found": [r.get("found") for r in rows]}, tmp_path, Reporter(),
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        go([part("one"), part("two", stop=True), part("three", fail=True)])
+    document = go([part("one"), part("two"), part("three", fail=True)])
+    assert calls == ["one", "two", "two", "three"]
+    assert document["result"] == {"found": ["one", "two", None]}
+    assert document["parts"]["failed"] == 1
+    lines = [json.loads(line) for line in (tmp_path / "parts.jsonl").read_text().splitlines()]
+    assert lines[-1]["failure"] == "ValueError: no such thing"
+    with pytest.raises(KnbenchError, match=r"settings.a: 1 there, 2 now"):
+        go([part("one")], {"a": 2})
+
+
+@pytest.fixture
+def small_model(tmp_path, monkeypatch):
+    lm = make_lm("gpt2")
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_the_three_commands_write_a_document_and_figures(small_model, tmp_path, capsys):
+    shared = ["--model", str(small_model), "--tasks", "det-noun-agreement", "--all-cases"]
+    calls = {
+        "localise": ["--groups", "2", "--prompts", "2", "--steps", "2"],
+        "suppress": ["--groups", "2", "--prompts", "2", "--limit", "3"],
+        "trace": ["--limit", "2", "--samples", "2"],
+    }
+    for name, args in calls.items():
+        folder = tmp_path / name
+        main([name, *shared, *args, "--output", str(folder)])
+        out = capsys.readouterr().out
+        document = json.loads((folder / "analysis.json").read_text())
+        assert document["analysis"] == name
+        assert document["parts"]["count"] == 2
+        figures = list(folder.glob("*.svg"))
+        assert figures
+        for figure in figures:
+            assert ET.parse(figure)
+        assert {f.name: f.read_text() for f in figures} == analysis_figures(document)
+        assert "det-noun-agreement" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["trace", "--tasks", "capitl"], "did you mean 'capital'"),
+        (["suppress", "--tasks", "det-noun-agreement", "--neurons", "3"], "LAYER:INDEX, such as 12:304"),
+        (["suppress", "--tasks", "det-noun-agreement", "--words", "nouns"], "unknown word class 'nouns'"),
+        (["suppress", "--tasks", "det-noun-agreement", "--corpus", "no.txt"], "cannot be read"),
+        (["localise", "--tasks", "capital", "--threshold", "2"], "threshold"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(args, complaint, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["known", "localise", "suppress", "trace"])
+def test_the_analyses_in_the_docs_are_what_their_parts_give(name):
+    folder = Path(__file__).parents[3] / "docs/analyses" / f"{name}-smollm2-135m"
+    (document,) = find_documents([folder], ANALYSIS)
+    rows = read_records(folder / "parts.jsonl", "part")
+    assert document["analysis"] == name
+    assert document["parts"]["sha256"] == sha256_of(folder / "parts.jsonl")
+    assert document["parts"] | {"sha256": ""} == {"file": "parts.jsonl", "sha256": "", "count": len(rows), "failed": 0}
+    if name == "known":
+        current = {task.name: (task.version, task.content_hash()) for task in registry.tasks().values()}
+        about = document["settings"]["tasks"]
+        assert {task: (found["version"], found["content"]) for task, found in about.items()} == current
+        for told, row in zip(document["result"]["tasks"], rows, strict=True):
+            assert {c: row[c] for c in COLUMNS} == {c: told[c] for c in COLUMNS}
+    if name == "localise":
+        assert document["result"]["tasks"] == summarise_groups(rows, document["model"]["layers"])
+        assert document["result"]["overlap"] == overlap(rows)
+    if name == "trace":
+        assert document["result"]["tasks"] == summarise_traces(rows)

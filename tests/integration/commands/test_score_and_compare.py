@@ -1,0 +1,186 @@
+"""``knbench score`` and ``knbench compare`` on the folders of a real run with a tiny model."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.running.runner import run
+from knbench.editors.none import NoEdit
+
+from tests.conftest import called, make_lm
+from tests.integration.running.test_regimes import Nudge
+
+SETTINGS = RunSettings(batch_size=16, new_tokens=2, limit=4)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    lm = make_lm("llama")
+    run(lm, [NoEdit, Nudge], [registry.task("anaphor-gender")], folder / "single", SETTINGS)
+    run(lm, [Nudge], [registry.task("anaphor-gender")], folder / "sequential", replace(SETTINGS, sequential=3))
+    known = replace(SETTINGS, known_only=True, known_by="success")
+    run(lm, [Nudge], [registry.task("anaphor-gender")], folder / "known", known)
+    return folder
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def rewrite(path, change):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(change(lines)) + "\n")
+
+
+def altered(line, change):
+    row = json.loads(line)
+    change(row)
+    return json.dumps(row)
+
+
+def test_what_was_run_is_scored_again_to_the_byte(copy, capsys):
+    stored = {path: path.read_bytes() for path in copy.rglob("result.json")}
+    for path in stored:
+        path.unlink()
+    status, _, _ = called(capsys, "score", copy)
+    assert status == 0
+    assert {path: path.read_bytes() for path in copy.rglob("result.json")} == stored
+
+
+@pytest.mark.parametrize("protocol", ["paper", "easyedit", "counterfact", "wild"])
+def test_protocols_show_their_own_numbers(runs, capsys, protocol):
+    status, out, _ = called(capsys, "score", runs / "single", "--protocol", protocol)
+    assert status == 0
+    from knbench.benchmark.scoring.protocols import PROTOCOLS
+
+    assert PROTOCOLS[protocol].title in out
+    assert PROTOCOLS[protocol].columns[0].name in out
+
+
+def test_regimes_stand_in_tables_of_their_own(runs, capsys):
+    _, out, _ = called(capsys, "score", runs, "--markdown")
+    titles = [line for line in out.splitlines() if line.startswith("**")]
+    assert len(titles) == 3
+    assert "single edits" in titles[1] + titles[2]
+    assert any("after 3 sequential edits" in title for title in titles)
+
+
+TAMPERED = {
+    "a summary": (
+        "result.json",
+        lambda lines: [line.replace('"measure": "success"', '"measure": "exact"') for line in lines],
+        "/measure is not what the records give",
+    ),
+    "a missing record": ("records.jsonl", lambda lines: lines[:1] + lines[2:], "3 of 4 cases (index 1 missing)"),
+    "a duplicated record": ("records.jsonl", lambda lines: [*lines, lines[0]], "line 5 repeats case"),
+    "a record of its own": (
+        "records.jsonl",
+        lambda lines: [*lines[:-1], altered(lines[-1], lambda r: r.update(case_id="mine"))],
+        "has no case 'mine'",
+    ),
+    "another request": (
+        "records.jsonl",
+        lambda lines: [altered(lines[0], lambda r: r["request"].update(target_new="x")), *lines[1:]],
+        "has another edit request than the task",
+    ),
+    "an easier probe": (
+        "records.jsonl",
+        lambda lines: [altered(lines[0], lambda r: r["probes"][0].update(rival="x")), *lines[1:]],
+        "has another probe 0 than the task",
+    ),
+    "a probe left out": (
+        "records.jsonl",
+        lambda lines: [altered(lines[0], lambda r: r["probes"].pop()), *lines[1:]],
+        "lacks 1 of the task's probes",
+    ),
+    "another task version": (
+        "manifest.json",
+        lambda lines: [line.replace('"version": 2,', '"version": 1,') for line in lines],
+        "taken on version 1 of task 'anaphor-gender', which is now version 2",
+    ),
+    "another content of the task": (
+        "manifest.json",
+        lambda lines: [re.sub(r'("content_hash": ")[0-9a-f]{4}', r"\g<1>0000", line) for line in lines],
+        "version 2 had another content",
+    ),
+    "an impossible probability": (
+        "records.jsonl",
+        lambda lines: [
+            altered(lines[0], lambda r: r["probes"][0]["after"]["target"].update(logprob=0.5)),
+            *lines[1:],
+        ],
+        "no valid record at /probes/0/after",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_was_tampered_with_is_found_and_named(copy, capsys, what):
+    name, change, complaint = TAMPERED[what]
+    folder = copy / "single/nudge/anaphor-gender"
+    rewrite(folder / name, change)
+    status, _, err = called(capsys, "score", folder)
+    assert status == 2
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+def test_records_of_what_the_model_knows_may_leave_out_unchanged_probes(runs, capsys):
+    status, _, _ = called(capsys, "score", runs / "known")
+    assert status == 0
+
+
+def test_two_editors_side_by_side(runs, capsys):
+    status, out, _ = called(capsys, "compare", runs / "single", "--editors", "nudge,none", "--json")
+    found = json.loads(out)
+    assert (status, found["a"], found["b"]) == (0, "nudge", "none")
+    row = next(r for r in found["rows"] if r["criterion"] == "reliability")
+    assert row["difference"] == pytest.approx(row["a"] - row["b"])
+    assert row["wins"] + row["losses"] + row["ties"] == row["cases"] == 4
+    status, out, _ = called(capsys, "compare", runs / "single", "--cases")
+    assert "cases on which they differ" in out
+
+
+def test_more_than_two_editors_get_ranks(runs, tmp_path, capsys):
+    lm = make_lm("llama")
+
+    class Other(Nudge):
+        name = "other"
+
+    run(lm, [Other], [registry.task("anaphor-gender")], tmp_path, SETTINGS)
+    status, out, _ = called(capsys, "compare", runs / "single", tmp_path, "--json")
+    assert status == 0
+    rows = json.loads(out)["tasks"]["anaphor-gender"]["reliability"]
+    assert {r["editor"] for r in rows} == {"none", "nudge", "other"}
+    assert all(1 <= r["best"] <= r["worst"] <= 3 for r in rows)
+    by_name = {r["editor"]: r for r in rows}
+    assert by_name["nudge"]["value"] == by_name["other"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["single/none", "sequential"], "regime: single and sequential"),
+        (["single/none", "known"], "known_only: None and True"),  # whichever stands first
+        (["known", "single/none"], "known_only: True and None"),
+        (["single", "known"], "two results of editor 'nudge'"),
+        (["single", "--editors", "nudge,rome"], "unknown editor in these folders 'rome'"),
+        (["single/none"], "needs two editors"),
+        (["nowhere"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_in_one_line(runs, capsys, args, complaint):
+    folders = [a if a.startswith("-") or "," in a else runs / a for a in args]
+    status, _, err = called(capsys, "compare", *folders)
+    assert status == 2
+    assert complaint in err
+    assert err.count("\n") == 1

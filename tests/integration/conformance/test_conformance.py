@@ -1,0 +1,652 @@
+"""The built-in methods keep the rules, and for each rule some method that breaks it is told so by that check alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from knbench.benchmark import editing
+from knbench.benchmark.commands.check_editor import check_editor_command
+from knbench.benchmark.conformance.checks import CHECKS, LAYOUTS, Slate, check_editor
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.editing import Edit, Editor, Published
+from knbench.benchmark.models.hooks import capture
+from knbench.benchmark.models.untrained import untrained
+
+
+@pytest.mark.parametrize("name", registry.registered(registry.EDITORS))
+def test_every_registered_editor_keeps_the_rules(name):
+    results = check_editor(editing.editor_class(name), name=name)
+    assert {r.name: r.message for r in results if not r.ok} == {}
+    assert [r.name for r in results] == [check.name for check in CHECKS]
+
+
+# --- a method that keeps the rules, and its relatives that break one each ----------------------------------------
+
+
+@dataclass(frozen=True)
+class Config:
+    layer: int = 1
+    scale: float = 0.1
+
+
+class Good(Editor[Any]):
+    name = "good"
+    summary = "Adds a rank-one matrix that hangs on the subject"
+    Config: Any = Config
+    causal_only = True  # two models are quicker than three
+
+    def read(self, lm, request):
+        """Two forward passes; the neurons at the subject."""
+        tokens, span = lm.subject_span(request.prompt, request.subject)
+        lm.questions(request.text, request.target_new, ".")
+        ids = torch.tensor([tokens.ids])
+        with torch.no_grad(), capture({"k": (lm.mlp_out(self.config.layer), "input")}) as seen:
+            lm.model(input_ids=ids)
+            lm.model(input_ids=ids)
+        return seen["k"][0, span[-1]]
+
+    def factor(self, lm):
+        return 1.0
+
+    def matrix(self, lm, requests):
+        """The new W."""
+        layer = self.config.layer
+        weight = lm.parameter(lm.mlp_weight_name(layer)).detach().clone()
+        view = lm.as_stored(layer, weight)
+        for request in requests:
+            key = self.read(lm, request)
+            view += self.config.scale * self.factor(lm) * torch.outer(torch.ones_like(view[:, 0]), key)
+        return weight
+
+    def edit(self, lm, requests):
+        return Edit(weights={lm.mlp_weight_name(self.config.layer): self.matrix(lm, requests)})
+
+
+def wrong(*checks):
+    """Note which checks an editor must fail."""
+
+    def note(cls):
+        WRONG.append((cls, checks))
+        return cls
+
+    return note
+
+
+WRONG: list[tuple[type[Editor[Any]], tuple[str, ...]]] = []
+
+
+@dataclass
+class Mutable:
+    layer: int = 1
+    scale: float = 0.1
+
+
+@wrong("declared")
+class MutableConfig(Good):
+    Config = Mutable
+
+
+@wrong("declared")
+class NoSummary(Good):
+    summary = " "
+
+
+@wrong("declared")
+class NameWithASpace(Good):
+    name = "not good"
+
+
+@wrong("declared")
+class NoTogether(Good):
+    together = 0
+
+
+@dataclass(frozen=True)
+class NotJson(Config):
+    device: Any = field(default_factory=lambda: torch.device("cpu"))
+
+
+@wrong("declared")
+class ConfigIsNotJson(Good):
+    Config = NotJson
+
+
+@wrong("declared")
+class PublishedOfAnotherConfig(Good):
+    published = (Published(shape={"layers": 99}, values={"layr": 3}, source="a paper"),)
+
+
+@wrong("both-layouts")
+class OnlyOneLayout(Good):
+    def read(self, lm, request):
+        lm.model.get_submodule("model.layers")  # as Llama calls them
+        return super().read(lm, request)
+
+
+@wrong("both-layouts")
+class ReturnsNothingForOne(Good):
+    def edit(self, lm, requests):
+        return None if lm.model.config.model_type == "llama" else super().edit(lm, requests)
+
+
+@wrong("masked-models")
+class CausalOnlyUnsaid(Good):
+    causal_only = False
+
+    def read(self, lm, request):
+        assert lm.causal
+        return super().read(lm, request)
+
+
+@wrong("leaves-the-model-alone")
+class ForgetsHook(Good):
+    def edit(self, lm, requests):
+        lm.mlp(0).register_forward_hook(lambda *_: None)
+        return super().edit(lm, requests)
+
+
+@wrong("leaves-the-model-alone")
+class LeavesGradients(Good):
+    def edit(self, lm, requests):
+        lm.parameter(lm.mlp_weight_name(0)).requires_grad_(True)
+        return super().edit(lm, requests)
+
+
+@wrong("leaves-the-model-alone")
+class LeavesGrad(Good):
+    def edit(self, lm, requests):
+        parameter = lm.parameter(lm.mlp_weight_name(0))
+        parameter.grad = torch.zeros_like(parameter)
+        return super().edit(lm, requests)
+
+
+@wrong("leaves-the-model-alone")
+class LeavesTrainingMode(Good):
+    def edit(self, lm, requests):
+        edit = super().edit(lm, requests)
+        lm.head.train()
+        return edit
+
+
+@wrong("leaves-the-model-alone")
+class LeavesForward(Good):
+    def edit(self, lm, requests):
+        own = lm.mlp(0).forward
+        lm.mlp(0).forward = lambda *args, **kwargs: own(*args, **kwargs)
+        return super().edit(lm, requests)
+
+
+@wrong("leaves-the-model-alone")
+class LeavesModule(Good):
+    def prepare(self, lm, reporter):
+        lm.block(0).add_module("adapter", torch.nn.Identity())
+        return {}
+
+
+@wrong("leaves-the-model-alone")
+class LeavesGradientMode(Good):
+    def edit(self, lm, requests):
+        torch.set_grad_enabled(False)
+        return super().edit(lm, requests)
+
+
+@wrong("leaves-the-model-alone")
+class LeavesPadding(Good):
+    def edit(self, lm, requests):
+        lm.tokenizer.padding_side = "left"
+        return super().edit(lm, requests)
+
+
+@wrong("leaves-the-model-alone")
+class LeavesPrefix(Good):
+    def edit(self, lm, requests):
+        edit = super().edit(lm, requests)
+        lm.prompt_prefix = "Note. "
+        return edit
+
+
+@wrong("leaves-the-model-alone")
+class LeavesConfig(Good):
+    def edit(self, lm, requests):
+        lm.model.config.use_cache = not lm.model.config.use_cache
+        return super().edit(lm, requests)
+
+
+@wrong("leaves-the-model-alone", "restores-exactly")
+class InPlace(Good):
+    def edit(self, lm, requests):
+        edit = super().edit(lm, requests)
+        for name, new in edit.weights.items():
+            lm.parameter(name).data.copy_(new)
+        return edit
+
+
+class NotTakenBack(Edit):
+    @contextmanager
+    def applied(self, lm):
+        with super().applied(lm):
+            yield lm
+        for name in self.weights:
+            lm.parameter(name).data.mul_(1.0001)
+
+
+@wrong("restores-exactly")
+class ForgetsToRestore(Good):
+    def edit(self, lm, requests):
+        return NotTakenBack(super().edit(lm, requests).weights)
+
+
+class NotTakenBackByAnException(Edit):
+    @contextmanager
+    def applied(self, lm):
+        name = lm.mlp_weight_name(0)
+        old = lm.parameter(name).data.clone()
+        lm.parameter(name).data.zero_()
+        yield lm
+        lm.parameter(name).data.copy_(old)
+
+
+@wrong("restores-exactly", "declared-parameters-only")
+class ForgetsToRestoreAfterAnException(Good):
+    def edit(self, lm, requests):
+        return NotTakenBackByAnException()
+
+
+@wrong("survives-an-exception", "refuses-with-reason")
+class RemovesHookAtTheEnd(Good):
+    def read(self, lm, request):
+        handle = lm.mlp(0).register_forward_hook(lambda *_: None)
+        key = super().read(lm, request)
+        handle.remove()
+        return key
+
+
+@wrong("survives-an-exception")
+class RestoresWeightAtTheEnd(Good):
+    def read(self, lm, request):
+        key = super().read(lm, request)
+        weight = lm.parameter(lm.mlp_weight_name(0))
+        old = weight.data
+        weight.data = old * 2
+        lm.model(input_ids=torch.tensor([[1, 2]]))  # only the last call is inside
+        weight.data = old
+        return key
+
+
+@wrong("declared-parameters-only")
+class NotFinite(Good):
+    def matrix(self, lm, requests):
+        return super().matrix(lm, requests) * float("nan")
+
+
+@wrong("declared-parameters-only")
+class DoublePrecision(Good):
+    def matrix(self, lm, requests):
+        return super().matrix(lm, requests).double()
+
+
+@wrong("declared-parameters-only")
+class Transposed(Good):
+    def matrix(self, lm, requests):
+        return super().matrix(lm, requests).T.contiguous()
+
+
+@wrong("declared-parameters-only")
+class NoSuchParameter(Good):
+    def edit(self, lm, requests):
+        return Edit(weights={"layer.weight": self.matrix(lm, requests)})
+
+
+@wrong("declared-parameters-only")
+class NoSuchModule(Good):
+    def edit(self, lm, requests):
+        return Edit(outputs={"layer.mlp": lambda v: v}) if requests else Edit()
+
+
+class ChangesMore(Edit):
+    @contextmanager
+    def applied(self, lm):
+        name = lm.mlp_weight_name(0)
+        with super().applied(lm), Edit({name: lm.parameter(name).detach() * 2}).applied(lm):
+            yield lm
+
+
+@wrong("declared-parameters-only")
+class ChangesAnUndeclaredParameter(Good):
+    def edit(self, lm, requests):
+        return ChangesMore(super().edit(lm, requests).weights)
+
+
+@wrong("declared-parameters-only")
+class OutputsNotFinite(Good):
+    def edit(self, lm, requests):
+        name = next(n for n, module in lm.model.named_modules() if module is lm.mlp(1))
+        return Edit(outputs={name: lambda v: v / 0})
+
+
+@wrong("plain-json")
+class TensorInDiagnostics(Good):
+    def edit(self, lm, requests):
+        return dataclasses.replace(super().edit(lm, requests), diagnostics={"loss": torch.tensor(1.0)})
+
+
+@wrong("plain-json")
+class NanInDiagnostics(Good):
+    def edit(self, lm, requests):
+        return dataclasses.replace(super().edit(lm, requests), diagnostics={"loss": float("nan")})
+
+
+@wrong("plain-json")
+class TensorInProvenance(Good):
+    def prepare(self, lm, reporter):
+        return {"mean": lm.parameter(lm.mlp_weight_name(0)).mean()}
+
+
+@wrong("own-tensors")
+class TheModelsOwnMemory(Good):
+    def matrix(self, lm, requests):
+        super().matrix(lm, requests)
+        return lm.parameter(lm.mlp_weight_name(1)).detach()
+
+
+@wrong("own-tensors")
+class KeepsTheGraph(Good):
+    def matrix(self, lm, requests):
+        return super().matrix(lm, requests).requires_grad_() * 1
+
+
+@wrong("own-tensors")
+class OneBufferForAll(Good):
+    buffer = None
+
+    def edit(self, lm, requests):
+        edit = super().edit(lm, requests)
+        ((name, new),) = edit.weights.items()
+        if self.buffer is None or self.buffer.dtype != new.dtype:
+            self.buffer = torch.empty_like(new)
+        return Edit(weights={name: self.buffer.copy_(new)})
+
+    def edit_each(self, lm, requests):
+        return [super(OneBufferForAll, self).edit(lm, [request]) for request in requests]
+
+
+@wrong("half-precision")
+class AlwaysFloat(Good):
+    def matrix(self, lm, requests):
+        return super().matrix(lm, requests).float()
+
+
+@wrong("deterministic")
+class PythonsRandom(Good):
+    def factor(self, lm):
+        return random.random()
+
+
+@wrong("deterministic")
+class NumpysRandomInPrepare(Good):
+    def prepare(self, lm, reporter):
+        self.noise = float(np.random.rand())
+        return {}
+
+    def factor(self, lm):
+        return self.noise
+
+
+@wrong("deterministic")
+class RemembersItsEdits(Good):
+    def __init__(self, config, seed=0):
+        super().__init__(config, seed)
+        self.count: Any = WeakKeyDictionary()
+
+    def factor(self, lm):
+        self.count[lm] = self.count.get(lm, 0) + 1
+        return self.count[lm]
+
+    def edit_each(self, lm, requests):
+        return [type(self)(self.config, self.seed).edit(lm, [request]) for request in requests]
+
+
+@wrong("no-state-between-models")
+class CacheOfTheEditor(Good):
+    def factor(self, lm):
+        if not hasattr(self, "found"):
+            self.found = float(lm.parameter(lm.mlp_weight_name(0)).sum())
+        return self.found
+
+
+@wrong("no-state-between-models")
+class CacheOfTheClass(Good):
+    cache: dict[int, float] = {}  # noqa: RUF012
+
+    def factor(self, lm):
+        return self.cache.setdefault(self.config.layer, float(lm.parameter(lm.mlp_weight_name(0)).sum()))
+
+
+_cache: float | None = None
+_seen: list[float] = []
+
+
+@wrong("no-state-between-models")
+class CacheOfTheModule(Good):
+    def factor(self, lm):
+        global _cache
+        _cache = _cache if _cache is not None else float(lm.parameter(lm.mlp_weight_name(0)).sum())
+        return _cache
+
+
+@wrong("no-state-between-models")
+class ListOfTheModule(Good):
+    def factor(self, lm):
+        _seen.append(float(lm.parameter(lm.mlp_weight_name(0)).sum()))
+        return _seen[0]
+
+
+@wrong("batch-of-one")
+class WrongOrder(Good):
+    def edit_each(self, lm, requests):
+        return super().edit_each(lm, requests[::-1])
+
+
+@wrong("batch-of-one")
+class AllTogether(Good):
+    def edit_each(self, lm, requests):
+        return [self.edit(lm, requests) for _ in requests]
+
+
+@wrong("batch-of-one")
+class OneTooFew(Good):
+    def edit_each(self, lm, requests):
+        return super().edit_each(lm, requests[:1])
+
+
+@wrong("batch-of-one")
+class OneDiffersALittle(Good):
+    def edit_each(self, lm, requests):
+        edits = super().edit_each(lm, requests)
+        return [Edit({k: v + 1e-6 for k, v in e.weights.items()}) for e in edits] if len(edits) == 1 else edits
+
+
+@wrong("leaves-the-requests-alone")
+class EmptiesTheRequests(Good):
+    def edit(self, lm, requests):
+        edit = super().edit(lm, requests)
+        requests.clear()
+        return edit
+
+
+@wrong("refuses-with-reason")
+class CrashesWithoutSubject(Good):
+    def read(self, lm, request):
+        lm.tokenizer(request.subject).input_ids[2 if not lm.causal else 0]
+        return super().read(lm, request)
+
+    def edit(self, lm, requests):
+        try:
+            return super().edit(lm, requests)
+        except ValueError as error:
+            raise RuntimeError("no such subject") from error
+
+
+@wrong("refuses-with-reason")
+class RefusesWithoutReason(Good):
+    def edit(self, lm, requests):
+        if len(requests) > 1:
+            raise ValueError
+        return super().edit(lm, requests)
+
+
+@pytest.mark.parametrize(("cls", "checks"), [pytest.param(cls, checks, id=cls.__name__) for cls, checks in WRONG])
+def test_a_method_that_breaks_a_rule_is_told_so_by_its_check_alone(cls, checks):
+    failed = {r.name: r.message for r in check_editor(cls) if not r.ok}
+    assert tuple(sorted(failed)) == tuple(sorted(checks)), failed
+
+
+def test_a_cache_is_found_again_when_the_suite_runs_again():
+    for _ in range(2):
+        failed = [r.name for r in check_editor(CacheOfTheModule) if not r.ok]
+        assert failed == ["no-state-between-models"]
+
+
+def test_every_check_can_fail_and_explains_itself():
+    assert {check.name for check in CHECKS} == {name for _, checks in WRONG for name in checks}
+    assert all(len(check.explanation) > 80 and check.explanation.endswith(".") for check in CHECKS)
+
+
+class DrawsRandomNumbers(Good):
+    def factor(self, lm):
+        return float(torch.rand(()))
+
+
+class GoodEverywhere(Good):
+    causal_only = False
+
+
+class ChangesOutputs(Good):
+    def edit(self, lm, requests):
+        name = next(n for n, module in lm.model.named_modules() if module is lm.mlp(1))
+        key = self.read(lm, requests[0]).sum()
+        return Edit(outputs={name: lambda v: v + 0.01 * key})
+
+
+@pytest.mark.parametrize("cls", [Good, GoodEverywhere, DrawsRandomNumbers, ChangesOutputs])
+def test_methods_that_keep_the_rules_pass(cls):
+    results = check_editor(cls)
+    assert {r.name: r.message for r in results if not r.ok} == {}
+    notes = {r.name: r.message for r in results if r.message}
+    assert set(notes) == ({"batch-of-one"} if cls is DrawsRandomNumbers else set())
+
+
+class Crashes(Good):
+    def edit_each(self, lm, requests):
+        if len(requests) > 1:
+            raise RuntimeError("out of\nmemory")
+        return super().edit_each(lm, requests)
+
+
+class Exits(Good):
+    def prepare(self, lm, reporter):
+        raise SystemExit(3)
+
+
+class Unfinished(Editor[Any]):
+    name = "unfinished"
+    summary = "Has no edit()"
+    Config = Config
+
+
+def test_a_crash_is_a_result_with_its_place_and_stops_no_other_check():
+    failed = {r.name: r.message for r in check_editor(Crashes) if not r.ok}
+    assert set(failed) == {"batch-of-one"}
+    assert "RuntimeError: out of memory (test_conformance.py, line " in failed["batch-of-one"]
+    for cls, part in ((Exits, "SystemExit: 3"), (Unfinished, "abstract"), (object, "AttributeError")):
+        results = check_editor(cls)  # type: ignore[arg-type]
+        assert len(results) == len(CHECKS)
+        failed = {r.name: r.message for r in results if not r.ok}
+        assert part in failed["both-layouts"]
+        assert "not checked" in failed["deterministic"]
+
+
+def test_the_name_must_be_that_of_the_entry_point():
+    (declared,) = (r for r in check_editor(Good, name="better") if r.name == "declared")
+    assert declared.message == "name is 'good', but the entry point is called 'better'"
+
+
+def test_hyper_parameters_can_be_set_and_wrong_ones_are_refused_at_once():
+    failed = [r for r in check_editor(Good, overrides={"layer": "9"}) if not r.ok]
+    assert "layer 9 does not exist" in next(r.message for r in failed if r.name == "both-layouts")
+    with pytest.raises(KnbenchError, match="did you mean 'layer'"):
+        check_editor(Good, overrides={"layr": "1"})
+
+
+def test_the_process_is_left_as_it_was(own_cache):
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    threads = torch.get_num_threads()
+    check_editor(LeavesGradientMode)
+    check_editor(PythonsRandom)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert torch.is_grad_enabled()
+    assert torch.get_num_threads() == threads
+    assert os.environ["KNBENCH_CACHE"] == str(own_cache)
+
+
+def test_a_slate_brings_back_what_class_and_module_held():
+    slate = Slate(CacheOfTheClass)
+    CacheOfTheClass.cache[7] = 1.0
+    CacheOfTheClass.more = 1
+    _seen.append(3.0)
+    globals()["_fresh"] = 1
+    slate.wipe()
+    assert CacheOfTheClass.cache == {}
+    assert not hasattr(CacheOfTheClass, "more")
+    assert "_fresh" not in globals()
+    assert _seen == []
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    return CliRunner().invoke(check_editor_command, list(arguments))
+
+
+def test_the_command_prints_a_table_and_a_verdict(monkeypatch):
+    done = command("none")
+    assert done.exit_code == 0
+    assert f"none passes all {len(CHECKS)} checks" in done.stdout
+    monkeypatch.setattr(editing, "editor_class", lambda _: InPlace)
+    done = command("good")
+    assert done.exit_code == 1
+    assert "good fails 2 of" in done.stdout
+    assert "forgets to restore" in done.stdout
+    assert f"{len(CHECKS)}/{len(CHECKS)}" in done.stderr  # the progress
+
+
+def test_the_command_knows_the_nearest_name_and_teaches_by_example():
+    with pytest.raises(KnbenchError, match="did you mean 'rome'"):
+        check_editor_command.main(["rmoe"], standalone_mode=False)
+    with pytest.raises(KnbenchError, match="editor 'ft' is not run"):
+        check_editor_command.main(["rome", "--editor-args", "ft.layer=1"], standalone_mode=False)
+    with pytest.raises(click.MissingParameter):
+        check_editor_command.main([], standalone_mode=False)
+    help_text = command("--help").stdout
+    assert "knbench check-editor rome" in help_text
+    assert "knbench.editors" in help_text
+
+
+def test_the_models_differ_in_how_they_store_a_weight():
+    assert [untrained(kind).weight_is_transposed(1) for kind in LAYOUTS] == [True, False]

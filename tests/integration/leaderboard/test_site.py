@@ -1,0 +1,208 @@
+"""The site, read as a browser and a careless host would."""
+
+from __future__ import annotations
+
+import re
+
+import html5lib
+import pytest
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.running.run_folder import finish
+from knbench.benchmark.running.runner import run
+from knbench.editors.ft import FineTuning
+from knbench.editors.none import NoEdit
+from knbench.leaderboard import build
+from knbench.leaderboard.build import MARKER, build_site
+from knbench.leaderboard.cells import cell
+
+from tests.performance.records import write_run
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def hostile_task():
+    request = EditRequest("The capital of {} is", f"Canada {HOSTILE}", "Rome", "Ottawa")
+    probes = (
+        Probe("reliability", "completion", request.text, "Rome", "Ottawa", "new"),
+        Probe("paraphrase", "completion", f"{HOSTILE} is", "Rome", f"Ottawa {HOSTILE}", "new"),
+        Probe("symmetry", "minimal_pair", "", "Rome is it.", "Rome it is.", "new"),
+        Probe("neighbourhood", "completion", "The capital of France is", "Paris", "Rome", "unchanged"),
+    )
+    cases = (Case("one", request, probes), Case("two <b>", request, probes))
+    text = {"title": HOSTILE, "description": "d", "licence": "l", "citation": HOSTILE, "source": "s", "relation": "r"}
+    names = ("reliability", "paraphrase", "symmetry", "neighbourhood")
+    return Task(name="hostile", version=1, kind="fact", criteria=names, cases=lambda: cases, **text)
+
+
+@pytest.fixture
+def runs(lm, tmp_path):
+    run(lm, [NoEdit, FineTuning], [hostile_task()], tmp_path / "runs", RunSettings(new_tokens=3))
+    return tmp_path / "runs"
+
+
+SCRIPTS = {"tables.js", "board.js", "cases.js"}
+
+
+class Page:
+    """A page as html5lib reads it, which complains of every mistake in it."""
+
+    def __init__(self, text):
+        document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(text)
+        elements = [e for e in document.iter() if isinstance(e.tag, str)]
+        self.links = [v for e in elements for key, v in e.items() if key in ("href", "src")]
+        self.scripts = [e for e in elements if e.tag == "script"]
+        self.handlers = [key for e in elements for key, _ in e.items() if key.startswith("on")]
+        self.ids = [e.get("id") for e in elements if e.get("id")]
+        self.text = "".join(document.itertext())
+
+
+def pages(site):
+    return {path: Page(path.read_text()) for path in site.rglob("*.html")}
+
+
+def test_pages_are_valid_and_every_link_resolves_and_none_leaves_the_site(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    found = pages(site)
+    names = {p.relative_to(site).as_posix() for p in found}
+    assert names >= {
+        "index.html",
+        "exact.html",
+        "methods/ft.html",
+        "compare.html",
+        "about.html",
+        "tasks/hostile-v1.html",
+    }
+    for path, page in found.items():
+        assert len(page.ids) == len(set(page.ids)), path
+        for link in page.links:
+            if not link.startswith("data:"):
+                file, _, place = link.partition("#")
+                assert re.match(r"^[\w./-]*$", file), link
+                target = (path.parent / file).resolve() if file else path
+                assert target.is_file(), f"{path}: {link}"
+                assert not place or place in found[target].ids, f"{path}: {link}"
+
+
+def test_text_from_results_is_shown_and_never_run(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    for path, page in pages(site).items():
+        assert {script.get("src").split("/")[-1] for script in page.scripts} <= SCRIPTS, path
+        assert not any(script.text for script in page.scripts)
+        assert page.handlers == []
+        hidden = ("about.html", "compare.html")
+        assert HOSTILE in page.text or path.name in hidden or path.parent.parent.name == "compare", path
+
+
+def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    found = pages(site)
+    front, exact = (found[site / name] for name in ("index.html", "exact.html"))
+    assert "100.0" in exact.text  # the unedited model leaves every neighbour as it was
+    assert "Symmetry" in front.text
+    assert "s / edit" in front.text
+    (result,) = (site / "results" / "none").rglob("*.html")
+    assert "two <b>" not in found[result].text  # ids are for machines; people see the edit
+    assert found[result].text.count("The capital of France is …") == 2
+
+
+def test_a_number_is_shown_with_its_interval_or_without_one():
+    row = {"value": 0.256, "low": 0.1, "high": 0.5, "interval": "wilson", "cases": 9, "probes": 18}
+    shown = cell(row, "success")
+    assert (shown.text, shown.low, shown.high, shown.width, shown.order) == ("25.6", "10.0", "50.0", 25.6, 0.256)
+    bare = cell({**row, "low": None, "high": None, "interval": "none"}, "success")
+    assert (bare.text, bare.low, bare.width) == ("25.6", "", 25.6)
+    assert cell({**row, "interval": "bca"}, "magnitude").text == "0.256"
+    assert cell(None, "success") is None
+
+
+def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    (site / "stale.html").write_text("old")
+    build_site([runs], site)
+    assert not (site / "stale.html").exists()
+    assert (site / MARKER).exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    with pytest.raises(KnbenchError, match="no site of knbench"):
+        build_site([runs], other)
+    assert (other / "thesis.tex").read_text() == "years of work"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "runs", "site"]
+
+
+def test_a_site_is_the_same_however_many_processes_build_it(runs, tmp_path, monkeypatch):
+    one = build_site([runs], tmp_path / "one").parent
+    monkeypatch.setattr(build, "MANY_RESULTS", 1)
+    several = build_site([runs], tmp_path / "several").parent
+    found = [{path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
+             for site in (one, several)]  # fmt: skip
+    assert len(found[0]) > 20
+    assert found[0] == found[1]
+
+
+def test_the_overview_of_pairs_counts_for_whom_the_differences_are(tmp_path):
+    for name, skill in (("adept", 0.9), ("bungler", 0.1)):
+        write_run(tmp_path / "runs" / name, 40, editor=name, skill=skill)
+        finish(tmp_path / "runs" / name)
+    page = (build_site([tmp_path / "runs"], tmp_path / "site").parent / "compare.html").read_text()
+    row = page.split('aria-label="adept and bungler">')[1]
+    ahead, behind = (int(number) for number in re.findall(r"<span class=\"mark \w+\">(\d+)</span>", row)[:2])
+    assert ahead > 0
+    assert behind == 0
+
+
+def test_a_board_of_sequential_edits_shows_what_becomes_of_them(lm, tmp_path):
+    settings = RunSettings(new_tokens=3, sequential=2, checkpoints=(1,))
+    run(lm, [NoEdit, FineTuning], [hostile_task()], tmp_path / "runs", settings)
+    site = build_site([tmp_path / "runs"], tmp_path / "site").parent
+    front = pages(site)[site / "index.html"]
+    (figure,) = (link for link in front.links if "retention" in link)
+    drawn = (site / figure).read_text()
+    assert all(f">{name}</text>" in drawn for name in ("none", "ft", "edits"))
+    assert not any("retention" in link for link in pages(site)[site / "magnitude.html"].links)
+
+
+def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
+    from knbench.benchmark.analyses.base import Part, analyse
+    from knbench.benchmark.core.progress import Reporter
+    from knbench.benchmark.running.provenance import describe_model
+
+    neurons = {"neurons": [[1, 2]], "tau": 0.7, "r1_squared": 0.5, "prompts": [1]}
+    parts = [Part(f"capital: {n}", "capital", "fact", lambda: neurons) for n in range(2)]
+    from knbench.benchmark.analyses.localisation import overlap, summarise_groups
+
+    analyse(
+        "localise", lm, describe_model(lm), {}, parts,
+        lambda rows: {"tasks": summarise_groups(rows, 4), "overlap": overlap(rows)}, tmp_path / "analyses", Reporter(),
+    )  # fmt: skip
+    site = build_site([runs, tmp_path / "analyses"], tmp_path / "site").parent
+    (page,) = (site / "models").glob("*.html")
+    text = page.read_text()
+    images = re.findall(r'<img src="\.\./([^"]+)" alt="[^"]+"', text)
+    assert len(images) == 3
+    assert all((site / image).read_text().startswith("<?xml") for image in images)
+    assert (page.parent / re.search(r'href="\.\./models/([^"]+\.json)"', text)[1]).is_file()
+
+
+def test_two_results_of_one_row_are_refused(runs, tmp_path, lm):
+    run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3))
+    with pytest.raises(KnbenchError, match="two results of editor 'none'"):
+        build_site([runs, tmp_path / "again"], tmp_path / "site")
+
+
+def test_other_seeds_and_limits_and_splits_stand_in_tables_of_their_own(runs, tmp_path, lm):
+    run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3, limit=1))
+    run(lm, [NoEdit], [hostile_task()], tmp_path / "whole", RunSettings(new_tokens=3, split="all"))
+    site = build_site([runs, tmp_path / "again", tmp_path / "whole"], tmp_path / "site").parent
+    front = html5lib.parse((site / "index.html").read_text(), namespaceHTMLElements=False)
+    tabs = front.findall(".//nav[@aria-label='Model and regime']/a")
+    assert len(tabs) == 3
+    assert sum("limited to 1 cases, not ranked" in tab.text for tab in tabs) == 1
+    assert sum("tuning cases included" in tab.text for tab in tabs) == 1
+    for tab in tabs:
+        text = Page((site / tab.get("href")).read_text()).text
+        assert text.count("limited to 1 cases, not ranked") == (
+            2 if "limited" in tab.text else 1
+        )  # each page has all tabs

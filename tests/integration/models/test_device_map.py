@@ -1,0 +1,86 @@
+"""Models that accelerate shares out among devices; here all of these are the processor, which is everywhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import dispatch_model
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.models.families import family_of
+from knbench.benchmark.models.hooks import resume
+from knbench.benchmark.models.language_model import LanguageModel
+from knbench.benchmark.models.loading import load_model
+from knbench.benchmark.running.runner import run
+from knbench.editors.ft import FineTuning
+from knbench.editors.lora import Lora
+from knbench.editors.memit import Memit
+from knbench.editors.rome import Rome
+
+from tests.conftest import called, make_lm
+from tests.workers import measured, towns
+
+STEPS = {"steps": "2"}
+SETTINGS = RunSettings(
+    batch_size=8, new_tokens=2, limit=2,
+    editor_args={"rome": STEPS, "ft": STEPS, "lora": STEPS, "memit": {**STEPS, "corpus_tokens": "256"}},
+)  # fmt: skip
+
+
+def shared_out(kind="llama"):
+    """A model with what accelerate puts on each module of one that lies on several devices."""
+    lm = make_lm(kind)
+    places = {name: "cpu" for name, _ in lm.model.named_children()}
+    model = dispatch_model(lm.model, places, main_device="cpu", force_hooks=True)
+    return LanguageModel(model, lm.tokenizer, family_of(type(model).__name__), name=lm.name)
+
+
+@pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}])
+def test_a_model_with_a_device_map_is_the_same_model(model_folder, device_map):
+    plain, mapped = load_model(str(model_folder)), load_model(str(model_folder), device_map=device_map)
+    assert mapped.weight_hash() == plain.weight_hash()
+    assert mapped.fingerprint() == plain.fingerprint()
+    assert mapped.device == torch.device("cpu")
+
+
+def test_edits_of_a_model_that_is_shared_out_are_the_same_and_are_taken_back(tmp_path):
+    plain, mapped = make_lm("llama"), shared_out()
+    before = mapped.weight_hash()
+    assert before == plain.weight_hash()
+    hooked = {name for name, module in mapped.model.named_modules() if "forward" in vars(module)}
+    assert hooked  # the test is of something
+    editors = [Rome, FineTuning, Lora, Memit]
+    for a, b in zip(
+        run(plain, editors, [towns(8)], tmp_path / "plain", SETTINGS),
+        run(mapped, editors, [towns(8)], tmp_path / "mapped", SETTINGS),
+        strict=True,
+    ):
+        assert measured(a) == measured(b)
+        assert not any(record["failure"] for record in measured(b))
+    assert mapped.weight_hash() == before
+    assert {name for name, module in mapped.model.named_modules() if "forward" in vars(module)} == hooked
+
+
+def test_a_block_that_was_bypassed_gets_its_own_forward_back():
+    lm = shared_out()
+    block, ids = lm.block(0), torch.tensor([[5, 6, 7]])
+    forward, logits = vars(block).get("forward"), lm.model(input_ids=ids).logits
+    with resume(lm, 2, torch.zeros(1, 3, lm.shape["width"])):
+        assert not torch.equal(lm.model(input_ids=ids).logits, logits)
+    assert vars(block).get("forward") is forward
+    assert torch.equal(lm.model(input_ids=ids).logits, logits)
+
+
+def test_weights_that_would_lie_on_disk_are_refused(model_folder):
+    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    places |= {f"model.layers.{i}": "cpu" if i else "disk" for i in range(4)}
+    with pytest.raises(KnbenchError, match=r"does not fit on the devices: 9 of its tensors, such as model\.layers\.0"):
+        load_model(str(model_folder), device_map=places)
+
+
+def test_an_unknown_map_is_one_line(model_folder, capsys, tmp_path):
+    arguments = ["--editors", "none", "--tasks", "capital", "--output", tmp_path / "out"]
+    status, _, said = called(capsys, "run", "--model", model_folder, *arguments, "--device-map", "everywhere")
+    assert status == 2
+    assert said.strip().splitlines()[-1].startswith("knbench: cannot load model 'tiny': ")
+    assert len(said.strip().splitlines()) == 1

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
+from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.probing.known import Store, knowledge, known_cases, ranked_first, right_pairs
+from knbench.leaderboard.build import build_site
+
+from tests.conftest import called, make_lm
+from tests.references.slow_probing import slow_answer
+
+# Among them two answers of one token each, "Rome" and "capital", between which small margins decide.
+CITIES = {"Canada": "Ottawa", "Italy": "Rome", "France": "capital", "Mexico": "Mexico City", "Susan": "people"}
+
+
+def towns():
+    cities = list(CITIES.values())
+
+    def case(i, name, true):
+        new = next(c for c in cities[i + 1 :] + cities if c != true)
+        request = EditRequest("The capital of {} is", name, new, true)
+        return Case(name, request, (Probe("reliability", "completion", request.text, new, true, "new"),))
+
+    cases = tuple(case(i, *pair) for i, pair in enumerate(CITIES.items()))
+    text = dict.fromkeys(("title", "description", "licence", "citation", "source", "relation"), "x")
+    return Task(name="towns", version=1, kind="fact", criteria=("reliability",), cases=lambda: cases, **text)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.02])  # a flat model decides by small margins, where pruning could go wrong
+@pytest.mark.parametrize("seed", range(4))
+def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed, scale):
+    lm, task = make_lm("llama", seed=seed), towns()
+    lm.model.model.norm.weight.data *= scale
+    store = Store.of(Prober(lm, batch_size=2))
+    known, first = known_cases(store, task), ranked_first(store, task)
+    for case in task.cases():
+        text, true = case.request.text, case.request.target_true
+        scores = {city: slow_answer(lm, text, city) for city in set(CITIES.values())}
+        best = max(scores, key=lambda city: scores[city]["logprob"])
+        assert first[case.id] == (best == true)
+        assert known[case.id]["success"] == (scores[true]["logprob"] > scores[case.request.target_new]["logprob"])
+        assert known[case.id]["exact"] == (set(scores[true]["ranks"]) == {0})
+
+
+def test_it_is_measured_once_per_model_and_task(own_cache, monkeypatch):
+    lm, task = make_lm("llama"), towns()
+    first = knowledge(Store.of(Prober(lm)), task)
+    assert len(list((own_cache / "known").iterdir())) == 2
+    monkeypatch.setattr(Prober, "observe", lambda *_, **__: pytest.fail("measured again"))
+    assert knowledge(Store.of(Prober(lm)), task) == first
+    monkeypatch.undo()
+    monkeypatch.setenv("KNBENCH_CACHE", str(own_cache))
+    knowledge(Store.of(Prober(make_lm("llama", seed=9))), task)
+    assert len(list((own_cache / "known").iterdir())) == 4
+
+
+def test_sentences_are_weighed_whole(own_cache):
+    lm, task = make_lm("llama"), registry.task("anaphor-gender")
+    right = right_pairs(Store.of(Prober(lm)), task)
+    for pair in task.pairs()[:10]:
+        good, bad = (slow_answer(lm, "", pair[f"sentence_{kind}"])["logprob"] for kind in ("good", "bad"))
+        assert right[pair["pairID"]] == (good > bad)
+
+
+def test_what_is_known_is_written_down_and_stands_on_the_models_page(own_cache, model_folder, tmp_path, capsys):
+    folder = tmp_path / "known"
+    arguments = ["known", "--model", model_folder, "--tasks", "capital,anaphor-gender", "--output", folder]
+    status, out, _ = called(capsys, *arguments, "--json")
+    assert status == 0
+    facts, phenomena = json.loads(out)
+    right = right_pairs(Store.of(Prober(make_lm("llama"), batch_size=64)), registry.task("anaphor-gender"))
+    assert phenomena["sentences"] == round(sum(right.values()) / len(right), 4)
+    assert (facts["cases"], facts["sentences"], phenomena["ranked_first"]) == (187, None, None)
+    assert called(capsys, *arguments, "--json")[1] == out
+    assert called(capsys, *arguments[:-4], "--tasks", "capital", "--output", folder)[0] == 2  # another analysis
+
+    assert called(capsys, "run", "--model", model_folder, "--editors", "none", "--tasks", "capital", "--limit", "2",
+                  "--output", tmp_path / "runs")[0] == 0  # fmt: skip
+    site = build_site([tmp_path / "runs", folder], tmp_path / "site").parent
+    (page,) = (site / "models").glob("*.html")
+    text = page.read_text()
+    known = text.index("What it knew before any edit")
+    row = text[text.index("Anaphor gender agreement", known) :].split("</tr>")[0]
+    assert f"<b>{100 * phenomena['sentences']:.1f}</b>" in row
+    assert "href" not in row  # there is no result on it, and so no page
+    assert "tasks/capital-v2.html" in text[known:]

@@ -1,0 +1,88 @@
+"""Masked models, against one forward pass per token."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.registry import task
+from knbench.benchmark.core.schema import Probe
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.editing import build_editor
+from knbench.benchmark.probing.causal import Prober, Reference
+from knbench.benchmark.probing.masked import MaskedProber, make_prober
+from knbench.benchmark.results.documents import load_result
+from knbench.benchmark.running.runner import run
+from knbench.editors.none import NoEdit
+from knbench.editors.rome import Rome
+
+from tests.conftest import make_lm
+
+PROBES = [
+    Probe("reliability", "completion", "The capital of Canada is", "Rome", "Ottawa", "new"),
+    Probe("paraphrase", "completion", "Canada is", "Mexico City", "Mexico", "new", suffix=", they say."),
+    Probe("neighbourhood", "completion", "The capital of France is", "Paris", "Rome", "unchanged"),
+    Probe("symmetry", "minimal_pair", "", "Susan revealed herself.", "Mark revealed herself.", "new", suffix=""),
+]
+
+
+@pytest.fixture
+def bert():
+    return make_lm("bert")
+
+
+def logprobs(lm, ids, position):
+    with torch.no_grad():
+        return lm.model(input_ids=torch.tensor([ids])).logits[0, position].log_softmax(-1)
+
+
+def slow(lm, probe, answer):
+    """Score an answer token by token, from the text alone."""
+    mask, whole = lm.tokenizer.mask_token_id, lm.tokenizer(answer if probe.kind == "minimal_pair" else "").input_ids
+    if probe.kind == "minimal_pair":
+        return [logprobs(lm, [*whole[:i], mask, *whole[i + 1 :]], i)[t].item() for i, t in enumerate(whole)]
+    left, middle, right = (lm.tokenizer(text).input_ids for text in (probe.prompt, f" {answer}", probe.suffix))
+    found = []
+    for i, token in enumerate(middle):
+        ids = left + middle[:i] + [mask] * (len(middle) - i) + right
+        found.append(logprobs(lm, ids, len(left) + i)[token].item())
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_answers_and_sentences_equal_one_pass_per_token(bert, batch_size):
+    prober = make_prober(bert, batch_size=batch_size)
+    assert isinstance(prober, MaskedProber)
+    for probe, seen in zip(PROBES, prober.observe(PROBES), strict=True):
+        for side in ("target", "rival"):
+            assert seen[side]["token_logprobs"] == pytest.approx(slow(bert, probe, getattr(probe, side)), abs=2e-4)
+
+
+def test_the_right_context_is_read(bert):
+    probe = PROBES[0]
+    other = Probe(probe.criterion, probe.kind, probe.prompt, probe.target, probe.rival, "new", suffix=" and Italy.")
+    one, two = make_prober(bert).observe([probe, other])
+    assert one["target"]["logprob"] != pytest.approx(two["target"]["logprob"], abs=1e-3)
+
+
+def test_kl_is_zero_without_an_edit(bert):
+    prober, reference = make_prober(bert), Reference()
+    prober.observe(PROBES, remember=reference)
+    assert prober.observe(PROBES, against=reference)[2]["kl"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_run_on_a_masked_model(bert, tmp_path):
+    settings = RunSettings(limit=3, known_only=True)
+    for name in ("capital", "anaphor-gender"):
+        (folder,) = run(bert, [NoEdit], [task(name)], tmp_path, settings)
+        result = load_result(folder / "result.json")
+        assert result["model"]["objective"] == "masked"
+        values = {(r["criterion"], r["measure"]): r["value"] for r in result["summary"]}
+        assert values["reliability", "success"] == 0
+        assert values["neighbourhood", "exact"] == 1
+    with pytest.raises(KnbenchError, match="needs a causal model"):
+        build_editor(Rome, bert)
+
+
+def test_a_causal_model_gets_the_causal_prober(lm):
+    assert type(make_prober(lm)) is Prober

@@ -1,0 +1,232 @@
+"""Several workers on one run: the numbers of a single one, each line once, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from dataclasses import replace
+from queue import SimpleQueue
+
+import pytest
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.progress import Reporter
+from knbench.benchmark.core.registry import EDITORS, registered
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.results.documents import load_result
+from knbench.benchmark.running.evaluator import Post
+from knbench.benchmark.running.events import EVENTS, read_events
+from knbench.benchmark.running.plan import BLOCK, Plan, Unit, Waiting, units_of
+from knbench.benchmark.running.runner import carry_out
+from knbench.benchmark.running.workers import pool as crew_module
+from knbench.benchmark.running.workers.config import Staff, engaged
+from knbench.benchmark.running.workers.loop import Station
+from knbench.benchmark.running.workers.messages import Done, Failed, Line, Measure
+from knbench.benchmark.running.workers.pool import Crew, Worker, WorkerLost
+from knbench.editors.none import NoEdit
+from knbench.editors.rome import Rome
+
+from tests.conftest import called
+from tests.workers import Broken, DifferentHere, Meet, Push, measured, recipe, run_with
+
+SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
+
+
+class Threaded(Worker):
+    """A worker in this process, lost after so many lines of each of its lives."""
+
+    def __init__(self, number, cook, lives=()):
+        super().__init__(number)
+        self.cook, self.lives, self.starts, self.measured = cook, list(lives), 0, []
+
+    def start(self):
+        self.starts += 1
+        self.left = self.lives.pop(0) if self.lives else None
+        self.station = Station(self.cook, Post(threads=1))
+
+    def ask(self, question):
+        told = SimpleQueue()
+        threading.Thread(target=self.station.answer, args=(question, told.put), daemon=True).start()
+        while True:
+            message = told.get()
+            if isinstance(message, Line):
+                if self.left == 0:
+                    raise WorkerLost("gone")
+                self.left = self.left and self.left - 1
+                self.measured.append(message.row.get("case_id"))
+                if self.number == 1:
+                    yield message  # told twice
+            yield message
+            if isinstance(message, Done | Failed):
+                return
+
+    def stop(self):
+        pass
+
+
+def alone(output, settings, *editors, cases=20):
+    return run_with("serial", recipe(settings, *editors, cases=cases), output)
+
+
+def together(workers, output, settings=SETTINGS):
+    with Crew("local", workers) as crew:
+        return carry_out(crew, output, settings, Reporter())
+
+
+def kinds(output):
+    return [event["event"] for event in read_events(output / EVENTS)]
+
+
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.alone])])
+def test_two_workers_give_the_records_of_one_process(kind, tmp_path):
+    if kind == "ray":
+        pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
+    settings = replace(SETTINGS, known_only=True)
+    # Of the cases a random model knows about half, which differs between processors; two blocks are needed.
+    one = alone(tmp_path / "one", settings, NoEdit, Rome, Meet, cases=60)
+    assert len(measured(one[0])) > 2 * BLOCK
+    (tmp_path / "meeting").mkdir()
+    met = replace(settings, editor_args={**SETTINGS.editor_args, "meet": {"folder": str(tmp_path / "meeting")}})
+    many = run_with(kind, recipe(met, NoEdit, Rome, Meet, cases=60), tmp_path / "many")
+    for a, b in zip(one, many, strict=True):
+        assert measured(a) == measured(b)
+        assert load_result(a / "result.json")["summary"] == load_result(b / "result.json")["summary"]
+    assert load_result(many[0] / "result.json")["environment"]["executor"] == kind
+    workers = {e["worker"] for e in read_events(tmp_path / "many" / EVENTS) if e["event"] == "case_done"}
+    assert workers == {0, 1}
+
+
+@pytest.mark.parametrize("change", [{}, {"batch_edits": 3}, {"sequential": 12, "checkpoints": (5,)}])
+def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp_path):
+    settings = replace(SETTINGS, **change)
+    cook = recipe(settings, Push)
+    (one,) = alone(tmp_path / "one", settings, Push)
+    workers = [Threaded(0, cook, lives=[3, 0, 5]), Threaded(1, cook, lives=[2, 4])]
+    (many,) = together(workers, tmp_path / "many", settings)
+    assert measured(one) == measured(many)
+    if "sequential" in change:
+        again = [measured(f, "checkpoints.jsonl", "checkpoint") for f in (one, many)]
+        assert again[0] == again[1]
+    assert sum(worker.starts for worker in workers) > 2
+    assert kinds(tmp_path / "many").count("worker_lost") == sum(worker.starts - 1 for worker in workers)
+    assert kinds(tmp_path / "many")[-1] == "run_finished"
+
+
+def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch):
+    (whole,) = alone(tmp_path / "whole", SETTINGS, Push)
+    monkeypatch.setattr(crew_module, "MOST_LOSSES", 3)
+    cook = recipe(SETTINGS, Push)
+    with pytest.raises(KnbenchError, match=r"4 workers were lost one after the other .* continue"):
+        together([Threaded(0, cook, lives=[5] + 9 * [0])], tmp_path / "a")
+    assert kinds(tmp_path / "a")[-1] == "run_stopped"
+    assert len(measured(tmp_path / "a/push/towns")) == 5
+    worker = Threaded(0, cook)
+    (resumed,) = together([worker], tmp_path / "a")
+    assert measured(resumed) == measured(whole)
+    assert len(worker.measured) == len(measured(whole)) - 5
+
+
+def test_a_worker_that_prepared_something_else_is_refused(tmp_path):
+    cook = recipe(SETTINGS, DifferentHere)
+    with pytest.raises(KnbenchError, match="'different' has other weights or prepared something else here"):
+        together([Threaded(0, cook), Threaded(1, cook)], tmp_path)
+
+
+def test_an_editor_that_leaves_the_model_changed_stops_the_crew(tmp_path):
+    with pytest.raises(KnbenchError, match="'broken' left the model's weights changed"):
+        together([Threaded(0, recipe(SETTINGS, Broken))], tmp_path)
+
+
+def test_a_mistake_of_the_program_tells_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Measure, "answer", lambda *_: 1 / 0)
+    with pytest.raises(RuntimeError, match=r"(?s)division by zero.*in a worker:.*Traceback"):
+        together([Threaded(0, recipe(SETTINGS, Push))], tmp_path)
+
+
+def plan(cases, together):
+    return Plan({}, {"towns": [str(i) for i in range(cases)]}, together, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        (SETTINGS, {"one": [8, 8, 4], "three": [9, 9, 2], "eight": [8, 8, 4]}),
+        (replace(SETTINGS, batch_edits=5), {"one": [10, 10], "three": [10, 10], "eight": [10, 10]}),
+        (replace(SETTINGS, sequential=20), {"one": [20], "three": [20], "eight": [20]}),
+    ],
+)
+def test_units_never_part_cases_that_are_edited_together(settings, sizes):
+    units = units_of(plan(20, {"one": 1, "three": 3, "eight": 8}), settings)
+    found = {}
+    for unit in units:
+        found.setdefault(unit.editor, []).append(unit)
+    assert {name: [len(u.indices) for u in part] for name, part in found.items()} == sizes
+    for part in found.values():
+        assert [i for unit in part for i in unit.indices] == list(range(20))
+
+
+def test_a_worker_takes_first_what_it_has_asked_the_unedited_model_for():
+    a, b, c = (Unit("e", "towns", first, first + 8) for first in (0, 8, 16))
+    assert Waiting([a, b, c]).take(mine=b.start, theirs=[a.start]) == b
+    assert Waiting([a, b, c]).take(mine=None, theirs=[a.start]) == b
+    assert Waiting([a, b]).take(mine=None, theirs=[a.start, b.start]) == a
+    waiting = Waiting([a, b])
+    assert (waiting.take(None, []), waiting.take(None, []), bool(waiting)) == (a, b, False)
+    waiting.put_back(b)
+    assert waiting.take(None, [b.start]) == b
+
+
+def test_what_cannot_be_sent_to_a_worker_is_told_at_once():
+    unsendable = replace(recipe(SETTINGS, Push), load=lambda _: None)
+    with engaged(Staff("local", workers=1, threads=1)) as brief, pytest.raises(Exception, match="pickle"):
+        brief(unsendable).plan(None, Reporter())
+
+
+def test_the_schedule_on_paper_knows_every_editor_and_more_cards_take_less_time():
+    from tests.performance import schedule
+
+    assert set(schedule.METHODS) == {
+        name for name, point in registered(EDITORS).items() if point.value.startswith("knbench.") and name != "none"
+    }
+    one, four = (schedule.simulate(cards, schedule.Assumptions(cases=80, prepare_minutes=0)) for cards in (1, 4))
+    assert one.hours / 4 <= four.hours < one.hours / 3
+    assert sum(one.card_hours.values()) == pytest.approx(one.hours)
+    assert sum(four.card_hours.values()) == pytest.approx(4 * four.hours)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--workers", "2"], "--workers needs --executor local or --executor ray"),
+        (["--executor", "local", "--address", "auto"], "--address needs --executor ray"),
+        (["--executor", "ray"], "install it with: pip install 'knbench[ray]'"),
+        (["--executor", "cloud"], "'cloud' is not one of 'serial', 'local', 'ray'"),
+        (["--executor", "local", "--workers", "0"], "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_is_one_line(capsys, tmp_path, monkeypatch, arguments, part):
+    whole = builtins.__import__
+
+    def without_ray(name, *rest, **more):
+        if name == "ray" and not any(rest[3:]):  # a relative import has a level
+            raise ImportError(name)
+        return whole(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_ray)
+    status, _, said = called(
+        capsys, "run", "--editors", "none", "--tasks", "capital", "--output", tmp_path / "out", *arguments
+    )
+    assert status == 2
+    assert len(said.strip().splitlines()) == 1
+    assert part in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
+def test_an_address_where_no_cluster_is_is_told_at_once(address, capsys, tmp_path):
+    pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
+    arguments = ["--editors", "none", "--tasks", "capital", "--executor", "ray", "--output", tmp_path / "out"]
+    status, _, said = called(capsys, "run", *arguments, "--address", address)
+    assert status == 2
+    (line,) = said.strip().splitlines()
+    assert line.startswith(f"knbench: --address '{address}': no Ray cluster answers there: ")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,336 @@
+"""Tuning on tiny models: with an editor whose best setting is known, and through the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pytest
+import torch
+import yaml
+from knbench.benchmark import editing
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.progress import Reporter
+from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.core.split import split_cases
+from knbench.benchmark.editing import Edit, Editor, Published
+from knbench.benchmark.results.documents import load_result
+from knbench.benchmark.results.io import read_records
+from knbench.benchmark.results.rescoring import rescore
+from knbench.benchmark.running.runner import run
+from knbench.benchmark.running.tuning import Point, outcome, parse_grid, published_entry, report, tune
+from knbench.editors.none import NoEdit
+from knbench.editors.rome import Rome
+
+from tests.conftest import knbench
+
+SETTINGS = RunSettings(batch_size=8, new_tokens=1)
+GRID = ["says=nothing,everything,answer"]
+WORDS = ("Ottawa", "Rome", "France", "physics")
+
+
+@dataclass(frozen=True)
+class RiggedConfig:
+    says: Literal["nothing", "answer", "everything"]
+    push: float = 60.0
+    note: str = "as it is"
+
+    def __post_init__(self):
+        if self.push < 0:
+            raise ValueError("push must not be below 0")
+
+
+class Rigged(Editor[RiggedConfig]):
+    """Makes the new answer likely everywhere, or nothing, or the wrong answer to the neighbours too."""
+
+    name, summary, Config = "rigged", "for tests", RiggedConfig
+    calls = 0
+
+    def edit(self, lm, requests):
+        Rigged.calls += 1
+        pushed = {"nothing": [], "answer": ["Ottawa"], "everything": ["Ottawa", "physics"]}[self.config.says]
+        ids = {w: lm.tokenizer(f" {w}", add_special_tokens=False)["input_ids"] for w in WORDS}
+        rows = lm.head.weight.detach()[[i for w in WORDS for i in ids[w]]]
+        gains = torch.tensor([self.config.push * (w in pushed) for w in WORDS for _ in ids[w]])
+        shift = torch.linalg.lstsq(rows, gains[:, None]).solution[:, 0]  # whose logits are exactly the gains
+        return Edit(outputs={"model.norm": lambda state: state + shift})
+
+
+def case(name):
+    request = EditRequest("The capital of {} is", name, "Ottawa", "Rome")  # the model prefers Rome, which is shorter
+    probes = (
+        Probe("reliability", "completion", request.text, "Ottawa", "Rome", "new"),
+        Probe("paraphrase", "completion", f"{name} is", "Ottawa", "Rome", "new"),
+        Probe("symmetry", "completion", "Ottawa is the capital of", name, "Italy", "new"),
+        Probe("neighbourhood", "completion", "Danielle Darrieux is", "France", "physics", "unchanged"),
+    )
+    return Case(name, request, probes)
+
+
+def towns(count=40, name="towns", without=()):
+    cases = tuple(case(f"Town {i}") for i in range(count))
+    cases = tuple(replace(c, probes=tuple(p for p in c.probes if p.criterion not in without)) for c in cases)
+    text = {"title": "T", "description": "d", "licence": "CC0-1.0", "citation": "c", "source": "s", "relation": "r"}
+    criteria = ("reliability", "paraphrase", "symmetry", "neighbourhood")
+    return Task(name=name, version=1, kind="fact", criteria=criteria, cases=lambda: cases, **text)
+
+
+def held_out(task):
+    return {c.id for c in split_cases(task.name, task.cases(), "tune")}
+
+
+def ran(folder):
+    return {r["case_id"] for path in folder.rglob("records.jsonl") for r in read_records(path)}
+
+
+def test_the_best_point_is_first_and_each_number_can_be_computed_again(lm, tmp_path):
+    points = parse_grid(Rigged, GRID)
+    found = tune(lm, Rigged, [towns(), towns(name="cities")], points, tmp_path, SETTINGS)
+    assert found[0].point.values == {"says": "answer"}
+    assert [o.score for o in found] == [1.0, 0.0, 0.0]
+    said = {o.point.values["says"]: o for o in found}
+    assert said["answer"].criteria == {"reliability": 1.0, "paraphrase": 1.0, "neighbourhood": 1.0}
+    assert said["everything"].criteria["neighbourhood"] == 0.0
+    assert said["nothing"].criteria == {"reliability": 0.0, "paraphrase": 0.0, "neighbourhood": 1.0}
+    assert all(o.failed == 0 for o in found)
+    for one in found:
+        by_task = {}
+        for task in ("towns", "cities"):
+            folder = tmp_path / one.point.folder / "rigged" / task
+            result = load_result(folder / "result.json")
+            assert result == rescore(folder)
+            assert result["protocol"]["split"] == "tune"
+            rows = {(r["criterion"], r["measure"]): r["value"] for r in result["summary"]}
+            by_task[task] = rows["score", "success"]
+        assert one.score == pytest.approx(sum(by_task.values()) / 2)
+
+
+def test_only_tuning_cases_are_run_and_a_run_leaves_them_out(lm, tmp_path):
+    task = towns()
+    found = tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path / "tuning", SETTINGS)
+    assert ran(tmp_path / "tuning") == held_out(task) != set()
+    run(lm, [NoEdit], [task], tmp_path / "test", SETTINGS)
+    assert ran(tmp_path / "test") == {c.id for c in task.cases()} - held_out(task)
+    run(lm, [NoEdit], [task], tmp_path / "all", replace(SETTINGS, split="all"))
+    assert ran(tmp_path / "all") == {c.id for c in task.cases()}
+    written = report(
+        lm, Rigged, [task], found, tmp_path / "tuning", SETTINGS, measure="success", command="knbench tune"
+    )
+    assert set(written["tasks"][0]["cases"]) == held_out(task)
+    assert written["model"]["weight_hash"] == lm.weight_hash()
+    assert len(written["points"]) == 3
+
+
+def test_a_limit_counts_tuning_cases(lm, tmp_path):
+    task = towns()
+    tune(lm, Rigged, [task], parse_grid(Rigged, ["says=answer"]), tmp_path, replace(SETTINGS, limit=2))
+    assert len(ran(tmp_path)) == 2
+    assert ran(tmp_path) < held_out(task)
+
+
+def test_a_stopped_tuning_goes_on_and_a_larger_grid_adds_to_it(lm, tmp_path, monkeypatch):
+    task, points = towns(), parse_grid(Rigged, GRID)
+    edit, left = Rigged.edit, len(held_out(task)) + 2
+
+    def stops(self, lm, requests):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return edit(self, lm, requests)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rigged, "edit", stops)
+        with pytest.raises(KeyboardInterrupt):
+            tune(lm, Rigged, [task], points, tmp_path, SETTINGS)
+    kept = sum(len(read_records(path)) for path in tmp_path.rglob("records.jsonl"))
+    assert kept >= len(held_out(task))
+    monkeypatch.setattr(Rigged, "calls", 0)
+    resumed = tune(lm, Rigged, [task], points, tmp_path, SETTINGS)
+    assert Rigged.calls == 3 * len(held_out(task)) - kept
+    again = tune(lm, Rigged, [task], parse_grid(Rigged, [*GRID, "push=60"]), tmp_path / "again", SETTINGS)
+    assert [o.score for o in again] == [o.score for o in resumed]
+    monkeypatch.setattr(Rigged, "calls", 0)
+    tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path, SETTINGS)
+    assert Rigged.calls == 0
+
+
+def test_all_points_are_told_of_as_one_run(lm, tmp_path):
+    class Listens(Reporter):
+        totals, done = [], 0
+
+        def begin(self, total):
+            self.totals.append(total)
+
+        def advance(self, count=1):
+            self.done += count
+
+    listener, task = Listens(), towns()
+    tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path, SETTINGS, reporter=listener)
+    assert listener.totals == [3 * len(held_out(task))]
+    assert listener.done == 3 * len(held_out(task))
+
+
+def measured(score, magnitudes=(0.5, 0.5, 0.5), same_token=0.5, symmetry=0.0, name="towns"):
+    """Return as much of a result as tuning reads, and what it must not."""
+    rows = [("score", "success", score), ("extended_score", "success", symmetry), ("symmetry", "success", symmetry)]
+    for criterion, magnitude in zip(("reliability", "paraphrase", "neighbourhood"), magnitudes, strict=True):
+        rows += [(criterion, "success", score), (criterion, "magnitude", magnitude), (criterion, "exact", same_token)]
+    return {
+        "task": {"name": name},
+        "summary": [{"criterion": c, "measure": m, "value": v} for c, m, v in rows],
+        "cost": {"edit_seconds": 1.0},
+        "records": {"cases": 5, "failed": 1},
+    }
+
+
+def test_s_decides_then_the_margin_then_the_next_token_then_the_order():
+    def reached(name, *results):
+        return outcome(Point({}, {"name": name}), results, "success")
+
+    candidates = [
+        reached("low", measured(0.8, (0.9, 0.9, 0.9), 1.0)),
+        reached("loud", measured(0.9, (0.9, 0.9, -0.6), 1.0)),  # 0.4: louder, at the neighbours' cost
+        reached("even", measured(0.9, (0.6, 0.6, 0.6), 0.2)),
+        reached("kept", measured(0.9, (0.6, 0.6, 0.6), 0.3)),
+        reached("later", measured(0.9, (0.6, 0.6, 0.6), 0.3)),
+        reached("mean", measured(1.0, (0.0, 0.0, 0.0)), measured(0.81, (0.0, 0.0, 0.0), name="rivers")),  # 0.905
+    ]
+    found = [o.point.values["name"] for o in sorted(candidates, key=lambda o: o.order())]
+    assert found == ["mean", "kept", "later", "even", "loud", "low"]
+
+
+def test_what_methods_are_judged_by_has_no_say():
+    point = Point({}, {})
+    assert outcome(point, [measured(0.9, symmetry=0.0)], "success") == outcome(
+        point, [measured(0.9, symmetry=1.0)], "success"
+    )
+
+
+def test_the_entry_gives_the_same_config_whatever_was_published_before(lm, monkeypatch):
+    monkeypatch.setattr(Rigged, "published", (Published({"width": 32}, {"says": "nothing", "push": 7.0}, "a paper"),))
+    (point,) = parse_grid(Rigged, ["says=answer"])
+    best = outcome(point, [measured(0.9)], "success")
+    entry = published_entry(lm, Rigged, best, "knbench tune --editor rigged")
+    (row,) = entry["editors"]["rigged"]
+    assert row["values"] == {"says": "answer", "push": 7.0}
+    assert entry["shapes"] == {"tiny-llama": lm.shape}
+    assert row["source"] == "tuned by this project: knbench tune --editor rigged (5 held-out cases)"
+    assert published_entry(lm, Rigged, outcome(point, [measured(0.0)], "success"), "") is None
+
+
+@pytest.mark.parametrize(
+    ("items", "complaint"),
+    [
+        ([], "nothing to tune"),
+        (["layer"], "expected FIELD=VALUE"),
+        (["layer="], "expected FIELD=VALUE"),
+        (["layer=3,,5"], "expected FIELD=VALUE"),
+        (["layr=3"], "did you mean 'layer'"),
+        (["layer=3,x"], "^--grid layer=x: expected a whole number"),
+        (["layer=3", "layer=5"], "'layer' has a --grid already"),
+        (["weight_decay=1e-3,0.001"], "a value stands there twice"),
+    ],
+)
+def test_a_grid_that_means_nothing_is_refused(items, complaint):
+    with pytest.raises(KnbenchError, match=complaint):
+        parse_grid(Rome, items)
+
+
+def test_a_grid_is_a_product_in_order_with_readable_folders():
+    points = parse_grid(Rome, ["layer=3,5", "weight_decay=1e-3,0.5"])
+    assert [p.folder for p in points] == [
+        "layer=3,weight_decay=0.001",
+        "layer=3,weight_decay=0.5",
+        "layer=5,weight_decay=0.001",
+        "layer=5,weight_decay=0.5",
+    ]
+    texts = [Point({}, {"text": text}).folder for text in ("../a", "../A", "..\\a", "x" * 300, "x" * 301)]
+    assert len({t.casefold() for t in texts}) == 5
+    assert all(len(t) < 120 and not set(t) & set("/\\ ") for t in texts)
+
+
+def test_what_cannot_be_tuned_is_told_before_anything_runs(lm, tmp_path):
+    points = parse_grid(Rigged, GRID)
+
+    def attempt(tasks, points=points, settings=SETTINGS):
+        tune(lm, Rigged, tasks, points, tmp_path / "out", settings)
+
+    with pytest.raises(KnbenchError, match="task 'towns' has no tuning cases among its 12"):
+        attempt([towns(), towns(12)])
+    with pytest.raises(KnbenchError, match="asks nothing about paraphrase, neighbourhood: it has no S"):
+        attempt([towns(without=("paraphrase", "neighbourhood"))])
+    with pytest.raises(KnbenchError, match="push must not be below 0"):
+        attempt([towns()], parse_grid(Rigged, ["says=answer", "push=1,-1"]))
+    assert not (tmp_path / "out").exists()
+    attempt([towns()], points[:1])
+    with pytest.raises(KnbenchError, match="holds another run"):
+        attempt([towns()], points[:1], replace(SETTINGS, seed=3))
+
+
+# --- the command line ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rigged(monkeypatch):
+    tasks = {name: towns(name=name) for name in ("towns", "cities")}
+    monkeypatch.setattr(editing, "editor_class", lambda _: Rigged)
+    monkeypatch.setattr(registry, "tasks", lambda _=(): tasks)
+    return tasks
+
+
+def test_the_command_prints_the_points_and_the_entry_and_writes_everything(rigged, model_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["tune", "--editor", "rigged", "--model", model_folder, "--tasks", "towns,cities"]
+    arguments += ["--limit", "3", "--grid", "says=answer,nothing", "--output", out]
+    assert knbench(*arguments) == 0
+    text = capsys.readouterr().out
+    assert text.index("answer") < text.index("nothing")
+    block = text.partition("For editors/published.yaml:\n")[2].partition("\nAll of it:")[0]
+    written = json.loads((out / "tuning.json").read_text())
+    assert yaml.safe_load(block) == written["published"]
+    assert written["published"]["editors"]["rigged"][0]["values"] == {"says": "answer"}
+    for about in written["tasks"]:
+        assert len(about["cases"]) == 3
+        assert set(about["cases"]) < held_out(rigged[about["name"]])
+    wanted = "knbench tune --editor rigged --model MODEL --tasks towns,cities --grid says=answer,nothing"
+    assert written["command"].replace(str(model_folder), "MODEL") == f"{wanted} --limit 3"
+    assert knbench("score", out) == 0
+    capsys.readouterr()
+    assert knbench(*arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == written
+
+
+def test_tuning_never_looks_at_test_cases_and_says_so(capsys):
+    assert knbench("tune", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Symmetry, synonymous invariance and the other criteria are never looked at" in text
+    assert "teaching to the test" in text
+    assert "Examples:" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--editor", "rmoe", "--tasks", "capital", "--grid", "layer=1"], "did you mean 'rome'?"),
+        (["--editor", "rome", "--tasks", "captial", "--grid", "layer=1"], "did you mean 'capital'?"),
+        (["--editor", "rome", "--tasks", "capital"], "nothing to tune"),
+        (["--editor", "rome", "--tasks", "capital", "--grid", "layr=1"], "did you mean 'layer'?"),
+        (["--editor", "rome", "--tasks", "capital", "--grid", "layer=x"], "expected a whole number"),
+        (["--editor", "none", "--tasks", "capital", "--grid", "layer=1"], "unknown hyper-parameter of editor 'none'"),
+        (["--editor", "rome", "--tasks", "capital", "--grid", "layer=1", "--device", "cuda:7"], "is not available"),
+        (["--tasks", "capital", "--grid", "layer=1"], "Missing option '--editor'"),
+        (["--editor", "rome", "--tasks", "capital", "--grid", "layer=1", "--measure", "kl"], "'kl' is not one of"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch, arguments, part):
+    monkeypatch.chdir(tmp_path)
+    assert knbench("tune", *arguments) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert part in line
+    assert captured.out == ""
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,126 @@
+"""Tasks of a user's own, and published data, through the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from knbench.benchmark.commands.main import main
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.probing.known import Store, knowledge, right_pairs
+from knbench.benchmark.running.runner import run
+from knbench.editors.none import NoEdit
+
+from tests.references.slow_probing import slow_answer
+
+DEFINITION = """
+name: towns
+version: 1
+kind: fact
+title: Towns
+description: Who lives where.
+relation: person to town
+licence: CC0-1.0
+source: Written for a test.
+citation: none
+facts:
+  data: [towns.jsonl]
+  id: id
+  subject: who
+  object: town
+  new: { seed: 1 }
+  edit: "{} lives in"
+  probes:
+    paraphrase: ["The home of {who} is"]
+    neighbourhood: { templates: ["{who} lives in"], count: 1 }
+"""
+ROWS = [("1", "Ann", "Rome"), ("2", "Bob", "Paris"), ("3", "Cleo", "Ottawa")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "towns.yaml").write_text(DEFINITION)
+    rows = [json.dumps({"id": i, "who": who, "town": town}) for i, who, town in ROWS]
+    (tmp_path / "towns.jsonl").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_a_folder_of_own_tasks_stands_beside_the_built_in_ones(folder):
+    tasks, notes = registry.resolve_tasks("towns,capital", [folder])
+    assert [task.name for task in tasks] == ["towns", "capital"]
+    assert notes == []
+    new = {case.request.subject: case.request.target_new for case in tasks[0].cases()}
+    assert sorted(new.values()) == ["Ottawa", "Paris", "Rome"]  # as evenly as can be
+    assert all(new[who] != town for _, who, town in ROWS)
+
+
+def test_mistakes_in_own_tasks_are_named(folder, tmp_path):
+    with pytest.raises(KnbenchError, match="no folder"):
+        registry.resolve_tasks("towns", [tmp_path / "nowhere"])
+    with pytest.raises(KnbenchError, match="did you mean 'towns'"):
+        registry.resolve_tasks("twons", [folder])
+    (folder / "towns.jsonl").write_text('{"id": "1"}\n{broken\n')
+    tasks, _ = registry.resolve_tasks("towns", [folder])
+    with pytest.raises(KnbenchError, match=r"towns.jsonl: line 2 is no JSON"):
+        tasks[0].cases()
+    (folder / "capital.yaml").write_text(DEFINITION.replace("name: towns", "name: capital"))
+    with pytest.raises(KnbenchError, match="two definitions of task 'capital'"):
+        registry.resolve_tasks("towns", [folder])
+
+
+def test_published_data_is_named_by_reader_and_selection(tmp_path):
+    rows = [
+        {
+            "sentence_good": f"{name} hurt herself.",
+            "sentence_bad": f"{name} hurt himself.",
+            "one_prefix_prefix": f"{name} hurt",
+            "one_prefix_word_good": "herself",
+            "one_prefix_word_bad": "himself",
+            "field": "morphology",
+            "linguistics_term": "anaphor_agreement",
+            "UID": "anaphor_gender_agreement",
+            "simple_LM_method": True,
+            "one_prefix_method": True,
+            "two_prefix_method": False,
+            "lexically_identical": False,
+            "pairID": str(i),
+        }
+        for i, name in enumerate(["Ann", "Eve", "Sue"])
+    ]
+    path = tmp_path / "anaphor_gender_agreement.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n{broken\n")
+    tasks, notes = registry.resolve_tasks("blimp:anaphor_gender_agreement", data={"blimp": str(tmp_path)})
+    assert len(tasks[0].cases()) == 3
+    assert len(notes) == 1
+    assert "left out 1" in notes[0]
+    assert "line 4" in notes[0]
+    assert tasks[0].pairs()[0]["sentence_good"] == "Ann hurt herself."
+    with pytest.raises(KnbenchError, match="did you mean 'anaphor_gender_agreement'"):
+        registry.resolve_tasks("blimp:anaphor_gender_agrement", data={"blimp": str(tmp_path)})
+
+
+def test_pairs_that_differ_from_the_first_word_on_are_scored_as_sentences(tmp_path, lm, capsys):
+    uid = "matrix_question_npi_licensor_present"
+    pairs = [("Should Ann ever bake?", "Ann should ever bake."), ("Had Eve ever sung?", "Eve had ever sung.")]
+    rows = [
+        {"sentence_good": good, "sentence_bad": bad, "UID": uid, "pairID": str(i)}
+        for i, (good, bad) in enumerate(pairs)
+    ]
+    (tmp_path / f"{uid}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (task,), (note,) = registry.resolve_tasks(f"blimp:{uid}", data={"blimp": str(tmp_path)})
+    assert task.cases() == ()
+    assert "left out 2 (2 times the sentences differ from the first word on)" in note
+    store = Store.of(Prober(lm))
+    scores = {
+        side: [slow_answer(lm, "", pair[i])["logprob"] for pair in pairs] for i, side in enumerate(("good", "bad"))
+    }
+    wanted = {str(i): g > b for i, (g, b) in enumerate(zip(scores["good"], scores["bad"], strict=True))}
+    assert right_pairs(store, task) == wanted
+    assert knowledge(store, task)["sentences"] == sum(wanted.values()) / 2
+    with pytest.raises(KnbenchError, match="score it with: knbench known"):
+        run(lm, [NoEdit], [task], tmp_path / "out", RunSettings())
+    main(["describe", f"blimp:{uid}", "--data", f"blimp={tmp_path}"])
+    assert "none: no pair can be keyed on a cue" in capsys.readouterr().out

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.schema import Support
+from knbench.tasks import DEFINITIONS
+from knbench.tasks.definition import load_definition
+
+TASKS = registry.tasks()
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_every_task_keeps_the_rules(task):
+    cases = task.cases()
+    assert len(cases) >= (200 if task.kind == "linguistic" else 90)
+    assert len({case.id for case in cases}) == len(cases)
+    assert {probe.criterion for case in cases for probe in case.probes} == set(task.criteria)
+    for case in cases:
+        assert {"reliability", "paraphrase", "neighbourhood"} <= {probe.criterion for probe in case.probes}
+        assert case.request.target_new.casefold() != case.request.target_true.casefold()
+        assert sum(probe.criterion == "paraphrase" for probe in case.probes) >= 3
+        for probe in case.probes:
+            assert probe.target != probe.rival
+            assert probe.prompt == probe.prompt.strip()
+            assert bool(probe.prompt) == (probe.kind == "completion")
+
+
+def questions(case):
+    """Return every text that a case's probes put before the model: prompts and whole sentences."""
+    return {text for p in case.probes for text in ((p.prompt,) if p.kind == "completion" else (p.target, p.rival))}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_no_probe_asks_what_an_editor_may_read_beside_the_edit(task):
+    for case in task.cases():
+        prompts = [support.prompt for support in case.request.support]
+        assert len(prompts) >= 4
+        assert len(set(prompts)) == len(prompts)
+        assert case.request.text not in prompts
+        for prompt in prompts:
+            assert prompt not in questions(case)
+            assert " ".join(prompt.split()) == prompt
+            assert prompt[0].isupper() or prompt.startswith(case.request.subject)
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "fact"], ids=lambda t: t.name)
+def test_a_facts_support_says_the_fact_in_other_words(task):
+    templates = yaml.safe_load((DEFINITIONS / f"{task.name}.yaml").read_text())["facts"]["support"]
+    assert 5 <= len(templates) <= 8
+    for template in templates:
+        assert "  " not in template
+        assert template == template.strip()
+        assert template.count("{}") == 1
+    for case in task.cases():
+        request = case.request
+        assert [s.prompt for s in request.support] == [t.replace("{}", request.subject) for t in templates]
+        assert {(s.target, s.suffix) for s in request.support} == {(request.target_true, ".")}
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
+def test_a_phenomenons_support_is_grammatical_and_of_other_items(task):
+    right = {(p["one_prefix_prefix"], p["one_prefix_word_good"], p["sentence_good"]) for p in task.pairs()}
+    for case in task.cases():
+        assert len(case.request.support) <= 8
+        for s in case.request.support:
+            assert (s.prompt, s.target, f"{s.prompt} {s.target}{s.suffix}") in right
+            assert not any(text.startswith(f"{s.prompt} {case.request.target_new}") for text in questions(case))
+
+
+@pytest.mark.parametrize("name", ["det-noun-agreement", "det-noun-adjective", "quantifier-agreement"])
+def test_a_phenomenons_support_prefers_the_cue_of_the_edit(name):
+    """There are more items of each such cue than support is taken from."""
+    for case in TASKS[name].cases():
+        assert all(case.request.subject in support.prompt.split() for support in case.request.support)
+
+
+@pytest.mark.parametrize("name", ["subject-verb-agreement", "subject-verb-attractor", "npi-licensing"])
+def test_support_of_other_cues_comes_last(name):
+    some = False
+    for case in TASKS[name].cases():
+        cue = case.request.subject.casefold()
+        own = [f" {cue} " in f" {s.prompt.split(' near ')[0].casefold()} " for s in case.request.support]
+        assert own == sorted(own, reverse=True)
+        some = some or (True in own and False in own)
+    assert some
+
+
+def test_new_capitals_are_never_true_ones():
+    for case in TASKS["capital"].cases():
+        new = case.request.target_new
+        reliability = case.probes[0]
+        assert new not in (reliability.rival, *reliability.aliases)
+        assert new not in case.request.subject
+        asked = [probe for probe in case.probes if probe.criterion == "neighbourhood"]
+        assert {p.target for p in case.probes if p.criterion == "portability"}.isdisjoint(
+            {p.rival for p in case.probes if p.criterion == "portability"}
+        )
+        assert len({probe.prompt for probe in asked}) == 4
+        assert new not in {probe.target for probe in asked}
+
+
+@pytest.mark.parametrize("name", ["countries", "country_facts", "elements"])
+def test_facts_agree_with_well_kept_packages(name):
+    module = importlib.import_module(f"knbench.tasks.authoring.{name}")
+    rows = module.read()
+    assert len(rows) >= 118
+    assert module.disagreements(rows) == []
+    if hasattr(module, "derive"):
+        derived = [dict(row) for row in rows]
+        module.derive(derived)
+        assert derived == rows
+
+
+@pytest.mark.parametrize(
+    "name", ["det-noun-agreement", "det-noun-irregular", "det-noun-adjective", "quantifier-agreement"]
+)
+def test_number_is_right_in_every_sentence(name):
+    """Looked at as a reader would: the number of the cue against the number of the noun."""
+    lexicon = yaml.safe_load((DEFINITIONS.parent / "data/lexicon.yaml").read_text())
+    number = {w: n for words in ("determiners", "quantifiers") for n in lexicon[words] for w in lexicon[words][n]}
+    plurals = {p for nouns in ("regular", "irregular") for p in lexicon["nouns"][nouns].values()}
+    for case in TASKS[name].cases():
+        cue, request = case.request.subject, case.request
+        assert (request.target_true in plurals) == (number[cue] == "plural")
+        assert (request.target_new in plurals) != (number[cue] == "plural")
+        for probe in case.probes:
+            words = [w for w in probe.prompt.split() if w in number]
+            if probe.criterion == "synonym":
+                assert words[-1] != cue
+                assert number[words[-1]] == number[cue]
+            if probe.criterion == "symmetry":
+                (edited, right), noun = (
+                    ([w for w in s.split() if w in number] for s in (probe.target, probe.rival)),
+                    request,
+                )
+                assert edited[-1] == cue
+                assert number[right[-1]] != number[cue]
+                assert probe.target.endswith(f" {noun.target_new}.")
+                assert probe.rival.endswith(f" {noun.target_new}.")
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
+def test_pairs_have_the_form_of_blimp(task):
+    pairs = task.pairs()
+    assert len(pairs) >= 200
+    assert len({pair["sentence_good"] + pair["sentence_bad"] for pair in pairs}) == len(pairs)
+    for pair in pairs:
+        prefix = pair["one_prefix_prefix"]
+        assert pair["sentence_good"].startswith(f"{prefix} {pair['one_prefix_word_good']}")
+        assert pair["sentence_bad"].startswith(f"{prefix} {pair['one_prefix_word_bad']}")
+        assert pair["sentence_good"][0].isupper()
+        assert "{" not in pair["sentence_good"]
+
+
+def test_new_targets_are_stored_and_those_that_the_rule_chooses():
+    from knbench.tasks.authoring.new_targets import tables
+
+    for path, text in tables():
+        assert path.read_text() == text
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "fact"], ids=lambda t: t.name)
+def test_new_targets_are_of_the_same_type_and_never_true(task):
+    cases = task.cases()
+    objects = {case.request.target_true for case in cases}
+    for case in cases:
+        assert case.request.target_new in objects
+        assert case.request.target_new not in (case.request.target_true, case.request.subject)
+
+
+def test_sizes_that_the_tasks_promise():
+    def objects(name):
+        return {case.request.target_true for case in TASKS[name].cases()}
+
+    assert len(TASKS["field-of-work"].cases()) >= 150
+    assert len(objects("field-of-work")) >= 15
+    assert len(TASKS["element-symbol"].cases()) == 118
+
+
+def test_a_synonym_is_that_of_the_new_object():
+    for case in TASKS["field-of-work"].cases():
+        of_new = {p.target for p in case.probes if p.criterion == "synonym"}
+        same_field = [c for c in TASKS["field-of-work"].cases() if c.request.target_true == case.request.target_new]
+        assert {p.rival for p in same_field[0].probes if p.criterion == "synonym"} == of_new
+
+
+def test_content_does_not_depend_on_the_hash_seed():
+    code = "from knbench.benchmark.core import registry; print([t.content_hash() for t in registry.tasks().values()])"
+    for seed in ("0", "31337"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{[t.content_hash() for t in TASKS.values()]}\n"
+
+
+def test_content_hashes_are_those_of_the_released_versions():
+    """Whoever changes a task's content raises its version, and this file with it: ``make task-hashes``."""
+    pinned = json.loads((Path(__file__).parent / "task_hashes.json").read_text())
+    assert {f"{t.name} v{t.version}": t.content_hash() for t in TASKS.values()} == pinned
+
+
+GOOD = """
+name: towns
+version: 1
+kind: fact
+title: Towns
+description: d
+relation: r
+licence: CC0-1.0
+source: s
+citation: c
+facts:
+  {data: [towns.csv], id: id, subject: who, object: town, new: new, edit: "{} lives in",
+   probes: {paraphrase: ["{who} dwells in"]}}
+"""
+
+
+def write(folder, text, rows="id,who,town,new\n1,Ann,Rome,Paris\n2,Bob,Paris,Rome\n"):
+    (folder / "towns.csv").write_text(rows)
+    path = folder / "towns.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_good_definition_loads(tmp_path):
+    task = load_definition(write(tmp_path, GOOD))
+    assert [case.request.text for case in sorted(task.cases(), key=lambda c: c.id)] == ["Ann lives in", "Bob lives in"]
+
+
+SUPPORTED = GOOD.replace('"{} lives in"', '"{} lives in", support: ["The home of {} is in", "{who} has a flat in"]')
+
+
+def test_support_takes_the_slot_and_the_column_alike(tmp_path):
+    ann, _ = sorted(load_definition(write(tmp_path, SUPPORTED)).cases(), key=lambda case: case.id)
+    assert ann.request.support == (Support("The home of Ann is in", "Rome"), Support("Ann has a flat in", "Rome"))
+
+
+def test_support_is_optional(tmp_path):
+    assert {case.request.support for case in load_definition(write(tmp_path, GOOD)).cases()} == {()}
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{} lives in", "the edit has these words; write others"),
+        ("{who} lives in", "the edit has these words; write others"),
+        ("{who} dwells in", "a probe has these words, and what an editor has seen is no test of it"),
+        ("{} dwells in", "a probe has these words, and what an editor has seen is no test of it"),
+        ("{} sleeps in", "a probe has these words, and what an editor has seen is no test of it"),
+        ("She has a flat in", "write {} or {who} where the subject stands"),
+        ("{town} is home to", "write {} or {who} where the subject stands"),
+        ("The home of {who} is in", "it stands in the list twice; leave it out"),
+        ("{} has a flat in ", "with {} for the subject and no space at the end"),
+    ],
+)
+def test_a_support_template_that_does_not_fit_is_named(tmp_path, template, complaint):
+    text = SUPPORTED.replace("{who} has a flat in", template)
+    text = text.replace("probes: {", 'probes: {neighbourhood: {templates: ["{who} sleeps in"], count: 1}, ')
+    path = write(tmp_path, text)
+    with pytest.raises(KnbenchError) as error:
+        load_definition(path)
+    assert str(error.value).startswith(f"{path}: facts.support.1: '{template}' does not fit; ")
+    assert complaint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("version: 1", "version: one", "version: 'one' does not fit; write a whole number from 1 on"),
+        ("kind: fact", "kind: facts", "kind: 'facts' does not fit; write fact or linguistic"),
+        ("title: Towns\n", "", "'title' is missing; add it"),
+        ("licence: CC0-1.0\n", "", "'licence' is missing; add it: name the licence of the data"),
+        ("title:", "colour: red\ntitle:", "unknown key 'colour'"),
+        ("subject: who", "subjekt: who, subject: who", "facts: unknown key 'subjekt'; did you mean 'subject'?"),
+        (
+            '"{} lives in"',
+            '"she lives in"',
+            "facts.edit: 'she lives in' does not fit; write the sentence up to the target",
+        ),
+        ('"{} lives in"', '"{} lives in "', "and no space at the end"),
+        ("[towns.csv]", "towns.csv", "facts.data: 'towns.csv' does not fit; write a list of .csv or .jsonl files"),
+        ("[towns.csv]", "[towns.xlsx]", "facts.data.0: 'towns.xlsx' does not fit"),
+        ('["{who} dwells in"]', "[]", "facts.probes.paraphrase: [] does not fit; write a list of sentences"),
+        ("paraphrase:", "paraphrases:", "facts.probes: unknown key 'paraphrases'; did you mean 'paraphrase'?"),
+        ("facts:", "fakts:", "did you mean 'facts'?"),
+        ("name: towns", "name: villages", "should be the file's name, 'towns'"),
+        ("name: towns", "name: [", "not valid YAML"),
+    ],
+)
+def test_a_broken_definition_is_named_with_its_key(tmp_path, old, new, complaint):
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(KnbenchError) as error:
+        load_definition(path)
+    assert complaint in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ("id,who,town\n1,Ann,Rome\n", "new: no column 'new'"),
+        ("id,who,town,new\n1,Ann\n", "line 2 has not as many cells"),
+        ("name,who,town,new\n1,Ann,Rome,Paris\n", "no column 'id'"),
+        ("id,who,town,new\n1,Ann,Rome,Paris\n1,Bob,Paris,Rome\n", "id '1' stands twice"),
+        ("id,who,town,new\n1,Ann,Rome,Oslo\n", "new target 'Oslo' of '1' is no row's town"),
+    ],
+)
+def test_broken_data_is_named(tmp_path, rows, complaint):
+    task = load_definition(write(tmp_path, GOOD, rows))
+    with pytest.raises(KnbenchError, match=complaint):
+        task.cases()
