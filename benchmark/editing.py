@@ -44,12 +44,12 @@ class Edit:
         Raises:
             KnbenchError: a tensor does not fit its parameter, or is not finite.
         """
-        with Pile(lm) as pile:
+        with EditStack(lm) as pile:
             pile.push(self)
             yield lm
 
 
-class Pile:
+class EditStack:
     """``with Pile(lm) as pile: pile.push(edit)`` makes edits one upon the other; leaving takes them all back.
 
     The model's own tensors are set aside untouched and put back as they were, so they return bit for bit, also after
@@ -63,7 +63,7 @@ class Pile:
         self._hooks: list[ExitStack] = []
         self._last: tuple[list[tuple[nn.Parameter, Tensor]], str] = ([], lm.prompt_prefix)
 
-    def __enter__(self) -> Pile:
+    def __enter__(self) -> EditStack:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -150,7 +150,7 @@ class Editor(ABC, Generic[ConfigT]):
     Config: ClassVar[type]
     published: ClassVar[Sequence[Published]] = ()
     causal_only: ClassVar[bool] = False
-    together: ClassVar[int] = 1
+    joint_batch_size: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:
         self.config = config
@@ -189,7 +189,7 @@ class Editor(ABC, Generic[ConfigT]):
     def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
         """Compute one edit per request, each as :meth:`edit` would alone.
 
-        A method that can share work between independent requests overrides this and sets :attr:`together`.
+        A method that can share work between independent requests overrides this and sets :attr:`joint_batch_size`.
 
         Raises:
             ValueError: some request cannot be edited; the caller then tries them one by one.

@@ -16,10 +16,10 @@ from torch.func import functional_call
 
 from ..benchmark.core.schema import EditRequest
 from ..benchmark.editing import Edit, Editor
-from ..benchmark.models.hooks import Side, capture, resume, upto
+from ..benchmark.models.hooks import Side, capture, resume_at, stop_after
 from ..benchmark.models.language_model import LanguageModel
 from .published import published
-from .shared.batches import Lesson
+from .shared.batches import TargetBatch
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class FineTuning(Editor[FineTuningConfig]):
         """Train a copy of W; what lies below the layer is computed once."""
         config = self.config
         name = lm.mlp_weight_name(config.layer)
-        lesson = Lesson.of(lm, requests)
+        lesson = TargetBatch.of(lm, requests)
         below: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(config.layer), "input")}
-        with torch.no_grad(), capture(below) as seen, upto(lm, config.layer), lesson.selected(lm):
+        with torch.no_grad(), capture(below) as seen, stop_after(lm, config.layer), lesson.selected(lm):
             lm.model(**lesson.inputs)
         start = lm.parameter(name).detach()
         weight = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([weight], lr=config.learning_rate, weight_decay=config.weight_decay)
         losses: list[float] = []
-        with resume(lm, config.layer, seen["x"]), lesson.selected(lm):
+        with resume_at(lm, config.layer, seen["x"]), lesson.selected(lm):
             for _ in range(config.steps):
                 logits = functional_call(lm.model, {name: weight}, kwargs=lesson.inputs).logits
                 loss = lesson.loss(logits)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..benchmark.core.schema import EditRequest, Support
 from ..benchmark.editing import Edit, Editor
-from ..benchmark.models.attribution import Found, Integral, Rule, Search, Site, attributions, search
+from ..benchmark.models.attribution import Found, Integral, NeuronSite, Rule, Search, attributions, search
 from ..benchmark.models.language_model import LanguageModel
 from .published import published
 
@@ -46,7 +46,7 @@ class KnowledgeNeuronsConfig:
     write: float = 8.0
     steps: int = 20
     rule: Rule = "right"
-    site: Site = "neurons"
+    site: NeuronSite = "neurons"
     threshold: float = 0.2
     sharing: float = 0.7
     prompts: int = 9
@@ -118,7 +118,7 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
 
 def _embedding(lm: LanguageModel, request: EditRequest, target: str) -> Tensor:
     """Return the output embedding of a target, the mean over its tokens, (d,)."""
-    tokens = [question.token for question in lm.questions(request.text, target, ".")]
+    tokens = [question.token for question in lm.token_queries(request.text, target, ".")]
     table: Tensor = lm.model.get_output_embeddings().weight
     mean: Tensor = table[torch.tensor(tokens, device=table.device)].detach().float().mean(0)
     return mean

@@ -18,7 +18,7 @@ from ..benchmark.core.schema import EditRequest
 from ..benchmark.editing import Edit, Editor
 from ..benchmark.models.language_model import LanguageModel
 from .published import published
-from .shared.batches import Lesson
+from .shared.batches import TargetBatch
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Lora(Editor[LoraEditConfig]):
         from peft.tuners.lora import LoraLayer
 
         config = self.config
-        lesson = Lesson.of(lm, requests)
+        lesson = TargetBatch.of(lm, requests)
         # The modules are copied and the tensors are not: peft rebuilds the copy, and the model stays as it is.
         shared = {id(t): t for t in [*lm.model.parameters(), *lm.model.buffers()]}
         student: nn.Module = copy.deepcopy(lm.model, shared)

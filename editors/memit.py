@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ..benchmark.core.progress import Reporter
 from ..benchmark.core.schema import SLOT, EditRequest, JsonObject
 from ..benchmark.editing import Edit
-from ..benchmark.models.hooks import Side, capture, resume, select_positions, upto
+from ..benchmark.models.hooks import Side, capture, resume_at, select_positions, stop_after
 from ..benchmark.models.language_model import LanguageModel
 from .published import published
 from .shared.contexts import ContextEditor
@@ -237,7 +237,7 @@ class _Subjects:
         below: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(self.first), "input")}
         self.states = []
         for batch in self.batches:
-            with capture(below) as seen, upto(lm, self.first):
+            with capture(below) as seen, stop_after(lm, self.first):
                 self._run(batch)
             self.states.append(seen["x"])
 
@@ -259,7 +259,7 @@ class _Subjects:
         }
         keys, outputs = [], []
         for batch, state in zip(self.batches, self.states, strict=True):
-            with capture(wanted) as seen, resume(lm, self.first, state), upto(lm, self.last):
+            with capture(wanted) as seen, resume_at(lm, self.first, state), stop_after(lm, self.last):
                 self._run(batch)
             index = torch.arange(len(batch.ids), device=lm.device)
             keys.append(seen["k"][index, batch.lengths - 1].float())

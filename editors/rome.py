@@ -52,7 +52,7 @@ class Rome(ContextEditor[RomeConfig]):
     Config = RomeConfig
     published = published("rome")
     causal_only = True
-    together = TOGETHER
+    joint_batch_size = TOGETHER
 
     def __init__(self, config: RomeConfig, seed: int = 0) -> None:
         super().__init__(config, seed)

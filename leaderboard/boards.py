@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..benchmark.results.comparison import KINDS, Place, Values, places
+from ..benchmark.results.comparison import KINDS, RankedMethod, Values, places
 from ..benchmark.scoring.criteria import CRITERIA
 from ..benchmark.scoring.intervals import mean_over_tasks
 from .cells import Cell, cell
@@ -26,7 +26,7 @@ RANKED_BY = ("extended_score", "score", "reliability")
 
 
 @dataclass(frozen=True)
-class Line:
+class BoardRow:
     """One method of a board.
 
     Attributes:
@@ -63,7 +63,7 @@ class Board:
     title: str
     kind: str
     columns: Sequence[tuple[str, str, str]]
-    lines: Sequence[Line]
+    lines: Sequence[BoardRow]
     tasks: Sequence[tuple[str, int]]
     ranked_by: str
 
@@ -123,9 +123,9 @@ def _board(section: Section, measure: str, name: str, title: str, kind: str, tas
 
 def _scores(
     values: Sequence[Mapping[str, Values]], measure: str, *, ranked: bool
-) -> tuple[dict[str, dict[str, Place]], str]:
+) -> tuple[dict[str, dict[str, RankedMethod]], str]:
     """Return every score of whole methods, with ranks by the first of :data:`RANKED_BY` that there is, and which."""
-    found: dict[str, dict[str, Place]] = {}
+    found: dict[str, dict[str, RankedMethod]] = {}
     for score in RANKED_BY if share_of(measure) else RANKED_BY[-1:]:
         decided = bool(found)
         if score in SCORES or not decided:
@@ -140,12 +140,12 @@ def _unranked(section: Section, entries: Sequence[Entry], tasks: Sequence[tuple[
     return "limited" if section.limited else ""
 
 
-def _value(line: Line, criterion: str) -> float:
+def _value(line: BoardRow, criterion: str) -> float:
     return float(line.raw[criterion]["value"]) if criterion in line.raw else -1.0
 
 
 def _numbers(
-    entries: Sequence[Entry], measure: str, kind: str, scores: Mapping[str, Mapping[str, Place]]
+    entries: Sequence[Entry], measure: str, kind: str, scores: Mapping[str, Mapping[str, RankedMethod]]
 ) -> dict[str, Mapping[str, Any]]:
     """Return a method's numbers by criterion: of one task the result's own, of several their mean."""
     if len(entries) == 1:
@@ -175,12 +175,12 @@ def _line(
     raw: Mapping[str, Mapping[str, Any]],
     measure: str,
     columns: Sequence[tuple[str, str, str]],
-    place: Place | None,
+    place: RankedMethod | None,
     unranked: str,
-) -> Line:
+) -> BoardRow:
     seconds = [s for e in entries if (s := e.result["cost"]["edit_seconds"]) is not None]
     rank = "" if unranked or not place else _span(place.best, place.worst)
-    return Line(
+    return BoardRow(
         method=method,
         summary=entries[0].result["editor"]["summary"],
         badges=sorted({badge for entry in entries for badge in entry.badges}),
@@ -200,10 +200,10 @@ def _span(best: int, worst: int) -> str:
     return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
 
 
-def _grouped(lines: Sequence[Line]) -> list[Line]:
+def _grouped(lines: Sequence[BoardRow]) -> list[BoardRow]:
     """Number the tie groups: methods that share their best possible rank."""
     groups = {best: number for number, best in enumerate(sorted({line.best for line in lines if line.best}), start=1)}
-    return [Line(**{**line.__dict__, "group": groups.get(line.best, 0)}) for line in lines]
+    return [BoardRow(**{**line.__dict__, "group": groups.get(line.best, 0)}) for line in lines]
 
 
 def board_csv(board: Board, section: Section, measure: str) -> str:

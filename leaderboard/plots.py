@@ -8,7 +8,7 @@ from typing import Any
 
 from ..benchmark.results.figures import look, style, svg_of
 from ..benchmark.scoring.criteria import CRITERIA
-from .boards import Board, Line
+from .boards import Board, BoardRow
 
 QUALITY = ("reliability", "paraphrase", "symmetry", "synonym")
 """What edit quality is the harmonic mean of, as far as a board has it."""
@@ -31,7 +31,7 @@ class Cost:
     values: Mapping[str, float]
 
 
-def quality(line: Line) -> float | None:
+def quality(line: BoardRow) -> float | None:
     """Return the harmonic mean of what a method's edits shall reach, in percent."""
     found = [line.raw[name]["value"] for name in QUALITY if name in line.raw]
     if not found:

@@ -12,7 +12,7 @@ import jsonschema
 import yaml
 
 from ..benchmark.core.errors import KnbenchError, nearest
-from ..benchmark.core.schema import Case, JsonObject, Task, digest
+from ..benchmark.core.schema import Case, JsonObject, LazySequence, Task, digest
 from ..benchmark.scoring.criteria import CRITERIA
 from .facts import fact_cases, with_column
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
@@ -47,7 +47,6 @@ def load_definition(path: Path) -> Task:
             raise KnbenchError(f"{path}: facts.support.{number}: {_misfit(template, reason)}")
     name, version = definition["name"], definition["version"]
 
-    @cache
     def cases() -> tuple[Case, ...]:
         if "facts" in definition:
             made = fact_cases(definition["facts"], path)
@@ -56,7 +55,6 @@ def load_definition(path: Path) -> Task:
         # A fixed shuffle, so that the first cases are a fair sample and not the beginning of the alphabet.
         return tuple(sorted(made, key=lambda case: digest([name, version, case.id])))
 
-    @cache
     def minimal_pairs() -> tuple[JsonObject, ...]:
         return tuple(pairs(definition["phenomenon"], path)) if "phenomenon" in definition else ()
 
@@ -71,8 +69,8 @@ def load_definition(path: Path) -> Task:
         source=definition["source"],
         relation=definition["relation"],
         criteria=_criteria(definition),
-        cases=cases,
-        pairs=minimal_pairs,
+        cases=LazySequence(cases),
+        pairs=LazySequence(minimal_pairs),
     )
 
 

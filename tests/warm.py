@@ -12,8 +12,8 @@ import torch
 from knbench.benchmark.core.settings import RunSettings
 from knbench.editors.rome import Rome
 
-from tests.workers import recipe, run_alone
+from tests.workers import run_alone, spec
 
 torch.set_num_threads(1)  # a process with more than one cannot be forked safely
 with tempfile.TemporaryDirectory() as folder:
-    run_alone(recipe(RunSettings(editor_args={"rome": {"steps": "1"}}), Rome, cases=2), Path(folder))
+    run_alone(spec(RunSettings(editor_args={"rome": {"steps": "1"}}), Rome, cases=2), Path(folder))

@@ -14,9 +14,9 @@ from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.editing import Edit, Editor, NoConfig
 from knbench.benchmark.models.untrained import untrained
 from knbench.benchmark.results.io import read_records
-from knbench.benchmark.running.evaluator import Given, Recipe
+from knbench.benchmark.running.evaluator import RunSpec
 from knbench.benchmark.running.runner import carry_out
-from knbench.benchmark.running.workers.config import Kind, Staff, engaged
+from knbench.benchmark.running.workers.config import ExecutorConfig, Kind, open_executor
 from knbench.editors.rome import Rome
 
 
@@ -135,11 +135,11 @@ def towns(cases: int) -> Task:
         found.append(Case(name, request, probes))
     text = {"title": "T", "description": "d", "licence": "CC0-1.0", "citation": "c", "source": "s", "relation": "r"}
     criteria = ("reliability", "neighbourhood")
-    return Task(name="towns", version=1, kind="fact", criteria=criteria, cases=Given(tuple(found)), **text)
+    return Task(name="towns", version=1, kind="fact", criteria=criteria, cases=tuple(found), **text)
 
 
-def recipe(settings: Any, *editors: type[Editor[Any]], cases: int = 20) -> Recipe:
-    return Recipe(tiny_model, editors or (Rome,), [towns(cases)], settings)
+def spec(settings: Any, *editors: type[Editor[Any]], cases: int = 20) -> RunSpec:
+    return RunSpec(tiny_model, editors or (Rome,), [towns(cases)], settings)
 
 
 def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") -> list[dict[str, Any]]:
@@ -147,12 +147,12 @@ def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") ->
     return [{k: v for k, v in row.items() if k != "timings"} for row in read_records(folder / name, kind)]
 
 
-def run_with(kind: Kind, cook: Recipe, output: Path) -> list[Path]:
+def run_with(kind: Kind, cook: RunSpec, output: Path) -> list[Path]:
     """Run with an executor, of two workers where it has any, of one thread each."""
-    with engaged(Staff(kind, workers=None if kind == "serial" else 2, threads=1)) as brief:
-        return carry_out(brief(cook), output, cook.settings, Reporter())
+    with open_executor(ExecutorConfig(kind, workers=None if kind == "serial" else 2, threads=1)) as start_executor:
+        return carry_out(start_executor(cook), output, cook.settings, Reporter())
 
 
-def run_alone(cook: Recipe, output: Path) -> None:
+def run_alone(cook: RunSpec, output: Path) -> None:
     """Run in this process."""
     run_with("serial", cook, output)

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Part:
+class AnalysisPart:
     """One piece of work: what it is of, and how it is done."""
 
     key: str
@@ -38,7 +38,7 @@ def analyse(
     lm: LanguageModel,
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
-    parts: Sequence[Part],
+    parts: Sequence[AnalysisPart],
     summarise: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]],
     folder: Path,
     reporter: Reporter,

@@ -28,7 +28,7 @@ FEW_WORDS = 10
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """Prompts that ask for the same thing: a fact in its wordings, or a paradigm with one target word or one cue."""
 
     name: str
@@ -56,7 +56,7 @@ class LocaliseSettings:
             raise ValueError("prompts must be at least 2 and groups at least 1")
 
 
-def groups_of(task: Task, cases: Sequence[Case], settings: LocaliseSettings) -> list[Group]:
+def groups_of(task: Task, cases: Sequence[Case], settings: LocaliseSettings) -> list[PromptGroup]:
     """Sort a task's prompts into groups, each with the same number of prompts.
 
     A fact's group are its wordings. A phenomenon's are the prompts with one target word where it has few of them
@@ -71,7 +71,7 @@ def groups_of(task: Task, cases: Sequence[Case], settings: LocaliseSettings) -> 
         for number in range(len(ordered) // size):  # a word that many prompts have gives several groups
             chosen = tuple(ordered[number * size : (number + 1) * size])
             place = derived_seed(settings.seed, "group", task.name, name)
-            candidates.append((number, place, Group(name if number == 0 else f"{name} #{number + 1}", chosen)))
+            candidates.append((number, place, PromptGroup(name if number == 0 else f"{name} #{number + 1}", chosen)))
     candidates.sort(key=lambda c: c[:2])
     return sorted((group for _, _, group in candidates[: settings.groups]), key=lambda group: group.name)
 
@@ -118,7 +118,7 @@ def r1_squared(vectors: Tensor) -> float:
     return (largest - 1) / (len(vectors) - 1)
 
 
-def localise(lm: LanguageModel, group: Group, settings: LocaliseSettings) -> dict[str, Any]:
+def localise(lm: LanguageModel, group: PromptGroup, settings: LocaliseSettings) -> dict[str, Any]:
     """Search a group's neurons.
 
     Returns:

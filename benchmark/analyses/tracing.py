@@ -21,7 +21,16 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ..core.schema import EditRequest, Task, derived_seed
-from ..models.hooks import FixedPast, Side, at_head, capture, edit_output, joining, resume, select_positions
+from ..models.hooks import (
+    FixedPast,
+    Side,
+    append_rows,
+    capture,
+    capture_head_input,
+    edit_output,
+    resume_at,
+    select_positions,
+)
 from ..models.language_model import LanguageModel
 from .base import by_task
 
@@ -74,7 +83,7 @@ def subject_noise(lm: LanguageModel, task: Task, factor: float) -> float:
     """Return the noise's standard deviation: so many times that of the embeddings of a task's subjects."""
     embed = lm.model.get_input_embeddings()
     ids = []
-    for subject in dict.fromkeys(case.request.subject for case in task.cases()):
+    for subject in dict.fromkeys(case.request.subject for case in task.cases):
         ids += lm.tokenizer(f" {subject}", add_special_tokens=False).input_ids
     with torch.no_grad():
         found: Tensor = embed(torch.tensor(ids, device=lm.device)).float()
@@ -236,17 +245,17 @@ class _Runs:
         mask = torch.full((length, length), torch.finfo(lm.dtype).min, dtype=lm.dtype, device=lm.device).triu(1)
         mask = torch.cat([mask.new_zeros(length, position), mask], dim=1)[None, None]
         with ExitStack() as stack:
-            stack.enter_context(resume(lm, first, self.states[first][:1, position:]))
+            stack.enter_context(resume_at(lm, first, self.states[first][:1, position:]))
             for n in range(first, lm.n_layers):
                 cells = [cell for cell, start in starts.items() if start == n]
                 rows = torch.cat([entering(cell) for cell in cells]) if cells else self.states[n][:0, position:]
-                stack.enter_context(joining(lm.block(n), rows, dim=0, mask=mask, first=n == first))
+                stack.enter_context(append_rows(lm.block(n), rows, dim=0, mask=mask, first=n == first))
                 touched = [i for i, cell in enumerate(starts) if n in reach.get(cell, ())]
                 if kind is not None and touched:
                     rows_of = slice(touched[0] * count, (touched[-1] + 1) * count)
                     module = lm.mlp(n) if kind == "mlp" else lm.attention(n)
                     stack.enter_context(edit_output(module, _putting(self.kept[f"{kind}{n}"][0, position], rows_of)))
-            asked = stack.enter_context(at_head(lm, lambda x: x[:, -1], through=not lm.head_is_last))
+            asked = stack.enter_context(capture_head_input(lm, lambda x: x[:, -1], through=not lm.head_is_last))
             logits = lm.model(
                 input_ids=self.ids[:, position:],
                 position_ids=torch.arange(position, self.ids.shape[1], device=lm.device)[None],

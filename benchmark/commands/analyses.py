@@ -18,7 +18,7 @@ from ..models.loading import DEFAULT_MODEL, check_model_name
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
 
 if TYPE_CHECKING:
-    from ..analyses.base import Part
+    from ..analyses.base import AnalysisPart
     from ..models.language_model import LanguageModel
 
 
@@ -73,11 +73,11 @@ class Shared:
         Raises:
             KnbenchError: it knows none.
         """
-        from ..probing.known import Store, known_cases
+        from ..probing.known import KnowledgeCache, known_cases
         from ..probing.masked import make_prober
 
-        known = known_cases(Store.of(make_prober(lm, batch_size=64)), task)
-        cases = [case for case in task.cases() if self.all_cases or known.get(case.id, {}).get("success")]
+        known = known_cases(KnowledgeCache.of(make_prober(lm, batch_size=64)), task)
+        cases = [case for case in task.cases if self.all_cases or known.get(case.id, {}).get("success")]
         if not cases:
             raise KnbenchError(f"'{lm.name}' knows no case of task '{task.name}'; take all with --all-cases")
         return sorted(cases, key=lambda case: derived_seed(self.seed, "analysis", task.name, case.id))
@@ -88,7 +88,7 @@ def _run(
     shared: Shared,
     tasks: Sequence[Task],
     settings: Mapping[str, Any],
-    plan: Callable[[LanguageModel], Sequence[Part]],
+    plan: Callable[[LanguageModel], Sequence[AnalysisPart]],
     summarise: Callable[[LanguageModel, Sequence[Mapping[str, Any]]], Mapping[str, Any]],
 ) -> tuple[dict[str, Any], Path]:
     """Load the model, do the analysis or go on with it, and write its figures."""
@@ -159,8 +159,8 @@ def localise_command(
     chosen = shared.chosen()
     from dataclasses import asdict
 
-    from ..analyses.base import Part
-    from ..analyses.localisation import Group, LocaliseSettings, groups_of, localise, overlap, summarise_groups
+    from ..analyses.base import AnalysisPart
+    from ..analyses.localisation import LocaliseSettings, PromptGroup, groups_of, localise, overlap, summarise_groups
     from ..models.attribution import Integral, Search
 
     try:
@@ -168,9 +168,11 @@ def localise_command(
     except ValueError as error:
         raise KnbenchError(str(error)) from None
 
-    def plan(lm: LanguageModel) -> list[Part]:
-        def part(task: Task, group: Group) -> Part:
-            return Part(f"{task.name}: {group.name}", task.name, task.kind, lambda: localise(lm, group, settings))
+    def plan(lm: LanguageModel) -> list[AnalysisPart]:
+        def part(task: Task, group: PromptGroup) -> AnalysisPart:
+            return AnalysisPart(
+                f"{task.name}: {group.name}", task.name, task.kind, lambda: localise(lm, group, settings)
+            )
 
         found = []
         for task in chosen:
@@ -246,8 +248,8 @@ def suppress_command(
     """
     shared = Shared(**common)
     chosen = shared.chosen()
-    from ..analyses.base import Part
-    from ..analyses.localisation import Group, LocaliseSettings, groups_of, localise
+    from ..analyses.base import AnalysisPart
+    from ..analyses.localisation import LocaliseSettings, PromptGroup, groups_of, localise
     from ..analyses.suppression import (
         class_probabilities,
         corpus_words,
@@ -263,7 +265,7 @@ def suppress_command(
     text = corpus_words(corpus) if corpus else None
     how = LocaliseSettings(prompts, groups, shared.seed)
 
-    def plan(lm: LanguageModel) -> list[Part]:
+    def plan(lm: LanguageModel) -> list[AnalysisPart]:
         found = []
         for task in chosen:
             cases = shared.cases(lm, task)
@@ -275,7 +277,7 @@ def suppress_command(
                     before[task.name] = class_probabilities(lm, frames, members)
                 return before[task.name]
 
-            def work(group: Group | None, frames: Any = frames, unedited: Any = unedited) -> Mapping[str, Any]:
+            def work(group: PromptGroup | None, frames: Any = frames, unedited: Any = unedited) -> Mapping[str, Any]:
                 located = [(n[0], n[1]) for n in localise(lm, group, how)["neurons"]] if group else given or []
                 if not located:
                     raise ValueError("no neuron reaches the thresholds")
@@ -286,7 +288,7 @@ def suppress_command(
                 raise KnbenchError(f"task '{task.name}' has no group of {prompts} known prompts; lower --prompts")
             for group in searched:
                 key = f"{task.name}: {group.name if group else neurons}"
-                found.append(Part(key, task.name, task.kind, partial(work, group)))
+                found.append(AnalysisPart(key, task.name, task.kind, partial(work, group)))
         return found
 
     def summarise(_lm: LanguageModel, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -382,7 +384,7 @@ def trace_command(
     chosen = shared.chosen()
     from dataclasses import asdict
 
-    from ..analyses.base import Part
+    from ..analyses.base import AnalysisPart
     from ..analyses.tracing import TraceSettings, by_role, subject_noise, summarise_traces, trace
 
     try:
@@ -390,7 +392,7 @@ def trace_command(
     except ValueError as error:
         raise KnbenchError(str(error)) from None
 
-    def plan(lm: LanguageModel) -> list[Part]:
+    def plan(lm: LanguageModel) -> list[AnalysisPart]:
         if not lm.causal:
             raise KnbenchError(f"tracing needs a causal model; '{lm.name}' is a masked one")
         found = []
@@ -410,7 +412,7 @@ def trace_command(
 
             for case in shared.cases(lm, task)[:limit]:
                 key = f"{task.name}: {case.id}"
-                found.append(Part(key, task.name, task.kind, partial(work, case)))
+                found.append(AnalysisPart(key, task.name, task.kind, partial(work, case)))
         return found
 
     document, folder = _run(

@@ -10,7 +10,7 @@ import click
 
 from ..core.errors import KnbenchError, unknown_name
 from ..core.files import json_text
-from ..results.comparison import KINDS, Group, case_by_case, compare_two, groups_of, overall, ranking
+from ..results.comparison import KINDS, TaskComparison, case_by_case, compare_two, group_by_task, overall, ranking
 from ..results.runs import find_runs
 from ..scoring.criteria import CRITERIA, MEASURES
 from ..scoring.summary import COMPOSITES
@@ -52,7 +52,7 @@ def compare_command(folders: Sequence[Path], editors: str | None, measure: str, 
             raise unknown_name("editor in these folders", name, known)
     if len(names) < 2:
         raise KnbenchError(f"a comparison needs two editors; these folders hold {', '.join(known)}")
-    groups = groups_of([run for run in runs if run.result["editor"]["name"] in names])
+    groups = group_by_task([run for run in runs if run.result["editor"]["name"] in names])
     if len(names) == 2:
         _show_two(groups, names[0], names[1], measure, cases, as_json)
     else:
@@ -81,7 +81,7 @@ def _show_overall(rows: Sequence[Mapping[str, Any]], measure: str) -> None:
         print_table(f"{title}, {tasks} tasks: {measure}", ["editor", *columns], body)
 
 
-def _show_two(groups: Sequence[Group], a: str, b: str, measure: str, cases: bool, as_json: bool) -> None:
+def _show_two(groups: Sequence[TaskComparison], a: str, b: str, measure: str, cases: bool, as_json: bool) -> None:
     rows = compare_two(groups, a, b, measure)
     differing = case_by_case(groups, a, b, measure) if cases else []
     if as_json:
@@ -130,7 +130,7 @@ def _p(value: float | None) -> str:
     return "<.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _show_ranks(groups: Sequence[Group], measure: str, as_json: bool) -> None:
+def _show_ranks(groups: Sequence[TaskComparison], measure: str, as_json: bool) -> None:
     means = overall(groups, measure)
     found = {
         group.task: {name: rows for name in [*CRITERIA, *COMPOSITES] if (rows := ranking(group, name, measure))}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..core.progress import Reporter
     from ..core.schema import Task
     from ..models.language_model import LanguageModel
-    from ..probing.known import Store
+    from ..probing.known import KnowledgeCache
 
 COLUMNS = ("task", "kind", "cases", "success", "exact", "generated", "ranked_first", "sentences")
 
@@ -81,21 +81,21 @@ def knowledge_of(
     """
     check_device(device)
     from ..models.loading import load_model
-    from ..probing.known import Store, knowledge
+    from ..probing.known import KnowledgeCache, knowledge
     from ..probing.masked import make_prober
     from .terminal import ProgressReporter
 
     lm = load_model(model, device=device)
-    store = Store.of(make_prober(lm, batch_size=batch_size))
+    cache = KnowledgeCache.of(make_prober(lm, batch_size=batch_size))
     try:
         with ProgressReporter() as reporter:
             if output:
-                return _written(lm, store, tasks, output, reporter)
+                return _written(lm, cache, tasks, output, reporter)
             reporter.begin(len(tasks))
             rows = []
             for task in tasks:
                 reporter.doing(task.name)
-                rows.append(knowledge(store, task))
+                rows.append(knowledge(cache, task))
                 reporter.advance()
             return rows
     except KeyboardInterrupt:
@@ -103,15 +103,15 @@ def knowledge_of(
 
 
 def _written(
-    lm: LanguageModel, store: Store, tasks: Sequence[Task], folder: Path, reporter: Reporter
+    lm: LanguageModel, cache: KnowledgeCache, tasks: Sequence[Task], folder: Path, reporter: Reporter
 ) -> list[dict[str, Any]]:
-    from ..analyses.base import Part, analyse
+    from ..analyses.base import AnalysisPart, analyse
     from ..probing.known import knowledge
     from ..results.io import PARTS
     from ..running.provenance import describe_model
 
     about = {task.name: {"version": task.version, "content": task.content_hash()} for task in tasks}
-    parts = [Part(task.name, task.name, task.kind, partial(knowledge, store, task)) for task in tasks]
+    parts = [AnalysisPart(task.name, task.name, task.kind, partial(knowledge, cache, task)) for task in tasks]
     titles = {task.name: task.title for task in tasks}
 
     def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _list_editors() -> list[dict[str, Any]]:
 
 def _list_tasks(include: Sequence[Path]) -> list[dict[str, Any]]:
     return [
-        {"name": t.name, "version": t.version, "kind": t.kind, "title": t.title, "cases": len(t.cases())}
+        {"name": t.name, "version": t.version, "kind": t.kind, "title": t.title, "cases": len(t.cases)}
         for t in registry.tasks(include).values()
     ]
 
@@ -101,7 +101,7 @@ def describe_command(
 
 
 def _describe_task(task: Any) -> dict[str, Any]:
-    cases = task.cases()
+    cases = task.cases
     counts: dict[str, int] = {}
     for case in cases:
         for probe in case.probes:
@@ -121,7 +121,7 @@ def _describe_task(task: Any) -> dict[str, Any]:
         "content_hash": task.content_hash(),
         "cases": len(cases),
         "probes": counts,
-        "pairs": len(task.pairs()) or "",
+        "pairs": len(task.pairs) or "",
         "example_edit": f"{first.request.text} -> {first.request.target_new} (not {first.request.target_true})"
         if first
         else "none: no pair can be keyed on a cue",

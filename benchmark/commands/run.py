@@ -15,7 +15,7 @@ from ..core.files import json_text
 from ..core.settings import DriftSettings, RunSettings
 from ..core.split import LITE, SPLITS, SUBSETS, Split, Subset
 from ..models.loading import DEFAULT_MODEL, DTYPES, check_model_name, load_model, model_label
-from ..running.workers.config import KINDS, Kind, Staff, engaged
+from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
 from .options import (
     DATA_OPTION,
     INCLUDE_OPTION,
@@ -205,10 +205,10 @@ def run_command(
     folder = output or Path("runs") / model_label(model).replace("/", "--")
     try:
         # Whoever works elsewhere gets ready while torch is imported here.
-        with engaged(Staff(executor, workers, address, threads, device)) as brief:
+        with open_executor(ExecutorConfig(executor, workers, address, threads, device)) as start_executor:
             from .. import editing
             from ..editing import parse_overrides
-            from ..running.evaluator import Recipe
+            from ..running.evaluator import RunSpec
             from ..running.runner import carry_out
             from .terminal import ProgressReporter, print_results
 
@@ -219,9 +219,9 @@ def run_command(
                 check_device(device)
             load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
             # An editor that was asked for by its name is refused where the model does not suit it, one of all left out.
-            recipe = Recipe(load, classes, chosen, settings, leave_out=editors.strip() == "all")
+            spec = RunSpec(load, classes, chosen, settings, leave_out=editors.strip() == "all")
             with ProgressReporter() as reporter:
-                folders = carry_out(brief(recipe), folder, settings, reporter, command=typed())
+                folders = carry_out(start_executor(spec), folder, settings, reporter, command=typed())
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
     left = sorted({cls.name for cls in classes} - {path.parent.name for path in folders})

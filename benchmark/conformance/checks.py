@@ -192,7 +192,7 @@ def _run(check: Check, suite: Suite) -> CheckResult:
     if not check.per_model:
         found = _listen(check.function, suite, suite.cls)
     else:
-        usable = [bench for bench in suite.benches if bench.obstacle is None]
+        usable = [bench for bench in suite.benches if bench.setup_error is None]
         heard = {bench.kind: _listen(check.function, bench, suite.cls) for bench in usable}
         found = [type(line)(f"{kind}: {line}") for kind, lines in heard.items() for line in lines]
         if not usable:
@@ -258,7 +258,7 @@ class Suite:
         self.cls = cls
         self.name = name
         self.overrides = overrides
-        self.slate = Slate(cls)
+        self.slate = GlobalState(cls)
         kinds = LAYOUTS if getattr(cls, "causal_only", False) else (*LAYOUTS, "bert")
         self.benches = [Bench(cls, kind, self.slate, overrides) for kind in kinds]
 
@@ -266,7 +266,9 @@ class Suite:
 class Bench:
     """An editing method on one kind of tiny model, used as the runner uses it."""
 
-    def __init__(self, cls: type[Editor[Any]], kind: UntrainedKind, slate: Slate, overrides: Mapping[str, str]) -> None:
+    def __init__(
+        self, cls: type[Editor[Any]], kind: UntrainedKind, slate: GlobalState, overrides: Mapping[str, str]
+    ) -> None:
         self.cls = cls
         self.overrides = overrides
         self.kind = kind
@@ -318,12 +320,12 @@ class Bench:
             yield
 
     @property
-    def obstacle(self) -> str | None:
+    def setup_error(self) -> str | None:
         """Why no edit of this kind of model comes about at all, or None."""
         return self._first_edit[0]
 
     @property
-    def residue(self) -> frozenset[str]:
+    def state_left_changed(self) -> frozenset[str]:
         """What an ordinary edit leaves changed: a matter of leaves-the-model-alone, and of no other check."""
         return self._first_edit[1]
 
@@ -334,10 +336,12 @@ class Bench:
                 lm = self.model()
                 before = Snapshot(lm)
                 edit: object = self.edit(self.editor(lm), lm, REQUEST)
-                residue = frozenset(before.changed(Snapshot(lm)))
+                state_left_changed = frozenset(before.changed(Snapshot(lm)))
         except (Exception, SystemExit) as error:
             return _crash(error, self.cls), frozenset()
-        return None if isinstance(edit, Edit) else f"edit() returned {type(edit).__name__}, not Edit", residue
+        return None if isinstance(
+            edit, Edit
+        ) else f"edit() returned {type(edit).__name__}, not Edit", state_left_changed
 
 
 class Snapshot:
@@ -403,7 +407,7 @@ def _listed(names: Sequence[str], at_most: int = 3) -> str:
     return ", ".join(names[:at_most]) + more
 
 
-class Slate:
+class GlobalState:
     """What a class and its modules hold in their variables now, to be put back: nothing edited in this process yet.
 
     Covers class attributes, module globals, and the dicts, lists and sets in them, of every class between the method
@@ -524,8 +528,8 @@ def declared(suite: Suite) -> Iterator[str]:
     summary = getattr(cls, "summary", None)
     if not isinstance(summary, str) or not summary.strip() or "\n" in summary.strip():
         yield f"summary is {summary!r}; it must be one line for people"
-    if not isinstance(cls.together, int) or cls.together < 1:
-        yield f"together is {cls.together!r}; it must be a whole number from 1 on"
+    if not isinstance(cls.joint_batch_size, int) or cls.joint_batch_size < 1:
+        yield f"together is {cls.joint_batch_size!r}; it must be a whole number from 1 on"
     config = getattr(cls, "Config", None)
     if not isinstance(config, type) or not dataclasses.is_dataclass(config):
         yield "Config is no dataclass"
@@ -572,8 +576,8 @@ def both_layouts(suite: Suite) -> Iterator[str]:
     The checks below run on the models that can be edited.
     """
     for bench in suite.benches:
-        if bench.kind in LAYOUTS and bench.obstacle:
-            yield f"{bench.kind}: {bench.obstacle}"
+        if bench.kind in LAYOUTS and bench.setup_error:
+            yield f"{bench.kind}: {bench.setup_error}"
 
 
 @_of_class
@@ -582,8 +586,8 @@ def masked_models(suite: Suite) -> Iterator[str]:
     line, in place of a crash in the middle of a run.
     """
     for bench in suite.benches:
-        if bench.kind not in LAYOUTS and bench.obstacle:
-            yield f"{bench.kind}: {bench.obstacle}; set causal_only = True if the method cannot edit masked models"
+        if bench.kind not in LAYOUTS and bench.setup_error:
+            yield f"{bench.kind}: {bench.setup_error}; set causal_only = True if the method cannot edit masked models"
     if suite.cls.causal_only:
         try:
             build_editor(suite.cls, untrained("bert"))
@@ -649,7 +653,7 @@ def survives_an_exception(bench: Bench) -> Iterator[str]:
     for call in sorted({1, 2, calls}):
         if call <= calls:
             _, found = _interrupt(bench, call)
-            found = [name for name in found if name not in bench.residue]
+            found = [name for name in found if name not in bench.state_left_changed]
             if found:
                 yield f"an exception in forward call {call} of {calls} left changed: {_listed(found)}"
 
@@ -846,7 +850,7 @@ def _incomparable(bench: Bench, single: Mapping[EditRequest, Edit]) -> str | Non
     lm = bench.model()
     if any(any(_misfits(edit, lm)) for edit in single.values()):
         return "they do not fit the model"
-    if bench.residue:
+    if bench.state_left_changed:
         return "edit() leaves the model changed"
     bench.outside = 1
     again = bench.edit(bench.editor(lm), lm, REQUEST, case="another")
@@ -924,7 +928,7 @@ def refuses_with_reason(bench: Bench) -> Iterator[str]:
                 yield f"{what} is refused without a reason"
         except Exception as error:
             yield f"{what} gives {_crash(error, bench.cls)}, not an Edit or ValueError"
-        found = [name for name in before.changed(Snapshot(lm)) if name not in bench.residue]
+        found = [name for name in before.changed(Snapshot(lm)) if name not in bench.state_left_changed]
         if found:
             yield f"{what} left changed: {_listed(found)}"
             return

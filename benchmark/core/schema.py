@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, TypeVar, overload
 
 ProbeKind = Literal["completion", "minimal_pair", "generation"]
 Expectation = Literal["new", "unchanged", "gone"]
@@ -110,11 +111,44 @@ class Case:
         return asdict(self)
 
 
+T = TypeVar("T")
+
+
+class LazySequence(Sequence[T]):
+    """A sequence whose items are made when they are first needed; it is pickled as a tuple.
+
+    Args:
+        make: returns the items.
+    """
+
+    def __init__(self, make: Callable[[], Iterable[T]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _items(self) -> tuple[T, ...]:
+        return tuple(self._make())
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __reduce__(self) -> tuple[type[tuple[Any, ...]], tuple[tuple[T, ...]]]:
+        return tuple, (self._items,)
+
+
 @dataclass(frozen=True)
 class Task:
     """A standardized task: data and provenance, no model and no scores.
 
-    ``cases`` is called once per use and must give the same cases, in the same order, on every machine.
+    ``cases`` holds the same cases, in the same order, on every machine.
     """
 
     name: str
@@ -127,13 +161,13 @@ class Task:
     source: str
     relation: str
     criteria: tuple[str, ...]
-    cases: Callable[[], tuple[Case, ...]] = field(repr=False)
-    pairs: Callable[[], tuple[JsonObject, ...]] = field(default=tuple, repr=False)
+    cases: Sequence[Case] = field(repr=False)
+    pairs: Sequence[JsonObject] = field(default=(), repr=False)
     """A phenomenon's minimal pairs in the form of BLiMP's JSONL; none for facts."""
 
     def content_hash(self) -> str:
         """Return a sha256 over every case and minimal pair, which changes exactly when the task's content does."""
-        return digest([[case.to_json() for case in self.cases()], [dict(pair) for pair in self.pairs()]])
+        return digest([[case.to_json() for case in self.cases], [dict(pair) for pair in self.pairs]])
 
     def card(self) -> dict[str, Any]:
         """Return the task's provenance as plain JSON values."""

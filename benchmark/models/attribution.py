@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from .hooks import FixedPast, Side, at_head, capture, hidden, joining, select_positions
-from .language_model import LanguageModel, Question
+from .hooks import FixedPast, Side, append_rows, capture, capture_head_input, hidden, select_positions
+from .language_model import LanguageModel, TokenQuery
 
 Rule = Literal["right", "left", "inclusive"]
-Site = Literal["neurons", "pre-activation"]
+NeuronSite = Literal["neurons", "pre-activation"]
 Neuron = tuple[int, int]
 """Layer and index."""
 
@@ -49,7 +49,7 @@ class Integral:
 
     steps: int = 20
     rule: Rule = "right"
-    site: Site = "neurons"
+    site: NeuronSite = "neurons"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -86,12 +86,12 @@ def attributions(
     Raises:
         ValueError: the answer cannot be tokenised after the prompt.
     """
-    questions = lm.questions(prompt, target, suffix)
-    parts = [_attributions_of_one_token(lm, question, integral, rows) for question in questions]
+    token_queries = lm.token_queries(prompt, target, suffix)
+    parts = [_attributions_of_one_token(lm, question, integral, rows) for question in token_queries]
     return torch.stack(parts).mean(0)
 
 
-def _attributions_of_one_token(lm: LanguageModel, question: Question, integral: Integral, rows: int) -> Tensor:
+def _attributions_of_one_token(lm: LanguageModel, question: TokenQuery, integral: Integral, rows: int) -> Tensor:
     clean = _Clean(lm, question, integral.site)
     points = integral.points().to(lm.device)
     share = max(1, rows // (lm.n_layers * (lm.n_layers + 1) // 2))
@@ -113,7 +113,7 @@ class _Clean:
         neurons: the site's values at the asked position, (layer, m).
     """
 
-    def __init__(self, lm: LanguageModel, question: Question, site: Site) -> None:
+    def __init__(self, lm: LanguageModel, question: TokenQuery, site: NeuronSite) -> None:
         self.lm, self.site, self.token = lm, site, question.token
         ids = torch.tensor([question.ids], device=lm.device)
         cache = DynamicCache() if lm.causal else None
@@ -163,9 +163,9 @@ class _Clean:
                 rows = state.expand(-1, count, -1) if self.lm.causal else state.expand(count, -1, -1)
                 visible = mask[:, :, :now, : self.before + now] if mask is not None else None
                 side = 1 if self.lm.causal else 0
-                stack.enter_context(joining(self.lm.block(layer), rows, dim=side, mask=visible, first=layer == 0))
+                stack.enter_context(append_rows(self.lm.block(layer), rows, dim=side, mask=visible, first=layer == 0))
                 stack.enter_context(_replacing(*self._site(layer), self._put(value)))
-            asked = stack.enter_context(at_head(self.lm, self._asked, through=not self.lm.head_is_last))
+            asked = stack.enter_context(capture_head_input(self.lm, self._asked, through=not self.lm.head_is_last))
             logits = self.lm.model(**self.inputs).logits
         if self.lm.head_is_last:
             return _behind_head(asked[0], self.lm.head, self.token)

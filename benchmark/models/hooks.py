@@ -74,7 +74,7 @@ def edit_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterat
 
 
 @contextmanager
-def resume(lm: LanguageModel, layer: int, state: Tensor) -> Iterator[None]:
+def resume_at(lm: LanguageModel, layer: int, state: Tensor) -> Iterator[None]:
     """``with resume(lm, 5, state): lm.model(...)`` computes from block 5 on, whose input is ``state``.
 
     The blocks below are skipped, so that the model costs only its upper part. ``state`` has shape (batch,
@@ -152,7 +152,7 @@ def select_positions(lm: LanguageModel, rows: Tensor, columns: Tensor) -> Iterat
 
 
 @contextmanager
-def at_head(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, through: bool) -> Iterator[list[Tensor]]:
+def capture_head_input(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, through: bool) -> Iterator[list[Tensor]]:
     """``with at_head(lm, lambda x: x[:, -1], through=False) as seen: lm.model(...)``, then ``seen[0]``, (n, d).
 
     Only the picked hidden states pass through the head, or one row of them, where the caller applies it himself.
@@ -171,7 +171,7 @@ def at_head(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, through: boo
 
 
 @contextmanager
-def joining(
+def append_rows(
     block: nn.Module, rows: Tensor, *, dim: int, mask: Tensor | None = None, first: bool = False
 ) -> Iterator[None]:
     """Put rows behind those that a block receives, or in their place where they are the ``first``.
@@ -198,7 +198,7 @@ def joining(
 
 
 @contextmanager
-def upto(lm: LanguageModel, layer: int) -> Iterator[None]:
+def stop_after(lm: LanguageModel, layer: int) -> Iterator[None]:
     """``with upto(lm, 5): lm.model(...)`` computes the blocks up to and with 5; those above hand their input on."""
     with ExitStack() as stack:
         for i in range(layer + 1, lm.n_layers):

@@ -29,7 +29,7 @@ class Tokens:
     spans: tuple[tuple[int, int], ...]
 
 
-class Question(NamedTuple):
+class TokenQuery(NamedTuple):
     """A text, the position at which a token is predicted, and that token."""
 
     ids: tuple[int, ...]
@@ -286,7 +286,7 @@ class LanguageModel:
             raise ValueError(f"the target {target!r} has no token of its own after {prompt!r}")
         return tokens.ids, positions
 
-    def questions(self, prompt: str, target: str, suffix: str) -> list[Question]:
+    def token_queries(self, prompt: str, target: str, suffix: str) -> list[TokenQuery]:
         """Return one question per token of a target, each after the true previous ones.
 
         A causal model is asked behind the text so far; a masked one at the token's own place, where the target's
@@ -298,14 +298,14 @@ class LanguageModel:
         prompt = self.prompt_prefix + prompt
         if self.causal:
             context, wanted = self.split(prompt, target)
-            return [Question(context + wanted[:n], len(context) + n - 1, token) for n, token in enumerate(wanted)]
+            return [TokenQuery(context + wanted[:n], len(context) + n - 1, token) for n, token in enumerate(wanted)]
         ids, positions = self.place(prompt, target, suffix)
-        questions = []
+        token_queries = []
         for n, position in enumerate(positions):
             masked = set(positions[n:])
             text = tuple(self.mask_id if i in masked else token for i, token in enumerate(ids))
-            questions.append(Question(text, position, ids[position]))
-        return questions
+            token_queries.append(TokenQuery(text, position, ids[position]))
+        return token_queries
 
     def subject_span(self, template: str, subject: str) -> tuple[Tokens, range]:
         """Tokenise ``template`` with ``subject`` in its ``{}`` and locate the subject's tokens.

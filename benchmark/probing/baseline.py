@@ -11,7 +11,7 @@ from ..core.schema import SLOT, Case, EditRequest, Probe, Task
 from ..core.settings import RunSettings
 from ..core.split import SMALLEST, lite_cases, split_cases
 from .causal import Observation, Prober, Reference
-from .known import Store, known_cases, readable_cases
+from .known import KnowledgeCache, known_cases, readable_cases
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection
         KnbenchError: no case is left.
     """
     _, unreadable = readable_cases(prober, task)
-    cases: Sequence[Case] = split_cases(task.name, task.cases(), settings.split)
-    if task.cases() and not cases:
+    cases: Sequence[Case] = split_cases(task.name, task.cases, settings.split)
+    if task.cases and not cases:
         raise KnbenchError(
             f"task '{task.name}' has no {settings.split} cases; a task of fewer than {SMALLEST} cases is not split"
         )
     if settings.known_only:
-        known = known_cases(Store.of(prober), task)
+        known = known_cases(KnowledgeCache.of(prober), task)
         cases = [case for case in cases if known.get(case.id, {}).get(settings.known_by)]
     cases = lite_cases(task.name, cases) if settings.subset == "lite" else cases[: settings.limit]
     if settings.sequential:
@@ -63,7 +63,7 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection
         if 0 < len(cases) < settings.batch_edits:
             raise KnbenchError(f"task '{task.name}' has {len(cases)} cases for batches of {settings.batch_edits}")
         cases = cases[: len(cases) - len(cases) % settings.batch_edits]  # a smaller batch would be another regime
-    if not task.cases():
+    if not task.cases:
         raise KnbenchError(
             f"task '{task.name}' has no pair that an edit could be keyed on; score it with: knbench known"
         )

@@ -248,11 +248,11 @@ class Prober:
         order = sorted(contexts, key=lambda prompt: (len(contexts[prompt]), prompt))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            luck = [torch.Generator().manual_seed(derived_seed("write", prompt)) for prompt in batch]
+            generators = [torch.Generator().manual_seed(derived_seed("write", prompt)) for prompt in batch]
 
-            def draw(_ids: Tensor, logits: Tensor, luck: Sequence[torch.Generator] = luck) -> Tensor:
+            def draw(_ids: Tensor, logits: Tensor, generators: Sequence[torch.Generator] = generators) -> Tensor:
                 top = logits.float().topk(TOP_K, dim=-1)
-                noise = torch.stack([torch.rand(TOP_K, generator=g) for g in luck]).clamp_min(1e-10)
+                noise = torch.stack([torch.rand(TOP_K, generator=g) for g in generators]).clamp_min(1e-10)
                 scores = top.values - torch.log(-torch.log(noise)).to(logits.device)
                 return torch.full_like(logits.float(), -torch.inf).scatter(-1, top.indices, scores)
 

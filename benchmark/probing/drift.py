@@ -53,8 +53,8 @@ class DriftGauge:
         self.paragraphs = read_paragraphs(settings.text)
         self._known = registry.tasks()
         for name in self.names:
-            if name in self._known and not self._known[name].pairs():
-                linguistic = [task.name for task in self._known.values() if task.pairs()]
+            if name in self._known and not self._known[name].pairs:
+                linguistic = [task.name for task in self._known.values() if task.pairs]
                 raise KnbenchError(
                     f"drift task '{name}' has no sentence pairs; those that have: {', '.join(linguistic)}"
                 )

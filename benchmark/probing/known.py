@@ -26,7 +26,7 @@ KNOWN_BY = ("success", "exact", "generated")
 
 
 @dataclass(frozen=True)
-class Store:
+class KnowledgeCache:
     """Where knowledge of one model is kept: by its weights and by how it was asked."""
 
     prober: Prober
@@ -34,11 +34,11 @@ class Store:
     folder: Path
 
     @classmethod
-    def of(cls, prober: Prober) -> Store:
+    def of(cls, prober: Prober) -> KnowledgeCache:
         """Return the store of a model in the user's cache."""
         return cls(prober, prober.lm.weight_hash(), cache_folder() / "known")
 
-    def recall(self, task: Task, what: str, measure: Callable[[], Any]) -> Any:
+    def get_or_measure(self, task: Task, what: str, measure: Callable[[], Any]) -> Any:
         """Return what was stored for a task, or measure and store it."""
         lm = self.prober.lm
         asked = [VERSION, what, self.weight_hash, task.content_hash(), lm.bos_policy, self.prober.new_tokens]
@@ -54,7 +54,7 @@ class Store:
 def readable_cases(prober: Prober, task: Task) -> tuple[list[Case], dict[str, str]]:
     """Return the cases that the model's tokenizer can express, and why the others cannot be."""
     readable, unreadable = [], {}
-    for case in task.cases():
+    for case in task.cases:
         try:
             prober.check(case)
             readable.append(case)
@@ -63,13 +63,13 @@ def readable_cases(prober: Prober, task: Task) -> tuple[list[Case], dict[str, st
     return readable, unreadable
 
 
-def known_cases(store: Store, task: Task) -> dict[str, dict[str, bool]]:
+def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool]]:
     """Return, by case id, by which of :data:`KNOWN_BY` the model knows the true answer."""
 
     def measure() -> dict[str, dict[str, bool]]:
-        cases, _ = readable_cases(store.prober, task)
+        cases, _ = readable_cases(cache.prober, task)
         probes = [_true_probe(case) for case in cases]
-        seen = store.prober.observe(probes)
+        seen = cache.prober.observe(probes)
         return {
             case.id: {
                 "success": o["target"]["logprob"] > o["rival"]["logprob"],
@@ -79,7 +79,7 @@ def known_cases(store: Store, task: Task) -> dict[str, dict[str, bool]]:
             for case, probe, o in zip(cases, probes, seen, strict=True)
         }
 
-    found: dict[str, dict[str, bool]] = store.recall(task, "cases", measure)
+    found: dict[str, dict[str, bool]] = cache.get_or_measure(task, "cases", measure)
     return found
 
 
@@ -88,7 +88,7 @@ def _true_probe(case: Case) -> Probe:
     return Probe("known", "completion", request.text, request.target_true, request.target_new, "unchanged")
 
 
-def ranked_first(store: Store, task: Task) -> dict[str, bool]:
+def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
     """Return, by case id, whether the true answer is the most probable of all true answers of the task.
 
     An answer is at most as probable as its first token, so only those are scored whole whose first token is more
@@ -96,7 +96,7 @@ def ranked_first(store: Store, task: Task) -> dict[str, bool]:
     """
 
     def measure() -> dict[str, bool]:
-        prober, (cases, _) = store.prober, readable_cases(store.prober, task)
+        prober, (cases, _) = cache.prober, readable_cases(cache.prober, task)
         answers = sorted({case.request.target_true for case in cases})
         true = prober.observe([_true_probe(case) for case in cases], remember=None)
         firsts = prober.first_token_logprobs([case.request.text for case in cases], answers)
@@ -112,36 +112,36 @@ def ranked_first(store: Store, task: Task) -> dict[str, bool]:
             first[i] &= seen["target"]["logprob"] < seen["rival"]["logprob"]
         return {case.id: value for case, value in zip(cases, first, strict=True)}
 
-    found: dict[str, bool] = store.recall(task, "ranking", measure)
+    found: dict[str, bool] = cache.get_or_measure(task, "ranking", measure)
     return found
 
 
-def right_pairs(store: Store, task: Task) -> dict[str, bool]:
+def right_pairs(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
     """Return, by pair id, whether the grammatical sentence of a phenomenon's pair is the more probable one."""
 
     def measure() -> dict[str, bool]:
-        pairs = task.pairs()
+        pairs = task.pairs
         probes = [
             Probe("known", "minimal_pair", "", pair["sentence_good"], pair["sentence_bad"], "unchanged")
             for pair in pairs
         ]
-        seen = store.prober.observe(probes)
+        seen = cache.prober.observe(probes)
         return {
             pair["pairID"]: o["target"]["logprob"] > o["rival"]["logprob"] for pair, o in zip(pairs, seen, strict=True)
         }
 
-    found: dict[str, bool] = store.recall(task, "pairs", measure)
+    found: dict[str, bool] = cache.get_or_measure(task, "pairs", measure)
     return found
 
 
-def knowledge(store: Store, task: Task) -> dict[str, Any]:
+def knowledge(cache: KnowledgeCache, task: Task) -> dict[str, Any]:
     """Return what a model knows of a task, as shares of its cases and pairs."""
-    cases = known_cases(store, task)
+    cases = known_cases(cache, task)
     row: dict[str, Any] = {"task": task.name, "kind": task.kind, "cases": len(cases)}
     for name in KNOWN_BY:
         row[name] = _share([case[name] for case in cases.values()])
-    row["ranked_first"] = _share(list(ranked_first(store, task).values())) if task.kind == "fact" else None
-    row["sentences"] = _share(list(right_pairs(store, task).values())) if task.pairs() else None
+    row["ranked_first"] = _share(list(ranked_first(cache, task).values())) if task.kind == "fact" else None
+    row["sentences"] = _share(list(right_pairs(cache, task).values())) if task.pairs else None
     return row
 
 

@@ -26,7 +26,7 @@ def export_task(task: Task, folder: Path) -> Path:
     The two sentences are the choices of an empty context, scored whole, as lm-eval's own BLiMP tasks are; lm-eval's
     ``acc`` is then the share of pairs whose grammatical sentence is the more probable.
     """
-    pairs = task.pairs()
+    pairs = task.pairs
     if not pairs:
         raise KnbenchError(f"task '{task.name}' has no minimal pairs; only linguistic tasks can be exported")
     name = exported_name(task.name)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from ..core.schema import Case, Probe
-from ..models.language_model import LanguageModel, Question
+from ..models.language_model import LanguageModel, TokenQuery
 from .causal import Observation, Prober, Reference, kl_divergence
 
 
@@ -36,12 +36,12 @@ class MaskedProber(Prober):
         """Return the bound 0: the first of n masks says nothing of another number of masks."""
         return [[0.0] * len(answers) for _ in prompts]
 
-    def _questions(self, probe: Probe, answer: str) -> list[Question]:
+    def _questions(self, probe: Probe, answer: str) -> list[TokenQuery]:
         """Return one question per token of an answer, or of a sentence."""
         if probe.kind == "minimal_pair":
             ids, positions = self.lm.place(self.lm.prompt_prefix.rstrip(), answer, "")
-            return [Question((*ids[:p], self.lm.mask_id, *ids[p + 1 :]), p, ids[p]) for p in positions]
-        return self.lm.questions(probe.prompt, answer, probe.suffix)
+            return [TokenQuery((*ids[:p], self.lm.mask_id, *ids[p + 1 :]), p, ids[p]) for p in positions]
+        return self.lm.token_queries(probe.prompt, answer, probe.suffix)
 
     @torch.inference_mode()
     def _observe(
@@ -98,10 +98,10 @@ class MaskedProber(Prober):
     def _key(self, probe: Probe) -> str:
         return f"{probe.prompt} \u0000 {probe.target}"
 
-    def _fill(self, questions: Sequence[Question]) -> str:
+    def _fill(self, token_queries: Sequence[TokenQuery]) -> str:
         """Fill the target's masks from the left, each with the most probable token."""
-        text, filled = list(questions[0][0]), []
-        for _, position, _ in questions if self.new_tokens else []:
+        text, filled = list(token_queries[0][0]), []
+        for _, position, _ in token_queries if self.new_tokens else []:
             text[position] = int(self._logprobs([text], [(0, position)])[0].argmax())
             filled.append(text[position])
         return self.lm.decode(filled)

@@ -29,7 +29,7 @@ def check_task(where: str, result: Row, records: Sequence[Row], task: Task) -> N
         raise KnbenchError(
             f"{where}: task '{task.name}' version {task.version} had another content; one of them was changed"
         )
-    cases = {case.id: case for case in task.cases()}
+    cases = {case.id: case for case in task.cases}
     for record in records:
         if record["case_id"] not in cases:
             raise KnbenchError(f"{where}: task '{task.name}' has no case '{record['case_id']}'")

@@ -34,7 +34,7 @@ Values = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class TaskComparison:
     """Results of several editors on one task, taken in the same way.
 
     Attributes:
@@ -62,7 +62,7 @@ def case_means(case_ids: Iterable[str], values: Iterable[Sequence[float]]) -> di
     return {case_id: sum(found) / len(found) for case_id, found in zip(case_ids, values, strict=False) if found}
 
 
-def groups_of(runs: Sequence[Run]) -> list[Group]:
+def group_by_task(runs: Sequence[Run]) -> list[TaskComparison]:
     """Sort results by task.
 
     Raises:
@@ -89,7 +89,7 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
         records = {editor: {r["case_id"]: r for r in run.final_records()} for editor, run in members.items()}
         shared = set.intersection(*(set(cases) for cases in records.values()))
         kept = {editor: {i: r for i, r in cases.items() if i in shared} for editor, cases in records.items()}
-        groups.append(Group(task, members, kept))
+        groups.append(TaskComparison(task, members, kept))
     return groups
 
 
@@ -102,7 +102,7 @@ def _differing(a: Row, b: Row) -> str:
 KINDS = {"fact": "facts", "linguistic": "phenomena"}
 
 
-def overall(groups: Sequence[Group], measure: str) -> list[dict[str, Any]]:
+def overall(groups: Sequence[TaskComparison], measure: str) -> list[dict[str, Any]]:
     """Return one row per kind of task, editor and criterion: the mean over all tasks that every editor was run on.
 
     Facts are resampled within their relations; of phenomena, whole paradigms are.
@@ -134,7 +134,7 @@ def overall(groups: Sequence[Group], measure: str) -> list[dict[str, Any]]:
     return rows
 
 
-def compare_two(groups: Sequence[Group], a: str, b: str, measure: str) -> list[dict[str, Any]]:
+def compare_two(groups: Sequence[TaskComparison], a: str, b: str, measure: str) -> list[dict[str, Any]]:
     """Return one row per task and criterion: A's mean, B's, and the comparison case by case.
 
     ``p_adjusted`` is corrected for the number of rows by Benjamini and Hochberg.
@@ -192,7 +192,7 @@ def _row(task: str, criterion: str, x: Sequence[float], y: Sequence[float], foun
     }
 
 
-def case_by_case(groups: Sequence[Group], a: str, b: str, measure: str) -> list[dict[str, Any]]:
+def case_by_case(groups: Sequence[TaskComparison], a: str, b: str, measure: str) -> list[dict[str, Any]]:
     """Return every case and criterion on which two editors differ."""
     rows = []
     for group in groups:
@@ -208,7 +208,7 @@ def case_by_case(groups: Sequence[Group], a: str, b: str, measure: str) -> list[
 
 
 @dataclass(frozen=True)
-class Place:
+class RankedMethod:
     """A method's score, its interval, and the places that it may have."""
 
     editor: str
@@ -232,7 +232,7 @@ def parts_of(score: str, present: Collection[str]) -> list[str]:
     return parts if whole and (score == "score" or not set(parts) <= set(ROME_SCORE)) else []
 
 
-def places(tasks: Sequence[Mapping[str, Values]], score: str, *, ranked: bool = True) -> list[Place]:
+def places(tasks: Sequence[Mapping[str, Values]], score: str, *, ranked: bool = True) -> list[RankedMethod]:
     """Return methods from the best to the worst by a score over tasks, each task counting the same.
 
     Cases are drawn again within their tasks, so ranks are about these tasks and other cases of theirs.
@@ -258,13 +258,13 @@ def places(tasks: Sequence[Mapping[str, Values]], score: str, *, ranked: bool = 
     ranks = rank_intervals(values, draws, cases) if ranked else [Rank(1, len(editors))] * len(editors)
     low, high = percentiles(draws)
     found = [
-        Place(e, float(values[n]), float(low[n]), float(high[n]), ranks[n].best, ranks[n].worst, cases)
+        RankedMethod(e, float(values[n]), float(low[n]), float(high[n]), ranks[n].best, ranks[n].worst, cases)
         for n, e in enumerate(editors)
     ]
     return sorted(found, key=lambda place: (-place.value, place.editor))
 
 
-def ranking(group: Group, criterion: str, measure: str) -> list[dict[str, Any]]:
+def ranking(group: TaskComparison, criterion: str, measure: str) -> list[dict[str, Any]]:
     """Return the editors of a task from the best to the worst, with the ranks that the data leave open.
 
     Args:

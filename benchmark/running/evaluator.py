@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +20,12 @@ from ..probing.drift import make_gauge
 from ..probing.masked import make_prober
 from ..results.documents import SCHEMA_VERSION
 from .environment import describe_environment
-from .plan import BLOCK, Order, Place, Plan
+from .plan import BLOCK, Plan, RunKey, WorkItem
 from .provenance import describe_editor, describe_model, describe_protocol
-from .regimes import Job, Tell, run_batch, run_sequential, run_single, seeded
+from .regimes import Emit, Job, run_batch, run_sequential, run_single, seeded
 
 
-class Workbench:
+class Evaluator:
     """A model with editors, tasks and settings laid out.
 
     Editors are made ready when they are first needed.
@@ -78,21 +77,21 @@ class Workbench:
             name: describe_editor(editor, source, self._prepare(name))
             for name, (editor, source) in self._editors.items()
         }
-        manifests: dict[Place, Mapping[str, Any]] = {}
+        manifests: dict[RunKey, Mapping[str, Any]] = {}
         cases = {}
         for name, task in self._tasks.items():
             chosen = self._select(name).cases
             cases[name] = [case.id for case in chosen]
             about = {
-                "task": {**task.card(), "content_hash": task.content_hash(), "cases_total": len(task.cases())},
+                "task": {**task.card(), "content_hash": task.content_hash(), "cases_total": len(task.cases)},
                 "protocol": describe_protocol(self.lm, self.settings, len(chosen), self._gauge),
             }
             for editor, card in cards.items():
                 manifests[editor, name] = {**common, "editor": card, **about}
-        together = {name: editor.together for name, (editor, _) in self._editors.items()}
-        return Plan(manifests, cases, together, {name: self._origin(name) for name in self._editors})
+        joint_batch_size = {name: editor.joint_batch_size for name, (editor, _) in self._editors.items()}
+        return Plan(manifests, cases, joint_batch_size, {name: self._origin(name) for name in self._editors})
 
-    def measure(self, order: Order, tell: Tell) -> None:
+    def measure(self, order: WorkItem, emit: Emit) -> None:
         """Measure what of a unit is missing.
 
         Args:
@@ -115,7 +114,7 @@ class Workbench:
         self.reporter.doing(f"{unit.editor} on {unit.task}")
         editor, _ = self._editors[unit.editor]
         job = Job(
-            unit, editor, self._prober, baseline, order.written, tell, settings.seed, self._fingerprint,
+            unit, editor, self._prober, baseline, order.written, emit, settings.seed, self._fingerprint,
             self.reporter, self._gauge,
         )  # fmt: skip
         if unit.first == 0:
@@ -153,18 +152,7 @@ class Workbench:
 
 
 @dataclass(frozen=True)
-class Given:
-    """A function that returns what it was given: tasks made of it can be sent to other processes."""
-
-    value: Any
-
-    def __call__(self) -> Any:
-        """Return it."""
-        return self.value
-
-
-@dataclass(frozen=True)
-class Post:
+class WorkerDevice:
     """Where a workbench is laid out.
 
     Attributes:
@@ -177,7 +165,7 @@ class Post:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunSpec:
     """All that decides what is measured; can be pickled where its parts can.
 
     Attributes:
@@ -191,7 +179,7 @@ class Recipe:
     settings: RunSettings
     leave_out: bool = False
 
-    def lay_out(self, post: Post, reporter: Reporter) -> Workbench:
+    def build_evaluator(self, post: WorkerDevice, reporter: Reporter) -> Evaluator:
         """Load the model and return the workbench.
 
         Args:
@@ -206,9 +194,4 @@ class Recipe:
             torch.set_num_threads(post.threads)
         lm = self.load(post.device)
         editors = [cls for cls in self.editors if lm.causal or not (self.leave_out and cls.causal_only)]
-        return Workbench(lm, editors, self.tasks, self.settings, reporter)
-
-    def portable(self) -> Recipe:
-        """Return the same with the tasks' data in it, wherever it came from."""
-        tasks = [dataclasses.replace(t, cases=Given(t.cases()), pairs=Given(t.pairs())) for t in self.tasks]
-        return dataclasses.replace(self, tasks=tasks)
+        return Evaluator(lm, editors, self.tasks, self.settings, reporter)

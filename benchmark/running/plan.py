@@ -19,9 +19,9 @@ BLOCK = 8
 Few enough that a dozen workers share a task, many enough that batches of probes are full.
 """
 
-Place = tuple[str, str]
+RunKey = tuple[str, str]
 """An editor and a task: one run folder."""
-Start = tuple[str, int]
+BlockKey = tuple[str, int]
 """A task and one of its blocks."""
 FileName = Literal["records", "checkpoints", "drift"]
 
@@ -39,7 +39,7 @@ class Unit:
         return f"{self.editor} on {self.task}, cases {self.first + 1} to {self.end}"
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RunKey:
         """The editor and the task."""
         return self.editor, self.task
 
@@ -49,7 +49,7 @@ class Unit:
         return range(self.first, self.end)
 
     @property
-    def start(self) -> Start:
+    def start(self) -> BlockKey:
         """What units that need the same answers of the unedited model have in common."""
         return self.task, self.first // BLOCK
 
@@ -66,14 +66,14 @@ class Plan:
             differs, so may the numbers.
     """
 
-    manifests: Mapping[Place, Mapping[str, Any]]
+    manifests: Mapping[RunKey, Mapping[str, Any]]
     cases: Mapping[str, Sequence[str]]
-    together: Mapping[str, int]
+    joint_batch_size: Mapping[str, int]
     origins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Line:
+class OutputLine:
     """What was measured: a row of one of a run folder's files."""
 
     file: FileName
@@ -89,7 +89,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Written:
+class Completed:
     """What of a unit was measured before: keys of lines by file, and of sequential edits their states by case id."""
 
     keys: Mapping[FileName, Collection[Any]]
@@ -97,7 +97,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Order:
+class WorkItem:
     """A unit to be measured.
 
     Attributes:
@@ -107,7 +107,7 @@ class Order:
     """
 
     unit: Unit
-    written: Written
+    written: Completed
     origin: str | None = None
 
 
@@ -115,23 +115,23 @@ def units_of(plan: Plan, settings: RunSettings) -> list[Unit]:
     """Cut a run into units, in the order in which they are best begun: what shares a block stands together."""
     units = []
     for number, (task, ids) in enumerate(plan.cases.items()):
-        for editor, together in plan.together.items():
-            size = unit_size(len(ids), (settings.sequential and len(ids)) or settings.batch_edits or together)
+        for editor, joint_batch_size in plan.joint_batch_size.items():
+            size = unit_size(len(ids), (settings.sequential and len(ids)) or settings.batch_edits or joint_batch_size)
             for first in range(0, len(ids), size):
                 units.append((number, first, Unit(editor, task, first, min(first + size, len(ids)))))
     return [unit for _, _, unit in sorted(units, key=lambda found: found[:2])]
 
 
-def unit_size(cases: int, together: int) -> int:
+def unit_size(cases: int, joint_batch_size: int) -> int:
     """Return how many of a task's cases make a unit, where so many are edited at once.
 
     >>> unit_size(100, 1), unit_size(100, 8), unit_size(100, 3), unit_size(100, 50), unit_size(5, 1)
     (8, 8, 9, 50, 5)
     """
-    return min(cases, -(-BLOCK // together) * together)
+    return min(cases, -(-BLOCK // joint_batch_size) * joint_batch_size)
 
 
-class Waiting:
+class WorkQueue:
     """Units that nobody has taken, so kept that those which ask the same of the unedited model go to one worker.
 
     >>> a, b, c = (Unit("rome", "capital", first, first + 8) for first in (0, 8, 16))
@@ -141,14 +141,14 @@ class Waiting:
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
-        self._groups: dict[Start, list[Unit]] = {}
+        self._groups: dict[BlockKey, list[Unit]] = {}
         for unit in units:
             self._groups.setdefault(unit.start, []).append(unit)
 
     def __bool__(self) -> bool:
         return bool(self._groups)
 
-    def take(self, mine: Start | None, theirs: Collection[Start]) -> Unit:
+    def take(self, mine: BlockKey | None, theirs: Collection[BlockKey]) -> Unit:
         """Take out the unit that a worker best measures next.
 
         One for which it has asked the unedited model already, else one that no other worker has asked for, else any.

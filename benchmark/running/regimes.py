@@ -19,16 +19,16 @@ import torch
 from ..core.errors import KnbenchError
 from ..core.progress import Reporter
 from ..core.schema import Case, EditRequest, derived_seed
-from ..editing import Edit, Editor, Pile
+from ..editing import Edit, Editor, EditStack
 from ..models.language_model import LanguageModel
 from ..probing.baseline import Baseline
 from ..probing.causal import Observation, Prober
 from ..probing.drift import DriftGauge
 from ..results.io import key_of
 from .environment import PeakMemory
-from .plan import FileName, Line, Unit, Written
+from .plan import Completed, FileName, OutputLine, Unit
 
-Tell = Callable[[Line], None]
+Emit = Callable[[OutputLine], None]
 KINDS: Mapping[FileName, str] = {"records": "record", "checkpoints": "checkpoint", "drift": "drift"}
 """How the lines of a run folder's files are called."""
 
@@ -48,8 +48,8 @@ class Job:
     editor: Editor[Any]
     prober: Prober
     baseline: Baseline
-    written: Written
-    tell: Tell
+    written: Completed
+    emit: Emit
     seed: int
     fingerprint: str
     reporter: Reporter
@@ -97,18 +97,18 @@ class Job:
             raise
         except Exception as error:
             found = {**where, "tasks": [], "failure": failure_of("probe", error)}
-        self.tell(Line("drift", found))
+        self.emit(OutputLine("drift", found))
 
 
 def run_single(job: Job) -> None:
     """Edit, measure, restore: each case for itself."""
-    for block in blocks(job.unit.indices, job.editor.together):
+    for block in blocks(job.unit.indices, job.editor.joint_batch_size):
         pending = job.pending(block)
         if pending:
             # The whole block, also where a part of it is done: what is edited together decides the last bits.
             attempts = edit_block(job.editor, job.lm, job.baseline, block, job.seed)
             for index in pending:
-                job.tell(Line("records", run_case(job, index, attempts[index])))
+                job.emit(OutputLine("records", run_case(job, index, attempts[index])))
 
 
 def run_case(job: Job, index: int, attempt: Attempt) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def run_batch(job: Job, size: int) -> None:
             for index in pending:
                 unread = job.baseline.unreadable.get(cases[index].id)
                 why = failure_of("tokenise", ValueError(unread)) if unread else failure
-                job.tell(Line("records", record_of(job, index, share, None if why else seen, why)))
+                job.emit(OutputLine("records", record_of(job, index, share, None if why else seen, why)))
 
 
 def run_sequential(job: Job, stops: Sequence[int]) -> None:
@@ -171,7 +171,7 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
     cases, lm, done = job.baseline.cases, job.lm, job.written.states
     state = job.fingerprint
     earlier: list[EditRequest] = []
-    with Pile(lm) as pile:
+    with EditStack(lm) as pile:
         for index, case in enumerate(cases):
             stored = done.get(case.id)
             if stored is None or not stored.failed:
@@ -194,7 +194,7 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
                 if stored is None:
                     record = record_of(job, index, attempt, None if failure else seen, failure)
                     record["edit"]["state"] = state
-                    job.tell(Line("records", record))
+                    job.emit(OutputLine("records", record))
                 elif stored.weights != state:
                     raise KnbenchError(
                         f"{job.unit}: the edit of case '{case.id}', made again, gives other weights; continue on "
@@ -219,7 +219,7 @@ def _measure_again(job: Job, stop: int) -> None:
         for i in missing:
             after = seen.observations.get(i, [None] * len(cases[i].probes))
             row = {"edits": stop, "case_id": cases[i].id, "after": after, "failure": failure}
-            job.tell(Line("checkpoints", row))
+            job.emit(OutputLine("checkpoints", row))
     job.note_drift(edits=stop)
 
 
@@ -305,10 +305,10 @@ def _speakable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def blocks(indices: range, together: int) -> Iterator[range]:
+def blocks(indices: range, joint_batch_size: int) -> Iterator[range]:
     """Yield the indices of cases that are edited together, the same ones however often a run is continued."""
-    for start in range(indices.start, indices.stop, together):
-        yield range(start, min(start + together, indices.stop))
+    for start in range(indices.start, indices.stop, joint_batch_size):
+        yield range(start, min(start + joint_batch_size, indices.stop))
 
 
 def edit_block(
@@ -322,7 +322,7 @@ def edit_block(
         if case.id in baseline.unreadable
     }
     todo = [i for i in block if i not in attempts]
-    if editor.together > 1 and len(todo) > 1:
+    if editor.joint_batch_size > 1 and len(todo) > 1:
         with contextlib.suppress(Exception):  # which of them failed, and why, shows when each is tried alone
             peak, start = PeakMemory(str(lm.device)), time.perf_counter()
             with seeded(derived_seed(seed, editor.name, *(cases[i].id for i in todo))):

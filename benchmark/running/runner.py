@@ -1,7 +1,7 @@
 """Runs editors over tasks: measure, edit, measure again, take the edit back, write the record down.
 
-A :class:`~.workbench.Workbench` holds the model and measures, a :class:`~.ledger.Ledger` writes, and an executor stands
-between the two: the same straight line whether both are in one process or the first is on many machines.
+An :class:`~.evaluator.Evaluator` holds the model and measures, a :class:`~.writer.RunWriter` writes, and an executor
+stands between the two: the same straight line whether both are in one process or the first is on many machines.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..core.schema import Task
 from ..core.settings import RunSettings
 from ..editing import Editor
 from ..models.language_model import LanguageModel
-from .evaluator import Workbench
+from .evaluator import Evaluator
 from .events import EVENTS, EventLog
 from .plan import Plan
 from .run_folder import finish, locked, open_folder
-from .writer import Ledger
+from .writer import RunWriter
 
 
 class Executor(Protocol):
@@ -38,7 +38,7 @@ class Executor(Protocol):
     def plan(self, command: str | None, reporter: Reporter) -> Plan:
         """Ask a model what the run comes to."""
 
-    def measure(self, ledger: Ledger) -> None:
+    def measure(self, writer: RunWriter) -> None:
         """Measure every unit that the ledger has left."""
 
 
@@ -47,19 +47,19 @@ class Serial:
 
     name, workers = "serial", 1
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._bench = evaluator
 
     def plan(self, command: str | None, reporter: Reporter) -> Plan:
         """Ask the model what the run comes to."""
         self._bench.reporter = reporter
         return self._bench.plan({"command": command} if command else {})
 
-    def measure(self, ledger: Ledger) -> None:
+    def measure(self, writer: RunWriter) -> None:
         """Measure every unit that is left."""
-        for unit in list(ledger.left):
-            self._bench.measure(ledger.order(unit), partial(ledger.receive, unit))
-            ledger.finished(unit)
+        for unit in list(writer.left):
+            self._bench.measure(writer.order(unit), partial(writer.receive, unit))
+            writer.finished(unit)
 
 
 def run(
@@ -90,7 +90,7 @@ def run(
         KnbenchError: a folder holds another run, or an editor left the model changed.
     """
     reporter = reporter or Reporter()
-    executor = Serial(Workbench(lm, editors, tasks, settings, reporter))
+    executor = Serial(Evaluator(lm, editors, tasks, settings, reporter))
     return carry_out(executor, output, settings, reporter, command=command)
 
 
@@ -121,7 +121,7 @@ def carry_out(
         OSError: something cannot be written.
     """
     plan = executor.plan(command, reporter)
-    places = [(editor, task) for task in plan.cases for editor in plan.together]
+    places = [(editor, task) for task in plan.cases for editor in plan.joint_batch_size]
     folders = {(editor, task): output / editor / task for editor, task in places}
     with ExitStack() as stack:
         # Every folder is opened before anything is measured, so that a wrong one is refused at once.
@@ -132,16 +132,16 @@ def carry_out(
             for opened in files.values():
                 opened.records.drop(lambda record: record["failure"] is not None)
         events = EventLog(output / EVENTS)
-        ledger = Ledger(plan, files, settings, events, reporter, lambda place: finish(folders[place]))
-        stack.enter_context(_logged(events, executor, ledger))
-        executor.measure(ledger)
+        writer = RunWriter(plan, files, settings, events, reporter, lambda place: finish(folders[place]))
+        stack.enter_context(_logged(events, executor, writer))
+        executor.measure(writer)
     return list(folders.values())
 
 
 @contextmanager
-def _logged(events: EventLog, executor: Executor, ledger: Ledger) -> Iterator[None]:
+def _logged(events: EventLog, executor: Executor, writer: RunWriter) -> Iterator[None]:
     """Note when a run begins, and how it ends."""
-    events.note("run_started", executor=executor.name, workers=executor.workers, cases=ledger.cases, done=ledger.done)
+    events.note("run_started", executor=executor.name, workers=executor.workers, cases=writer.cases, done=writer.done)
     try:
         yield
     except BaseException as error:

@@ -140,7 +140,7 @@ def check_tasks(tasks: Sequence[Task]) -> None:
         KnbenchError: a task has no tuning cases, or does not ask what S is made of.
     """
     for task in tasks:
-        cases = task.cases()
+        cases = task.cases
         held_out = split_cases(task.name, cases, "tune")
         if not held_out:
             raise KnbenchError(

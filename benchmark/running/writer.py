@@ -10,11 +10,11 @@ from ..core.progress import Reporter
 from ..core.settings import RunSettings
 from ..results.io import RecordsFile
 from .events import EventLog
-from .plan import Line, Order, Place, Plan, State, Unit, Written, units_of
+from .plan import Completed, OutputLine, Plan, RunKey, State, Unit, WorkItem, units_of
 from .run_folder import RunFiles
 
 
-class Ledger:
+class RunWriter:
     """Knows what a run has measured and what not, and writes down what comes in, each line once.
 
     Args:
@@ -32,11 +32,11 @@ class Ledger:
     def __init__(
         self,
         plan: Plan,
-        files: Mapping[Place, RunFiles],
+        files: Mapping[RunKey, RunFiles],
         settings: RunSettings,
         events: EventLog,
         reporter: Reporter,
-        close: Callable[[Place], object],
+        close: Callable[[RunKey], object],
     ) -> None:
         self._plan, self._files, self._settings = plan, files, settings
         self.events, self.reporter, self._close = events, reporter, close
@@ -51,12 +51,12 @@ class Ledger:
             if not self._open[place]:
                 close(place)
 
-    def order(self, unit: Unit, worker: int = 0) -> Order:
+    def order(self, unit: Unit, worker: int = 0) -> WorkItem:
         """Give a unit to a worker: what it is told besides, is what is written of the unit by now."""
         self.events.note("unit_started", worker=worker, **_place(unit), cases=len(unit.indices))
-        return Order(unit, self._written(unit), self._plan.origins[unit.editor])
+        return WorkItem(unit, self._written(unit), self._plan.origins[unit.editor])
 
-    def receive(self, unit: Unit, line: Line, worker: int = 0) -> None:
+    def receive(self, unit: Unit, line: OutputLine, worker: int = 0) -> None:
         """Write a line down, unless it is there.
 
         Raises:
@@ -101,18 +101,18 @@ class Ledger:
             and (drift is None or all(drift.has({"edits": k}) for k in (*unedited, *stops)))
         )
 
-    def _written(self, unit: Unit) -> Written:
+    def _written(self, unit: Unit) -> Completed:
         files, ids = self._files[unit.place], set(self._ids(unit))
         if not self._settings.sequential:
             # Keys of drift are edits, case and block: of all cases' only this unit's are of use.
             drift = {key for key in files.drift.done if key[1] is None or key[1] in ids} if files.drift else ()
-            return Written({"records": ids & files.records.done, "drift": drift})
+            return Completed({"records": ids & files.records.done, "drift": drift})
         states = {
             case_id: State(bool(record["failure"]), record["edit"].get("state"))
             for case_id, record in files.stored_records().items()
         }
         checkpoints, drift = (file.done if file else () for file in (files.checkpoints, files.drift))
-        return Written({"records": files.records.done, "checkpoints": checkpoints, "drift": drift}, states)
+        return Completed({"records": files.records.done, "checkpoints": checkpoints, "drift": drift}, states)
 
 
 def _place(unit: Unit) -> dict[str, Any]:

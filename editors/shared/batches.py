@@ -15,7 +15,7 @@ from ...benchmark.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TargetBatch:
     """A batch of prompts, with the loss on the target tokens alone: all of them, and never BOS.
 
     Attributes:
@@ -31,7 +31,7 @@ class Lesson:
     wanted: Tensor
 
     @classmethod
-    def of(cls, lm: LanguageModel, requests: Sequence[EditRequest]) -> Lesson:
+    def of(cls, lm: LanguageModel, requests: Sequence[EditRequest]) -> TargetBatch:
         """Lay the requests out: in a masked model all tokens of a target are masks at once.
 
         Raises:
@@ -39,11 +39,11 @@ class Lesson:
         """
         texts, spots, wanted = [], [], []
         for row, request in enumerate(requests):
-            questions = lm.questions(request.text, request.target_new, ".")
+            token_queries = lm.token_queries(request.text, request.target_new, ".")
             # A causal model's last question holds the text of all others; a masked one's first hides the whole target.
-            texts.append(questions[-1].ids if lm.causal else questions[0].ids)
-            spots += [(row, question.position) for question in questions]
-            wanted += [question.token for question in questions]
+            texts.append(token_queries[-1].ids if lm.causal else token_queries[0].ids)
+            spots += [(row, question.position) for question in token_queries]
+            wanted += [question.token for question in token_queries]
         batch = lm.pad(texts)
         inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if lm.causal:

@@ -24,7 +24,7 @@ from ...benchmark.core.errors import KnbenchError
 from ...benchmark.core.files import write_json
 from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import JsonObject, derived_seed, digest
-from ...benchmark.models.hooks import Side, capture, select_positions, upto
+from ...benchmark.models.hooks import Side, capture, select_positions, stop_after
 from ...benchmark.models.language_model import LanguageModel
 from ...benchmark.models.loading import cache_folder
 
@@ -207,7 +207,7 @@ def _keys(lm: LanguageModel, rows: Tensor, layers: Sequence[int]) -> dict[int, T
     """Return the keys of every token of some texts, by layer, (token, m), float32."""
     wanted: dict[str, tuple[nn.Module, Side]] = {str(layer): (lm.mlp_out(layer), "input") for layer in layers}
     spot = torch.zeros(1, dtype=torch.long, device=lm.device)
-    with torch.no_grad(), capture(wanted) as seen, upto(lm, max(layers)), select_positions(lm, spot, spot):
+    with torch.no_grad(), capture(wanted) as seen, stop_after(lm, max(layers)), select_positions(lm, spot, spot):
         lm.model(input_ids=rows, use_cache=False)
     return {layer: seen[str(layer)].flatten(0, 1).float() for layer in layers}
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ...benchmark.core.schema import SLOT, EditRequest
-from ...benchmark.models.hooks import FixedPast, Side, capture, edit_output, resume, select_positions
+from ...benchmark.models.hooks import FixedPast, Side, capture, edit_output, resume_at, select_positions
 from ...benchmark.models.language_model import LanguageModel
 
-Site = Literal["mlp", "block"]
+EditSite = Literal["mlp", "block"]
 
 KL_PROMPT = SLOT + " is a"
 """The prompt whose continuation shall not change: it holds what the subject is."""
@@ -102,7 +102,7 @@ def value_vectors(
     layer: int,
     contexts: Sequence[str],
     objective: ValueObjective,
-    site: Site = "mlp",
+    site: EditSite = "mlp",
 ) -> list[ValueVector]:
     """Compute keys and optimise values of all requests, each as if it were alone.
 
@@ -133,12 +133,12 @@ def value_vectors(
 
 
 def _optimise(
-    lm: LanguageModel, laid_out: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective, site: Site
+    lm: LanguageModel, laid_out: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective, site: EditSite
 ) -> list[ValueVector]:
     """Optimise the deltas of some requests in one batch; they share no term of the loss."""
     requests = range(len(laid_out))
     rows = [replace(row, request=i) for i in requests for row in laid_out[i]]
-    read = _Read(lm, rows, layer, site)
+    read = _PrefixPass(lm, rows, layer, site)
     bare = [next(i for i, row in enumerate(rows) if row.request == r) for r in requests]
     v0 = read.values[bare]  # (request, d)
     limit = objective.clamp * v0.norm(dim=-1)
@@ -192,7 +192,7 @@ def _optimise(
     return result
 
 
-class _Read:
+class _PrefixPass:
     """One pass over all rows, from which the keys, the values and every later step are taken.
 
     Attributes:
@@ -201,7 +201,7 @@ class _Read:
         unmoved: by request, the log-probabilities that the KL term holds on to, (vocabulary,).
     """
 
-    def __init__(self, lm: LanguageModel, rows: Sequence[_Row], layer: int, site: Site) -> None:
+    def __init__(self, lm: LanguageModel, rows: Sequence[_Row], layer: int, site: EditSite) -> None:
         self.lm, self.rows, self.layer = lm, rows, layer
         self.module = lm.mlp(layer) if site == "mlp" else lm.block(layer)
         batch = lm.pad([row.ids for row in rows])
@@ -225,27 +225,29 @@ class _Read:
         self.past: list[tuple[Tensor, Tensor]] = []  # (row, head, before, head size)
         for number, old in enumerate(cache.layers):
             if number < layer:  # skipped from now on: what has the right shape takes no memory
-                hollow = old.keys.new_zeros(1).expand(*old.keys.shape[:2], before, old.keys.shape[3])
-                self.past.append((hollow, hollow))
+                placeholder = old.keys.new_zeros(1).expand(*old.keys.shape[:2], before, old.keys.shape[3])
+                self.past.append((placeholder, placeholder))
             else:
                 keys, values = (t[index[:, None], :, source.clamp(min=0)] for t in (old.keys, old.values))
                 self.past.append((keys.transpose(1, 2), values.transpose(1, 2)))
             old.keys = old.values = None  # let go at once: two copies of the cache are much of an edit's memory
         self.unmoved: dict[int, Tensor] = {}
 
-    def tails(self, requests: Sequence[int], objective: ValueObjective) -> list[_Tail]:
+    def tails(self, requests: Sequence[int], objective: ValueObjective) -> list[_SuffixBatch]:
         """Lay out the rows of some requests from their subject's last token on, in passes of bounded size."""
         mine = [i for i, row in enumerate(self.rows) if row.request in set(requests)]
         width = max(len(self.rows[i].ids) - self.rows[i].subject for i in mine)
         passes = -(-len(mine) * width // (POSITIONS * len(requests)))
         size = -(-len(mine) // passes)
-        return [_Tail(self, mine[i : i + size], requests, objective) for i in range(0, len(mine), size)]
+        return [_SuffixBatch(self, mine[i : i + size], requests, objective) for i in range(0, len(mine), size)]
 
 
-class _Tail:
+class _SuffixBatch:
     """Rows from the subject's last token on, padded right, over a cache of what stands before it."""
 
-    def __init__(self, read: _Read, picked: Sequence[int], requests: Sequence[int], objective: ValueObjective) -> None:
+    def __init__(
+        self, read: _PrefixPass, picked: Sequence[int], requests: Sequence[int], objective: ValueObjective
+    ) -> None:
         lm, rows = read.lm, [read.rows[i] for i in picked]
         self.lm, self.layer, self.module = lm, read.layer, read.module
         pick = torch.tensor(picked, device=lm.device)
@@ -285,7 +287,7 @@ class _Tail:
 
         with (
             edit_output(self.module, add),
-            resume(self.lm, self.layer, self.state),
+            resume_at(self.lm, self.layer, self.state),
             select_positions(self.lm, *self.spots),
         ):
             logits: Tensor = self.lm.model(

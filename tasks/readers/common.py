@@ -450,9 +450,7 @@ def finish(
     ordered = tuple(sorted(cases, key=lambda case: digest([card.name, VERSION, case.id])))
     asked = {probe.criterion for case in ordered for probe in case.probes}
     criteria = tuple(name for name in CRITERIA if name in asked)
-    return Task(
-        **vars(card), version=VERSION, criteria=criteria, cases=lambda: ordered, pairs=lambda: tuple(pairs)
-    ), report
+    return Task(**vars(card), version=VERSION, criteria=criteria, cases=ordered, pairs=tuple(pairs)), report
 
 
 def nothing_read(where: str, report: ReadReport) -> KnbenchError:

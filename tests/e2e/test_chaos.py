@@ -20,7 +20,7 @@ from knbench.benchmark.results.json_schema import check
 from knbench.benchmark.running.events import EVENTS, read_events
 from knbench.editors.rome import Rome
 
-from tests.workers import Push, QuickPush, SlowPush, measured, recipe, run_alone, run_with, tiny_model
+from tests.workers import Push, QuickPush, SlowPush, measured, run_alone, run_with, spec, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 SETTINGS = RunSettings(batch_size=8, new_tokens=0, editor_args={"rome": {"steps": "2"}})
@@ -39,7 +39,7 @@ def start(output, settings):
     """Run in a process of its own, forked from one that has imported everything and done nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.warm"])
-    process = context.Process(target=run_alone, args=(recipe(settings, Push, Rome, cases=CASES), output))
+    process = context.Process(target=run_alone, args=(spec(settings, Push, Rome, cases=CASES), output))
     process.start()
     return process
 
@@ -92,7 +92,7 @@ def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
         pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
     gate = tmp_path / "gate"
     settings = replace(SETTINGS, editor_args={"slow-push": {"file": str(gate)}})
-    cook = recipe(settings, SlowPush, cases=56)
+    cook = spec(settings, SlowPush, cases=56)
     (whole,) = run_with("serial", replace(cook, editors=[QuickPush]), tmp_path / "whole")
     gate.touch()
     stop, rng, killed, priorities = threading.Event(), random.Random(f"chaos {kind}"), [], set()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from knbench.benchmark.core.settings import RunSettings
 
-from tests.workers import Push, recipe, run_alone
+from tests.workers import Push, run_alone, spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 SETTINGS = RunSettings(split="all", batch_size=8, new_tokens=0)
@@ -34,9 +34,9 @@ def grown(settings, folder, told):
     """Run some edits, then 300; tell what the process holds beyond what it held, and what it left on disk."""
     temporary = Path(tempfile.gettempdir())
     few = replace(settings, sequential=24, checkpoints=None) if settings.sequential else replace(settings, limit=24)
-    run_alone(recipe(few, Push, cases=EDITS), folder / "few")
+    run_alone(spec(few, Push, cases=EDITS), folder / "few")
     before, left = held(), set(temporary.iterdir())
-    run_alone(recipe(settings, Push, cases=EDITS), folder / "many")
+    run_alone(spec(settings, Push, cases=EDITS), folder / "many")
     told.send(([now - then for now, then in zip(held(), before, strict=True)], set(temporary.iterdir()) - left))
 
 

@@ -29,7 +29,7 @@ def test_attributions_are_complete(real_lm):
     Asked of the layers that matter: where the way's ups and downs cancel out, 1% of next to nothing is asked.
     """
     found = attributions(real_lm, PROMPT, "Ottawa", Integral(steps=200)).sum(1)
-    (question,) = real_lm.questions(PROMPT, "Ottawa", ".")
+    (question,) = real_lm.token_queries(PROMPT, "Ottawa", ".")
     ids = torch.tensor([question.ids])
     asked = 0
     for layer in range(real_lm.n_layers):

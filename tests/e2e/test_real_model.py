@@ -122,7 +122,7 @@ def test_an_exception_inside_an_editor_leaves_the_weights(real_lm, monkeypatch):
 
 
 def test_probing_on_the_real_model_equals_one_pass_per_token(real_lm):
-    probes = registry.task("capital").cases()[0].probes[:4] + registry.task("det-noun-agreement").cases()[0].probes[4:7]
+    probes = registry.task("capital").cases[0].probes[:4] + registry.task("det-noun-agreement").cases[0].probes[4:7]
     for probe, seen in zip(probes, Prober(real_lm, new_tokens=0).observe(probes), strict=True):
         for side in ("target", "rival"):
             slow = slow_answer(real_lm, probe.prompt, getattr(probe, side))

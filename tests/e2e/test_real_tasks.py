@@ -8,10 +8,9 @@ import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.probing.causal import Prober
-from knbench.benchmark.probing.known import Store, ranked_first, right_pairs
+from knbench.benchmark.probing.known import KnowledgeCache, ranked_first, right_pairs
 from knbench.benchmark.probing.lm_eval_tasks import export_task
 from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.running.evaluator import Given
 from knbench.benchmark.running.runner import run
 from knbench.editors.rome import Rome
 
@@ -21,13 +20,13 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_model_knows_what_the_tasks_ask(real_lm):
-    store = Store.of(Prober(real_lm, batch_size=64))
+    store = KnowledgeCache.of(Prober(real_lm, batch_size=64))
     tasks = registry.tasks()
-    capitals = replace(tasks["capital"], cases=Given(tasks["capital"].cases()[::3]))  # docs/known.md has them all
+    capitals = replace(tasks["capital"], cases=tasks["capital"].cases[::3])  # docs/known.md has them all
     first = list(ranked_first(store, capitals).values())
     assert sum(first) / len(first) >= 0.5
     found = [task for name, task in tasks.items() if name.startswith(("det-noun", "anaphor"))]
-    some = [replace(task, pairs=Given(task.pairs()[:60])) for task in found]
+    some = [replace(task, pairs=task.pairs[:60]) for task in found]
     shares = [sum(right.values()) / len(right) for right in (right_pairs(store, task) for task in some)]
     assert len(shares) == 5
     assert sum(shares) / len(shares) >= 0.85
@@ -51,7 +50,7 @@ def test_lm_eval_agrees_to_the_pair(real_lm, tmp_path, monkeypatch):
         bootstrap_iters=0,
     )
     theirs = {s["doc"]["pairID"]: bool(s["acc"]) for s in found["samples"]["knbench_anaphor_gender"]}
-    assert theirs == right_pairs(Store.of(Prober(real_lm)), task)
+    assert theirs == right_pairs(KnowledgeCache.of(Prober(real_lm)), task)
     assert found["results"]["knbench_anaphor_gender"]["acc,none"] == sum(theirs.values()) / 200
     assert real_lm.weight_hash() == before
 

@@ -100,7 +100,7 @@ def rome(lm: Any, requests: Sequence[EditRequest], rounds: int) -> tuple[float, 
 
 
 def probing(lm: Any, rounds: int) -> tuple[float, float, float, float]:
-    probes = [probe for case in task("capital").cases()[:6] for probe in case.probes]
+    probes = [probe for case in task("capital").cases[:6] for probe in case.probes]
     prober = Prober(lm, new_tokens=0)
 
     def differ(fast: Any, slow: Any) -> float:
@@ -135,7 +135,7 @@ def gpt2_small() -> LanguageModel:
 
 def attribution(lm: LanguageModel, tokens: int, rounds: int) -> tuple[float, float, float, float]:
     prompt, integral = " ".join(["the"] * (tokens - 1)), Integral()  # of which the first is two tokens
-    (question,) = lm.questions(prompt, "is", ".")
+    (question,) = lm.token_queries(prompt, "is", ".")
     if len(question.ids) != tokens:
         raise AssertionError(f"the prompt has {len(question.ids)} tokens, not {tokens}")
 
@@ -167,7 +167,7 @@ def memory(name: str) -> str:
     lm = load_model("smollm2-135m")
     editor, _ = build_editor(editing.editor_class(name), lm)
     editor.prepare(lm, Reporter())
-    request = registry.task("capital").cases()[0].request
+    request = registry.task("capital").cases[0].request
     size = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**20
     peak, before = PeakMemory("cpu"), psutil.Process().memory_info().rss / 2**20
     seconds, _ = timed(lambda: editor.edit(lm, [request]))

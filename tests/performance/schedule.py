@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.running.plan import Plan, Start, Unit, Waiting, units_of
+from knbench.benchmark.running.plan import BlockKey, Plan, Unit, WorkQueue, units_of
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +29,7 @@ class Method:
 
     seconds: float
     passes: float
-    together: int = 1
+    joint_batch_size: int = 1
 
 
 METHODS: Mapping[str, Method] = {
@@ -42,9 +42,9 @@ METHODS: Mapping[str, Method] = {
     "kn": Method(76.0, 60),
     "lora": Method(4.0, 75),
     "memit": Method(6.3, 80),
-    "r-rome": Method(4.0, 10, together=8),
-    "random": Method(4.0, 10, together=8),
-    "rome": Method(4.0, 10, together=8),
+    "r-rome": Method(4.0, 10, joint_batch_size=8),
+    "random": Method(4.0, 10, joint_batch_size=8),
+    "rome": Method(4.0, 10, joint_batch_size=8),
 }
 MODELS = {"gpt2-xl": (1.5, 48), "gpt-j-6b": (6.1, 28), "llama-2-7b": (6.7, 32), "llama-3-8b": (8.0, 32),
           "qwen2.5-7b": (7.6, 28)}  # fmt: skip
@@ -97,7 +97,7 @@ def simulate(workers: int, assumed: Assumptions) -> Outcome:
     """Work through all models, one after the other, each with all workers."""
     whole, spent = 0.0, Counter[str]()
     ids = {"facts": [str(i) for i in range(assumed.cases)]}
-    plan = Plan({}, ids, {name: method.together for name, method in METHODS.items()}, {})
+    plan = Plan({}, ids, {name: method.joint_batch_size for name, method in METHODS.items()}, {})
     units = units_of(plan, RunSettings())
     for size, layers in MODELS.values():
         loading, preparing = 2 * size / assumed.read_gb_a_second, 60 * assumed.prepare_minutes
@@ -105,7 +105,7 @@ def simulate(workers: int, assumed: Assumptions) -> Outcome:
         spent["loading"] += workers * loading
         spent["preparing, others waiting"] += workers * preparing
         probing = assumed.seconds(PROBING, assumed.probe_passes, size, layers)
-        waiting, last, ends = Waiting(units), dict[int, Start](), []
+        waiting, last, ends = WorkQueue(units), dict[int, BlockKey](), []
         free = [(begun, number) for number in range(workers)]
         while waiting:
             now, number = heapq.heappop(free)

@@ -46,7 +46,7 @@ def probability_with(
 def slow_attributions(lm: LanguageModel, prompt: str, target: str, integral: Integral, suffix: str = ".") -> Tensor:
     """Return attributions of shape (layer, m)."""
     per_token = []
-    for row, position, token in lm.questions(prompt, target, suffix):
+    for row, position, token in lm.token_queries(prompt, target, suffix):
         ids = torch.tensor([row])
         layers = []
         for layer in range(lm.n_layers):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ...core.errors import KnbenchError
 
 if TYPE_CHECKING:
-    from ..evaluator import Post, Recipe
+    from ..evaluator import RunSpec, WorkerDevice
     from ..runner import Executor
 
 Kind = Literal["serial", "local", "ray"]
@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = ("serial", "local", "ray")
 
 
 @dataclass(frozen=True)
-class Staff:
+class ExecutorConfig:
     """How a run is carried out; decides its time, and of its numbers the last bits.
 
     Attributes:
@@ -47,7 +47,7 @@ class Staff:
 
 
 @contextmanager
-def engaged(staff: Staff) -> Iterator[Callable[[Recipe], Executor]]:
+def open_executor(config: ExecutorConfig) -> Iterator[Callable[[RunSpec], Executor]]:
     """``with engaged(staff) as brief: executor = brief(recipe)`` has the workers at hand, and lets them go.
 
     Workers start at once: they get ready while the recipe is being put together here.
@@ -55,38 +55,38 @@ def engaged(staff: Staff) -> Iterator[Callable[[Recipe], Executor]]:
     Raises:
         KnbenchError: they cannot be had; says why.
     """
-    if staff.kind == "serial":
-        yield lambda recipe: _alone(staff, recipe)
-    elif staff.kind == "local":
+    if config.kind == "serial":
+        yield lambda spec: _alone(config, spec)
+    elif config.kind == "local":
         from .local import local_crew
 
-        workers = staff.workers or 2
-        with local_crew(workers) as crew:
-            yield lambda recipe: crew.tell((recipe.portable(), _shared_out(staff, workers)))
+        workers = config.workers or 2
+        with local_crew(workers) as pool:
+            yield lambda spec: pool.configure((spec, _shared_out(config, workers)))
     else:
         from .ray import ray_crew
 
-        with ray_crew(staff.address, staff.workers, on_cards=staff.device.startswith("cuda")) as (ray, crew):
+        with ray_crew(config.address, config.workers, on_cards=config.device.startswith("cuda")) as (ray, pool):
 
-            def brief(recipe: Recipe) -> Executor:
-                from ..evaluator import Post
+            def start_executor(spec: RunSpec) -> Executor:
+                from ..evaluator import WorkerDevice
 
-                return crew.tell(ray.put((recipe.portable(), Post(staff.device, staff.threads))))
+                return pool.configure(ray.put((spec, WorkerDevice(config.device, config.threads))))
 
-            yield brief
+            yield start_executor
 
 
-def _alone(staff: Staff, recipe: Recipe) -> Executor:
+def _alone(config: ExecutorConfig, spec: RunSpec) -> Executor:
     from ...core.progress import Reporter
-    from ..evaluator import Post
+    from ..evaluator import WorkerDevice
     from ..runner import Serial
 
-    return Serial(recipe.lay_out(Post(staff.device, staff.threads), Reporter()))
+    return Serial(spec.build_evaluator(WorkerDevice(config.device, config.threads), Reporter()))
 
 
-def _shared_out(staff: Staff, workers: int) -> Post:
+def _shared_out(config: ExecutorConfig, workers: int) -> WorkerDevice:
     import torch
 
-    from ..evaluator import Post
+    from ..evaluator import WorkerDevice
 
-    return Post(staff.device, staff.threads or max(1, torch.get_num_threads() // workers))
+    return WorkerDevice(config.device, config.threads or max(1, torch.get_num_threads() // workers))

@@ -14,16 +14,16 @@ from multiprocessing.context import SpawnProcess
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from .messages import Done, Failed, Message, Question
-from .pool import Crew, Worker, WorkerLost
+from .messages import Command, Done, Failed, Message
+from .pool import Worker, WorkerLost, WorkerPool
 
 if TYPE_CHECKING:
-    from ..evaluator import Post
+    from ..evaluator import WorkerDevice
 
 
-def local_crew(workers: int) -> Crew:
+def local_crew(workers: int) -> WorkerPool:
     """Return a crew of processes on this machine, which are told their recipe and their post."""
-    return Crew("local", [LocalWorker(number) for number in range(workers)])
+    return WorkerPool("local", [LocalWorker(number) for number in range(workers)])
 
 
 class LocalWorker(Worker):
@@ -46,7 +46,7 @@ class LocalWorker(Worker):
         theirs.close()
         self._knows = False
 
-    def ask(self, question: Question) -> Iterator[Message]:
+    def ask(self, question: Command) -> Iterator[Message]:
         """Yield what the process tells.
 
         Raises:
@@ -96,10 +96,10 @@ def _serve(pipe: Connection) -> None:
     """Answer questions for as long as there is somebody to ask them."""
     questions: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_hear, args=(pipe, questions), daemon=True).start()
-    from .loop import Station  # which takes seconds, and goes on while this process is not told anything yet
+    from .loop import WorkerLoop  # which takes seconds, and goes on while this process is not told anything yet
 
-    recipe, post, number = questions.get()
-    station = Station(recipe, _dealt(post, number))
+    spec, post, number = questions.get()
+    station = WorkerLoop(spec, _dealt(post, number))
     while True:
         station.answer(questions.get(), pipe.send)
 
@@ -113,7 +113,7 @@ def _hear(pipe: Connection, questions: SimpleQueue[Any]) -> None:
         os._exit(0)
 
 
-def _dealt(post: Post, number: int) -> Post:
+def _dealt(post: WorkerDevice, number: int) -> WorkerDevice:
     """Return the post of a worker: of ``cuda`` each takes the next card."""
     if post.device != "cuda":
         return post

@@ -9,39 +9,39 @@ from contextlib import contextmanager
 
 from ...core.errors import KnbenchError
 from ...core.progress import Reporter
-from ..evaluator import Post, Recipe, Workbench
-from .messages import Doing, Done, Failed, Question, Ready, Tell
+from ..evaluator import Evaluator, RunSpec, WorkerDevice
+from .messages import Command, Doing, Done, Emit, Failed, Ready
 
 
-class Station:
+class WorkerLoop:
     """Lays out a workbench when it is first asked for something, and keeps it."""
 
-    def __init__(self, recipe: Recipe, post: Post) -> None:
-        self._recipe, self._post = recipe, post
-        self._bench: Workbench | None = None
+    def __init__(self, spec: RunSpec, post: WorkerDevice) -> None:
+        self._recipe, self._post = spec, post
+        self._bench: Evaluator | None = None
 
-    def answer(self, question: Question, tell: Tell) -> None:
+    def answer(self, question: Command, emit: Emit) -> None:
         """Answer a question; the last thing told is :class:`Done` or :class:`Failed`."""
-        reporter = Telling(tell)
+        reporter = Telling(emit)
         try:
             if self._bench is None:
-                self._bench = self._recipe.lay_out(self._post, reporter)
-                tell(Ready(os.getpid()))
+                self._bench = self._recipe.build_evaluator(self._post, reporter)
+                emit(Ready(os.getpid()))
             self._bench.reporter = reporter
-            question.answer(self._bench, tell)
+            question.answer(self._bench, emit)
         except (KnbenchError, OSError) as error:
-            tell(Failed(error))
+            emit(Failed(error))
         except Exception as error:  # a mistake of the program's: say where, for nobody sees this process
-            tell(Failed(RuntimeError(f"{error}\n\nin a worker:\n{traceback.format_exc()}")))
+            emit(Failed(RuntimeError(f"{error}\n\nin a worker:\n{traceback.format_exc()}")))
         else:
-            tell(Done())
+            emit(Done())
 
 
 class Telling(Reporter):
     """Passes on what is being done."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, emit: Emit) -> None:
+        self._tell = emit
 
     def doing(self, what: str) -> None:
         """Tell the stage."""

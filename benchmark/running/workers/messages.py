@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..plan import Line, Order, Plan
+from ..plan import OutputLine, Plan, WorkItem
 
 if TYPE_CHECKING:
-    from ..evaluator import Workbench
+    from ..evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,22 @@ class Failed:
     error: Exception
 
 
-Message = Ready | Doing | Done | Failed | Line | Plan
-Tell = Callable[[Message], None]
+Message = Ready | Doing | Done | Failed | OutputLine | Plan
+Emit = Callable[[Message], None]
 
 
-class Question(Protocol):
+class Command(Protocol):
     """What a worker can be asked."""
 
-    def answer(self, bench: Workbench, tell: Tell) -> None:
+    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
         """Let a workbench do it."""
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadModel:
     """Have the model ready."""
 
-    def answer(self, bench: Workbench, tell: Tell) -> None:
+    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
         """Do nothing: a workbench has its model."""
 
 
@@ -63,17 +63,17 @@ class MakePlan:
 
     environment: Mapping[str, Any]
 
-    def answer(self, bench: Workbench, tell: Tell) -> None:
+    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
         """Tell the plan."""
-        tell(bench.plan(self.environment))
+        emit(evaluator.plan(self.environment))
 
 
 @dataclass(frozen=True)
-class Measure:
+class MeasureItem:
     """Measure a unit."""
 
-    order: Order
+    order: WorkItem
 
-    def answer(self, bench: Workbench, tell: Tell) -> None:
+    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
         """Tell every line."""
-        bench.measure(self.order, tell)
+        evaluator.measure(self.order, emit)

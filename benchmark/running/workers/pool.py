@@ -11,9 +11,9 @@ from typing import Any
 
 from ...core.errors import KnbenchError
 from ...core.progress import Reporter
-from ..plan import Line, Plan, Start, Unit, Waiting
-from ..writer import Ledger
-from .messages import Doing, Done, Failed, Load, MakePlan, Measure, Message, Question, Ready
+from ..plan import BlockKey, OutputLine, Plan, Unit, WorkQueue
+from ..writer import RunWriter
+from .messages import Command, Doing, Done, Failed, LoadModel, MakePlan, MeasureItem, Message, Ready
 
 MOST_LOSSES = 20
 """Workers lost one after the other, with nothing measured in between, before a run is given up."""
@@ -40,7 +40,7 @@ class Worker(ABC):
         """Have the process started, again where it was lost; returns at once, and needs not know what it is told."""
 
     @abstractmethod
-    def ask(self, question: Question) -> Iterator[Message]:
+    def ask(self, question: Command) -> Iterator[Message]:
         """Yield what the worker tells, up to :class:`Done` or :class:`Failed`.
 
         Raises:
@@ -57,17 +57,17 @@ class _Lost:
     reason: str
 
 
-class Crew:
+class WorkerPool:
     """``with Crew("local", workers) as crew: ...`` is an executor with several workers; see :class:`~.runner.Executor`.
 
-    Workers start at once, and are told by :meth:`tell` what to do: they can import while a run is put together.
+    Workers start at once, and are told by :meth:`configure` what to do: they can import while a run is put together.
     One thread for each question under way listens to its worker; everything else happens in the caller's thread.
     """
 
     def __init__(self, name: str, workers: Sequence[Worker]) -> None:
         self.name, self._workers = name, workers
         self._inbox: SimpleQueue[tuple[Worker, Message | _Lost]] = SimpleQueue()
-        self._busy: dict[int, Question] = {}
+        self._busy: dict[int, Command] = {}
         self._pids: dict[int, int] = {}
         self._losses = 0
 
@@ -76,7 +76,7 @@ class Crew:
         """How many models are held at once."""
         return len(self._workers)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         for worker in self._workers:
             worker.start()
         return self
@@ -85,7 +85,7 @@ class Crew:
         for worker in self._workers:
             worker.stop()
 
-    def tell(self, told: Any) -> Crew:
+    def configure(self, told: Any) -> WorkerPool:
         """Have every worker told what the run is about."""
         for worker in self._workers:
             worker.told = told
@@ -102,53 +102,53 @@ class Crew:
         first, *others = self._workers
         self._ask(first, wanted)
         for worker in others:
-            self._ask(worker, Load())
+            self._ask(worker, LoadModel())
         while True:
             worker, message = self._inbox.get()
             match message:
                 case Plan():
                     return message
                 case _Lost():
-                    self._restart(worker, message.reason, wanted if worker is first else Load())
+                    self._restart(worker, message.reason, wanted if worker is first else LoadModel())
                 case _:
                     self._note(worker, message, reporter)
 
-    def measure(self, ledger: Ledger) -> None:
+    def measure(self, writer: RunWriter) -> None:
         """Measure every unit that the ledger has left.
 
         Raises:
             KnbenchError: a worker's complaint, or workers are lost again and again.
             OSError: what was measured cannot be written.
         """
-        waiting = Waiting(ledger.left)
+        waiting = WorkQueue(writer.left)
         under_way: dict[int, Unit] = {}
-        last: dict[int, Start] = {}
+        last: dict[int, BlockKey] = {}
         for number, pid in self._pids.items():
-            ledger.events.note("worker_ready", worker=number, pid=pid)
+            writer.events.note("worker_ready", worker=number, pid=pid)
         while waiting or under_way:
             for worker in self._workers:
                 if waiting and worker.number not in self._busy:
                     mine = last.pop(worker.number, None)
                     unit = waiting.take(mine, set(last.values()))
                     under_way[worker.number], last[worker.number] = unit, unit.start
-                    self._ask(worker, Measure(ledger.order(unit, worker.number)))
+                    self._ask(worker, MeasureItem(writer.order(unit, worker.number)))
             worker, message = self._inbox.get()
             match message:
-                case Line():
-                    ledger.receive(under_way[worker.number], message, worker.number)
+                case OutputLine():
+                    writer.receive(under_way[worker.number], message, worker.number)
                     self._losses = 0
                 case _Lost():
-                    ledger.events.note("worker_lost", worker=worker.number, reason=message.reason)
+                    writer.events.note("worker_lost", worker=worker.number, reason=message.reason)
                     if worker.number in under_way:
                         waiting.put_back(under_way.pop(worker.number))
                     last.pop(worker.number, None)
-                    self._restart(worker, message.reason, Load())
+                    self._restart(worker, message.reason, LoadModel())
                 case _:
-                    self._note(worker, message, ledger.reporter)
+                    self._note(worker, message, writer.reporter)
                     if isinstance(message, Ready):
-                        ledger.events.note("worker_ready", worker=worker.number, pid=message.pid)
+                        writer.events.note("worker_ready", worker=worker.number, pid=message.pid)
                     elif isinstance(message, Done) and worker.number in under_way:
-                        ledger.finished(under_way.pop(worker.number), worker.number)
+                        writer.finished(under_way.pop(worker.number), worker.number)
 
     def _note(self, worker: Worker, message: Message, reporter: Reporter) -> None:
         match message:
@@ -161,11 +161,11 @@ class Crew:
             case Failed():
                 raise message.error
 
-    def _ask(self, worker: Worker, question: Question) -> None:
+    def _ask(self, worker: Worker, question: Command) -> None:
         self._busy[worker.number] = question
         threading.Thread(target=self._listen, args=(worker, question), daemon=True).start()
 
-    def _listen(self, worker: Worker, question: Question) -> None:
+    def _listen(self, worker: Worker, question: Command) -> None:
         try:
             for message in worker.ask(question):
                 self._inbox.put((worker, message))
@@ -174,7 +174,7 @@ class Crew:
         except Exception as error:  # such as what cannot be sent: asking again would not help
             self._inbox.put((worker, Failed(error)))
 
-    def _restart(self, worker: Worker, reason: str, question: Question) -> None:
+    def _restart(self, worker: Worker, reason: str, question: Command) -> None:
         self._losses += 1
         self._pids.pop(worker.number, None)
         if self._losses > MOST_LOSSES:

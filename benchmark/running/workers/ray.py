@@ -14,12 +14,12 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import KnbenchError
-from .messages import Done, Failed, Message, Question
-from .pool import Crew, Worker, WorkerLost
+from .messages import Command, Done, Failed, Message
+from .pool import Worker, WorkerLost, WorkerPool
 
 if TYPE_CHECKING:
-    from ..evaluator import Post, Recipe
-    from .loop import Station
+    from ..evaluator import RunSpec, WorkerDevice
+    from .loop import WorkerLoop
 
 
 def import_ray() -> Any:
@@ -36,7 +36,7 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Iterator[tuple[Any, Crew]]:
+def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Iterator[tuple[Any, WorkerPool]]:
     """``with ray_crew("auto", None, on_cards=True) as (ray, crew): ...`` has a crew on a cluster.
 
     Connecting comes before everything else: beside the imports of this process it would take as long, and the workers
@@ -56,14 +56,14 @@ def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Ite
     try:
         if own:
             _connect(ray, address, workers)
-        with _crew_on(ray, workers, on_cards) as crew:
-            yield ray, crew
+        with _crew_on(ray, workers, on_cards) as pool:
+            yield ray, pool
     finally:
         if own:
             ray.shutdown()
 
 
-def _crew_on(ray: Any, workers: int | None, on_cards: bool) -> Crew:
+def _crew_on(ray: Any, workers: int | None, on_cards: bool) -> WorkerPool:
     has = ray.cluster_resources()
     room = int(has.get("GPU" if on_cards else "CPU", 0))
     number = workers or (room if on_cards else sum(node["Alive"] for node in ray.nodes()))
@@ -73,7 +73,7 @@ def _crew_on(ray: Any, workers: int | None, on_cards: bool) -> Crew:
             "and each worker takes one"
         )
     remote = ray.remote(_Answering).options(num_cpus=1, num_gpus=int(on_cards), scheduling_strategy="SPREAD")
-    return Crew("ray", [RayWorker(ray, remote, number) for number in range(number)])
+    return WorkerPool("ray", [RayWorker(ray, remote, number) for number in range(number)])
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
@@ -112,7 +112,7 @@ class RayWorker(Worker):
         """Ask the cluster for an actor."""
         self._actor, self._knows = self._remote.remote(), False
 
-    def ask(self, question: Question) -> Iterator[Message]:
+    def ask(self, question: Command) -> Iterator[Message]:
         """Yield what the actor tells.
 
         Raises:
@@ -141,14 +141,14 @@ class _Answering:
     def __init__(self) -> None:
         from . import loop as station  # which takes seconds, and goes on while this process is not told anything yet
 
-        self._make = station.Station
-        self._station: Station | None = None
+        self._make = station.WorkerLoop
+        self._station: WorkerLoop | None = None
 
-    def be_told(self, told: tuple[Recipe, Post]) -> None:
+    def be_told(self, told: tuple[RunSpec, WorkerDevice]) -> None:
         """Take the recipe and the post; Ray shows each actor no card but its own."""
         self._station = self._make(*told)
 
-    def answer(self, question: Question) -> Iterator[Message]:
+    def answer(self, question: Command) -> Iterator[Message]:
         """Yield what is told as it is told, the answering being done in a thread of its own."""
         if self._station is None:
             raise RuntimeError("asked before it was told what the run is about")

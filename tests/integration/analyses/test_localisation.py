@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from knbench.benchmark.analyses.base import Part, analyse
+from knbench.benchmark.analyses.base import AnalysisPart, analyse
 from knbench.benchmark.analyses.localisation import (
-    Group,
     LocaliseSettings,
+    PromptGroup,
     groups_of,
     localise,
     overlap,
@@ -85,7 +85,7 @@ def planted(kind, neuron=(2, 7)):
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_a_planted_neuron_is_what_is_found(kind):
     lm = planted(kind)
-    found = localise(lm, Group("Rome", PROMPTS), LocaliseSettings(prompts=3, integral=Integral(5)))
+    found = localise(lm, PromptGroup("Rome", PROMPTS), LocaliseSettings(prompts=3, integral=Integral(5)))
     assert found["neurons"] == [[2, 7]]
     assert found["r1_squared"] == pytest.approx(1, abs=1e-6)
     assert [p["prompt"] for p in found["prompts"]] == [s.prompt for s in PROMPTS]
@@ -109,16 +109,16 @@ def test_groups_have_the_same_number_of_prompts_for_facts_and_phenomena():
     settings = LocaliseSettings(prompts=9, groups=4)
     for name in ("capital", "anaphor-gender", "det-noun-agreement", "subject-verb-agreement"):
         task = registry.task(name)
-        groups = groups_of(task, task.cases(), settings)
+        groups = groups_of(task, task.cases, settings)
         assert [len(group.prompts) for group in groups] == [9] * 4
-        assert groups == groups_of(task, task.cases()[::-1], settings)
-        assert groups != groups_of(task, task.cases(), replace(settings, seed=1))
-    agreement = groups_of(registry.task("anaphor-gender"), registry.task("anaphor-gender").cases(), settings)
+        assert groups == groups_of(task, task.cases[::-1], settings)
+        assert groups != groups_of(task, task.cases, replace(settings, seed=1))
+    agreement = groups_of(registry.task("anaphor-gender"), registry.task("anaphor-gender").cases, settings)
     assert len({p for group in agreement for p in group.prompts}) == 36  # no prompt counts twice
-    (capital,) = groups_of(registry.task("capital"), registry.task("capital").cases(), replace(settings, groups=1))
+    (capital,) = groups_of(registry.task("capital"), registry.task("capital").cases, replace(settings, groups=1))
     assert len({p.target for p in capital.prompts}) == 1
     assert [group.name for group in agreement] == ["herself", "herself #2", "himself", "himself #2"]
-    cues = groups_of(registry.task("det-noun-agreement"), registry.task("det-noun-agreement").cases(), settings)
+    cues = groups_of(registry.task("det-noun-agreement"), registry.task("det-noun-agreement").cases, settings)
     assert {group.name for group in cues} == {"this", "that", "these", "those"}
 
 
@@ -194,11 +194,11 @@ def test_probability_of_a_word_given_both_sides_by_bayes():
 def test_a_masked_model_is_asked_at_the_words_place():
     lm = make_lm("bert")
     found = class_probabilities(lm, [Frame("Susan saw", " book", "singular")], WORDS)
-    questions = lm.questions("Susan saw", "this", " book.")
+    token_queries = lm.token_queries("Susan saw", "this", " book.")
     with torch.no_grad():
-        logits = lm.model(input_ids=torch.tensor([questions[0].ids])).logits[0, questions[0].position]
-    assert len(questions) == 1
-    assert found[0, 0] == pytest.approx(float(logits.softmax(-1)[questions[0].token]), rel=1e-3)
+        logits = lm.model(input_ids=torch.tensor([token_queries[0].ids])).logits[0, token_queries[0].position]
+    assert len(token_queries) == 1
+    assert found[0, 0] == pytest.approx(float(logits.softmax(-1)[token_queries[0].token]), rel=1e-3)
 
 
 def test_changes_and_flips_by_hand():
@@ -257,7 +257,7 @@ def test_an_analysis_goes_on_where_it_was_stopped(tmp_path):
                 raise ValueError("no such thing\nat all")
             return {"found": name}
 
-        return Part(name, "t", "fact", work)
+        return AnalysisPart(name, "t", "fact", work)
 
     def go(parts, settings=None):
         return analyse(

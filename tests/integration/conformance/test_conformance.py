@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from knbench.benchmark import editing
 from knbench.benchmark.commands.check_editor import check_editor_command
-from knbench.benchmark.conformance.checks import CHECKS, LAYOUTS, Slate, check_editor
+from knbench.benchmark.conformance.checks import CHECKS, LAYOUTS, GlobalState, check_editor
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.editing import Edit, Editor, Published
@@ -50,7 +50,7 @@ class Good(Editor[Any]):
     def read(self, lm, request):
         """Two forward passes; the neurons at the subject."""
         tokens, span = lm.subject_span(request.prompt, request.subject)
-        lm.questions(request.text, request.target_new, ".")
+        lm.token_queries(request.text, request.target_new, ".")
         ids = torch.tensor([tokens.ids])
         with torch.no_grad(), capture({"k": (lm.mlp_out(self.config.layer), "input")}) as seen:
             lm.model(input_ids=ids)
@@ -110,7 +110,7 @@ class NameWithASpace(Good):
 
 @wrong("declared")
 class NoTogether(Good):
-    together = 0
+    joint_batch_size = 0
 
 
 @dataclass(frozen=True)
@@ -605,7 +605,7 @@ def test_the_process_is_left_as_it_was(own_cache):
 
 
 def test_a_slate_brings_back_what_class_and_module_held():
-    slate = Slate(CacheOfTheClass)
+    slate = GlobalState(CacheOfTheClass)
     CacheOfTheClass.cache[7] = 1.0
     CacheOfTheClass.more = 1
     _seen.append(3.0)

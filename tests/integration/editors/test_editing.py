@@ -14,7 +14,7 @@ from knbench.editors.in_context import InContext
 from knbench.editors.lora import Lora, LoraEditConfig
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import RandomUpdate, Rome, RomeConfig, RRome
-from knbench.editors.shared.batches import Lesson
+from knbench.editors.shared.batches import TargetBatch
 from knbench.editors.shared.value_vectors import ValueObjective, value_vectors
 
 from tests.conftest import CAUSAL, make_lm
@@ -128,9 +128,9 @@ def test_fast_value_vectors_equal_the_slow_ones_alone_and_together(kind, bos):
     lm = make_lm(kind, bos=bos)
     requests = [REQUEST, TWO_TOKENS, CUE]
     slow = [slow_value_vector(lm, r, 1, CONTEXTS, OBJECTIVE) for r in requests]
-    together = value_vectors(lm, requests, 1, CONTEXTS, OBJECTIVE)
+    joint = value_vectors(lm, requests, 1, CONTEXTS, OBJECTIVE)
     alone = [value_vectors(lm, [r], 1, CONTEXTS, OBJECTIVE)[0] for r in requests]
-    for fast in (together, alone):
+    for fast in (joint, alone):
         for found, reference in zip(fast, slow, strict=True):
             for part in ("key", "bare_key", "value", "bare_value"):
                 torch.testing.assert_close(getattr(found, part), reference[part], atol=2e-4, rtol=2e-4)
@@ -141,11 +141,11 @@ def test_fast_value_vectors_equal_the_slow_ones_alone_and_together(kind, bos):
 def test_requests_that_converge_early_stop_alone(lm):
     objective = ValueObjective(steps=30, learning_rate=0.2, weight_decay=0.0, clamp=9.0, kl_factor=0.0, stop_below=4.5)
     requests = [REQUEST, TWO_TOKENS, CUE]
-    together = value_vectors(lm, requests, 1, CONTEXTS, objective)
-    lengths = [len(found.losses) for found in together]
+    joint = value_vectors(lm, requests, 1, CONTEXTS, objective)
+    lengths = [len(found.losses) for found in joint]
     assert len(set(lengths)) > 1
     assert min(lengths) < 30
-    for request, found in zip(requests, together, strict=True):
+    for request, found in zip(requests, joint, strict=True):
         (single,) = value_vectors(lm, [request], 1, CONTEXTS, objective)
         assert len(single.losses) == len(found.losses)
         torch.testing.assert_close(single.value, found.value, atol=1e-3, rtol=1e-3)
@@ -302,7 +302,7 @@ def test_lora_is_what_its_adapters_compute(kind):
     edit = Lora(LoraEditConfig(steps=3)).edit(lm, [TWO_TOKENS])
     assert lm.weight_hash() == before
     assert not any("lora" in name for name, _ in lm.model.named_modules())
-    lesson = Lesson.of(lm, [TWO_TOKENS])
+    lesson = TargetBatch.of(lm, [TWO_TOKENS])
     twin = make_lm(kind)
     torch.manual_seed(0)
     adapted = get_peft_model(twin.model, LoraConfig(r=8, lora_alpha=32))
@@ -330,7 +330,7 @@ def test_lora_names_modules_that_do_not_exist(lm):
 
 def test_a_lesson_asks_for_every_target_token_and_never_for_bos():
     lm = make_lm("llama", bos=True)
-    lesson = Lesson.of(lm, [REQUEST, TWO_TOKENS])
+    lesson = TargetBatch.of(lm, [REQUEST, TWO_TOKENS])
     targets = [lm.split(r.text, r.target_new)[1] for r in (REQUEST, TWO_TOKENS)]
     assert lesson.wanted.tolist() == [token for target in targets for token in target]
     assert lm.bos_id not in lesson.wanted
@@ -342,7 +342,7 @@ def test_a_lesson_asks_for_every_target_token_and_never_for_bos():
 
 def test_a_masked_lesson_hides_the_whole_target():
     lm = make_lm("bert")
-    lesson = Lesson.of(lm, [TWO_TOKENS])
+    lesson = TargetBatch.of(lm, [TWO_TOKENS])
     ids = lesson.inputs["input_ids"][0]
     assert (ids[lesson.columns] == lm.mask_id).all()
     ids[lesson.columns] = lesson.wanted
@@ -362,7 +362,7 @@ def test_training_lowers_the_loss_on_a_masked_model(cls):
 def test_the_gradient_of_the_lesson_is_that_of_finite_differences(kind):
     lm = make_lm(kind)
     lm.model.double()
-    lesson = Lesson.of(lm, [TWO_TOKENS])
+    lesson = TargetBatch.of(lm, [TWO_TOKENS])
     weight = lm.parameter(lm.mlp_weight_name(1)).requires_grad_()
 
     def loss():

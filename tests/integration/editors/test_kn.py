@@ -20,7 +20,7 @@ REQUEST = EditRequest("The capital of {} is", "Canada", "Rome", "Ottawa", SUPPOR
 def planted(kind):
     """A model in which neuron 7 of layer 2 writes "Ottawa" at every position, and other MLPs write nothing."""
     lm = make_lm(kind)
-    token = lm.questions(REQUEST.text, "Ottawa", ".")[0].token
+    token = lm.token_queries(REQUEST.text, "Ottawa", ".")[0].token
     for layer in range(lm.n_layers):
         lm.mlp_out(layer).weight.data *= 1e-3
     embedding = lm.model.get_output_embeddings().weight[token].detach()
@@ -64,7 +64,7 @@ def test_operations_change_the_columns_and_nothing_else(kind, monkeypatch):
         assert torch.equal(new, 2 * old)
     head = lm.model.get_output_embeddings().weight
     e_old, e_new = (
-        torch.stack([head[q.token] for q in lm.questions(REQUEST.text, t, ".")]).mean(0) for t in ("Ottawa", "Rome")
+        torch.stack([head[q.token] for q in lm.token_queries(REQUEST.text, t, ".")]).mean(0) for t in ("Ottawa", "Rome")
     )
     for old, new in edited(erase=2.0, write=3.0):
         for before_, after in zip(old.T, new.T, strict=True):

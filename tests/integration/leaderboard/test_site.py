@@ -33,7 +33,7 @@ def hostile_task():
     cases = (Case("one", request, probes), Case("two <b>", request, probes))
     text = {"title": HOSTILE, "description": "d", "licence": "l", "citation": HOSTILE, "source": "s", "relation": "r"}
     names = ("reliability", "paraphrase", "symmetry", "neighbourhood")
-    return Task(name="hostile", version=1, kind="fact", criteria=names, cases=lambda: cases, **text)
+    return Task(name="hostile", version=1, kind="fact", criteria=names, cases=cases, **text)
 
 
 @pytest.fixture
@@ -165,12 +165,12 @@ def test_a_board_of_sequential_edits_shows_what_becomes_of_them(lm, tmp_path):
 
 
 def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
-    from knbench.benchmark.analyses.base import Part, analyse
+    from knbench.benchmark.analyses.base import AnalysisPart, analyse
     from knbench.benchmark.core.progress import Reporter
     from knbench.benchmark.running.provenance import describe_model
 
     neurons = {"neurons": [[1, 2]], "tau": 0.7, "r1_squared": 0.5, "prompts": [1]}
-    parts = [Part(f"capital: {n}", "capital", "fact", lambda: neurons) for n in range(2)]
+    parts = [AnalysisPart(f"capital: {n}", "capital", "fact", lambda: neurons) for n in range(2)]
     from knbench.benchmark.analyses.localisation import overlap, summarise_groups
 
     analyse(

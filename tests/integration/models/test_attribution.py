@@ -35,7 +35,7 @@ def test_fast_attributions_equal_slow_ones(kind, site):
         assert float((fast - slow).abs().max()) < 1e-4 * float(slow.abs().max())
     assert lm.weight_hash() == before
     assert "forward" not in vars(lm.block(2))
-    assert len(lm.questions(PROMPT, "Mexico City", ".")) > 1
+    assert len(lm.token_queries(PROMPT, "Mexico City", ".")) > 1
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "neox", "llama", "bert"])
@@ -45,7 +45,7 @@ def test_attributions_of_a_layer_sum_to_what_silencing_it_takes_away(kind):
     Not so for a model with a norm behind the MLP (Gemma 3): there all change lies next to zero, where no step is.
     """
     lm = make_lm(kind)
-    (question,) = lm.questions(PROMPT, "Rome", ".")
+    (question,) = lm.token_queries(PROMPT, "Rome", ".")
     found = attributions(lm, PROMPT, "Rome", Integral(steps=2000))
     ids = torch.tensor([question.ids])
     for layer in range(lm.n_layers):

@@ -8,7 +8,7 @@ from accelerate import dispatch_model
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.models.families import family_of
-from knbench.benchmark.models.hooks import resume
+from knbench.benchmark.models.hooks import resume_at
 from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.models.loading import load_model
 from knbench.benchmark.running.runner import run
@@ -65,7 +65,7 @@ def test_a_block_that_was_bypassed_gets_its_own_forward_back():
     lm = shared_out()
     block, ids = lm.block(0), torch.tensor([[5, 6, 7]])
     forward, logits = vars(block).get("forward"), lm.model(input_ids=ids).logits
-    with resume(lm, 2, torch.zeros(1, 3, lm.shape["width"])):
+    with resume_at(lm, 2, torch.zeros(1, 3, lm.shape["width"])):
         assert not torch.equal(lm.model(input_ids=ids).logits, logits)
     assert vars(block).get("forward") is forward
     assert torch.equal(lm.model(input_ids=ids).logits, logits)

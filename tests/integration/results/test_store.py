@@ -175,7 +175,7 @@ def test_results_on_other_cases_are_told(store, capsys, tmp_path):
 
 def test_lite_is_the_same_draw_for_everybody():
     task = registry.task(TASK)
-    cases = split_cases(task.name, task.cases(), "test")
+    cases = split_cases(task.name, task.cases, "test")
     drawn = lite_cases(task.name, cases)
     assert len(drawn) == LITE
     assert drawn == lite_cases(task.name, cases[::-1])

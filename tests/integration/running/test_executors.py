@@ -13,20 +13,20 @@ from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.registry import EDITORS, registered
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.running.evaluator import Post
+from knbench.benchmark.running.evaluator import WorkerDevice
 from knbench.benchmark.running.events import EVENTS, read_events
-from knbench.benchmark.running.plan import BLOCK, Plan, Unit, Waiting, units_of
+from knbench.benchmark.running.plan import BLOCK, OutputLine, Plan, Unit, WorkQueue, units_of
 from knbench.benchmark.running.runner import carry_out
 from knbench.benchmark.running.workers import pool as crew_module
-from knbench.benchmark.running.workers.config import Staff, engaged
-from knbench.benchmark.running.workers.loop import Station
-from knbench.benchmark.running.workers.messages import Done, Failed, Line, Measure
-from knbench.benchmark.running.workers.pool import Crew, Worker, WorkerLost
+from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
+from knbench.benchmark.running.workers.loop import WorkerLoop
+from knbench.benchmark.running.workers.messages import Done, Failed, MeasureItem
+from knbench.benchmark.running.workers.pool import Worker, WorkerLost, WorkerPool
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import called
-from tests.workers import Broken, DifferentHere, Meet, Push, measured, recipe, run_with
+from tests.workers import Broken, DifferentHere, Meet, Push, measured, run_with, spec
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
 
@@ -41,14 +41,14 @@ class Threaded(Worker):
     def start(self):
         self.starts += 1
         self.left = self.lives.pop(0) if self.lives else None
-        self.station = Station(self.cook, Post(threads=1))
+        self.station = WorkerLoop(self.cook, WorkerDevice(threads=1))
 
     def ask(self, question):
         told = SimpleQueue()
         threading.Thread(target=self.station.answer, args=(question, told.put), daemon=True).start()
         while True:
             message = told.get()
-            if isinstance(message, Line):
+            if isinstance(message, OutputLine):
                 if self.left == 0:
                     raise WorkerLost("gone")
                 self.left = self.left and self.left - 1
@@ -64,12 +64,12 @@ class Threaded(Worker):
 
 
 def alone(output, settings, *editors, cases=20):
-    return run_with("serial", recipe(settings, *editors, cases=cases), output)
+    return run_with("serial", spec(settings, *editors, cases=cases), output)
 
 
-def together(workers, output, settings=SETTINGS):
-    with Crew("local", workers) as crew:
-        return carry_out(crew, output, settings, Reporter())
+def run_workers(workers, output, settings=SETTINGS):
+    with WorkerPool("local", workers) as pool:
+        return carry_out(pool, output, settings, Reporter())
 
 
 def kinds(output):
@@ -86,7 +86,7 @@ def test_two_workers_give_the_records_of_one_process(kind, tmp_path):
     assert len(measured(one[0])) > 2 * BLOCK
     (tmp_path / "meeting").mkdir()
     met = replace(settings, editor_args={**SETTINGS.editor_args, "meet": {"folder": str(tmp_path / "meeting")}})
-    many = run_with(kind, recipe(met, NoEdit, Rome, Meet, cases=60), tmp_path / "many")
+    many = run_with(kind, spec(met, NoEdit, Rome, Meet, cases=60), tmp_path / "many")
     for a, b in zip(one, many, strict=True):
         assert measured(a) == measured(b)
         assert load_result(a / "result.json")["summary"] == load_result(b / "result.json")["summary"]
@@ -98,10 +98,10 @@ def test_two_workers_give_the_records_of_one_process(kind, tmp_path):
 @pytest.mark.parametrize("change", [{}, {"batch_edits": 3}, {"sequential": 12, "checkpoints": (5,)}])
 def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp_path):
     settings = replace(SETTINGS, **change)
-    cook = recipe(settings, Push)
+    cook = spec(settings, Push)
     (one,) = alone(tmp_path / "one", settings, Push)
     workers = [Threaded(0, cook, lives=[3, 0, 5]), Threaded(1, cook, lives=[2, 4])]
-    (many,) = together(workers, tmp_path / "many", settings)
+    (many,) = run_workers(workers, tmp_path / "many", settings)
     assert measured(one) == measured(many)
     if "sequential" in change:
         again = [measured(f, "checkpoints.jsonl", "checkpoint") for f in (one, many)]
@@ -114,36 +114,36 @@ def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp
 def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch):
     (whole,) = alone(tmp_path / "whole", SETTINGS, Push)
     monkeypatch.setattr(crew_module, "MOST_LOSSES", 3)
-    cook = recipe(SETTINGS, Push)
+    cook = spec(SETTINGS, Push)
     with pytest.raises(KnbenchError, match=r"4 workers were lost one after the other .* continue"):
-        together([Threaded(0, cook, lives=[5] + 9 * [0])], tmp_path / "a")
+        run_workers([Threaded(0, cook, lives=[5] + 9 * [0])], tmp_path / "a")
     assert kinds(tmp_path / "a")[-1] == "run_stopped"
     assert len(measured(tmp_path / "a/push/towns")) == 5
     worker = Threaded(0, cook)
-    (resumed,) = together([worker], tmp_path / "a")
+    (resumed,) = run_workers([worker], tmp_path / "a")
     assert measured(resumed) == measured(whole)
     assert len(worker.measured) == len(measured(whole)) - 5
 
 
 def test_a_worker_that_prepared_something_else_is_refused(tmp_path):
-    cook = recipe(SETTINGS, DifferentHere)
+    cook = spec(SETTINGS, DifferentHere)
     with pytest.raises(KnbenchError, match="'different' has other weights or prepared something else here"):
-        together([Threaded(0, cook), Threaded(1, cook)], tmp_path)
+        run_workers([Threaded(0, cook), Threaded(1, cook)], tmp_path)
 
 
 def test_an_editor_that_leaves_the_model_changed_stops_the_crew(tmp_path):
     with pytest.raises(KnbenchError, match="'broken' left the model's weights changed"):
-        together([Threaded(0, recipe(SETTINGS, Broken))], tmp_path)
+        run_workers([Threaded(0, spec(SETTINGS, Broken))], tmp_path)
 
 
 def test_a_mistake_of_the_program_tells_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(Measure, "answer", lambda *_: 1 / 0)
+    monkeypatch.setattr(MeasureItem, "answer", lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match=r"(?s)division by zero.*in a worker:.*Traceback"):
-        together([Threaded(0, recipe(SETTINGS, Push))], tmp_path)
+        run_workers([Threaded(0, spec(SETTINGS, Push))], tmp_path)
 
 
-def plan(cases, together):
-    return Plan({}, {"towns": [str(i) for i in range(cases)]}, together, {})
+def plan(cases, joint_batch_size):
+    return Plan({}, {"towns": [str(i) for i in range(cases)]}, joint_batch_size, {})
 
 
 @pytest.mark.parametrize(
@@ -166,19 +166,22 @@ def test_units_never_part_cases_that_are_edited_together(settings, sizes):
 
 def test_a_worker_takes_first_what_it_has_asked_the_unedited_model_for():
     a, b, c = (Unit("e", "towns", first, first + 8) for first in (0, 8, 16))
-    assert Waiting([a, b, c]).take(mine=b.start, theirs=[a.start]) == b
-    assert Waiting([a, b, c]).take(mine=None, theirs=[a.start]) == b
-    assert Waiting([a, b]).take(mine=None, theirs=[a.start, b.start]) == a
-    waiting = Waiting([a, b])
+    assert WorkQueue([a, b, c]).take(mine=b.start, theirs=[a.start]) == b
+    assert WorkQueue([a, b, c]).take(mine=None, theirs=[a.start]) == b
+    assert WorkQueue([a, b]).take(mine=None, theirs=[a.start, b.start]) == a
+    waiting = WorkQueue([a, b])
     assert (waiting.take(None, []), waiting.take(None, []), bool(waiting)) == (a, b, False)
     waiting.put_back(b)
     assert waiting.take(None, [b.start]) == b
 
 
 def test_what_cannot_be_sent_to_a_worker_is_told_at_once():
-    unsendable = replace(recipe(SETTINGS, Push), load=lambda _: None)
-    with engaged(Staff("local", workers=1, threads=1)) as brief, pytest.raises(Exception, match="pickle"):
-        brief(unsendable).plan(None, Reporter())
+    unsendable = replace(spec(SETTINGS, Push), load=lambda _: None)
+    with (
+        open_executor(ExecutorConfig("local", workers=1, threads=1)) as start_executor,
+        pytest.raises(Exception, match="pickle"),
+    ):
+        start_executor(unsendable).plan(None, Reporter())
 
 
 def test_the_schedule_on_paper_knows_every_editor_and_more_cards_take_less_time():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.editing import Edit, Editor, NoConfig, Pile
+from knbench.benchmark.editing import Edit, Editor, EditStack, NoConfig
 from knbench.benchmark.probing.causal import Prober
 from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.results.io import read_records
@@ -205,7 +205,7 @@ def test_a_pile_keeps_one_original_of_each_matrix_and_gives_it_back(lm):
     own = lm.parameter(name).data.data_ptr()
 
     def pile_up():
-        with Pile(lm) as pile:
+        with EditStack(lm) as pile:
             for _ in range(5):
                 pile.push(Edit(weights={name: lm.parameter(name).detach() * 1.1}, prefix="x "))
             assert lm.prompt_prefix == "x " * 5

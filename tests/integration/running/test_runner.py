@@ -42,7 +42,7 @@ def task(names=NAMES):
     cases = tuple(map(case, names))
     text = {"title": "T", "description": "d", "licence": "CC0-1.0", "citation": "c", "source": "s", "relation": "r"}
     criteria = ("reliability", "paraphrase", "neighbourhood")
-    return Task(name="towns", version=1, kind="fact", criteria=criteria, cases=lambda: cases, **text)
+    return Task(name="towns", version=1, kind="fact", criteria=criteria, cases=cases, **text)
 
 
 def without_timings(folder):
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_records_and_another_does_not(lm, tmp_path)
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_records(lm, tmp_path):
     class Pairs(Rome):
-        together = 2
+        joint_batch_size = 2
 
     class Stops(Pairs):
         left = 2
@@ -138,7 +138,7 @@ def test_a_request_that_fails_among_others_fails_alone(lm, tmp_path):
 
 def test_cases_edited_together_give_what_they_give_alone(lm, tmp_path):
     class Alone(Rome):
-        together = 1
+        joint_batch_size = 1
 
     one, many = (
         without_timings(run(lm, [cls], [task()], tmp_path / cls.__name__, SETTINGS)[0]) for cls in (Alone, Rome)

@@ -75,11 +75,11 @@ def towns(count=40, name="towns", without=()):
     cases = tuple(replace(c, probes=tuple(p for p in c.probes if p.criterion not in without)) for c in cases)
     text = {"title": "T", "description": "d", "licence": "CC0-1.0", "citation": "c", "source": "s", "relation": "r"}
     criteria = ("reliability", "paraphrase", "symmetry", "neighbourhood")
-    return Task(name=name, version=1, kind="fact", criteria=criteria, cases=lambda: cases, **text)
+    return Task(name=name, version=1, kind="fact", criteria=criteria, cases=cases, **text)
 
 
 def held_out(task):
-    return {c.id for c in split_cases(task.name, task.cases(), "tune")}
+    return {c.id for c in split_cases(task.name, task.cases, "tune")}
 
 
 def ran(folder):
@@ -113,9 +113,9 @@ def test_only_tuning_cases_are_run_and_a_run_leaves_them_out(lm, tmp_path):
     found = tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path / "tuning", SETTINGS)
     assert ran(tmp_path / "tuning") == held_out(task) != set()
     run(lm, [NoEdit], [task], tmp_path / "test", SETTINGS)
-    assert ran(tmp_path / "test") == {c.id for c in task.cases()} - held_out(task)
+    assert ran(tmp_path / "test") == {c.id for c in task.cases} - held_out(task)
     run(lm, [NoEdit], [task], tmp_path / "all", replace(SETTINGS, split="all"))
-    assert ran(tmp_path / "all") == {c.id for c in task.cases()}
+    assert ran(tmp_path / "all") == {c.id for c in task.cases}
     written = report(
         lm, Rigged, [task], found, tmp_path / "tuning", SETTINGS, measure="success", command="knbench tune"
     )

@@ -10,7 +10,7 @@ from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.probing.causal import Prober
-from knbench.benchmark.probing.known import Store, knowledge, right_pairs
+from knbench.benchmark.probing.known import KnowledgeCache, knowledge, right_pairs
 from knbench.benchmark.running.runner import run
 from knbench.editors.none import NoEdit
 
@@ -52,7 +52,7 @@ def test_a_folder_of_own_tasks_stands_beside_the_built_in_ones(folder):
     tasks, notes = registry.resolve_tasks("towns,capital", [folder])
     assert [task.name for task in tasks] == ["towns", "capital"]
     assert notes == []
-    new = {case.request.subject: case.request.target_new for case in tasks[0].cases()}
+    new = {case.request.subject: case.request.target_new for case in tasks[0].cases}
     assert sorted(new.values()) == ["Ottawa", "Paris", "Rome"]  # as evenly as can be
     assert all(new[who] != town for _, who, town in ROWS)
 
@@ -65,7 +65,7 @@ def test_mistakes_in_own_tasks_are_named(folder, tmp_path):
     (folder / "towns.jsonl").write_text('{"id": "1"}\n{broken\n')
     tasks, _ = registry.resolve_tasks("towns", [folder])
     with pytest.raises(KnbenchError, match=r"towns.jsonl: line 2 is no JSON"):
-        tasks[0].cases()
+        tasks[0].cases[0]
     (folder / "capital.yaml").write_text(DEFINITION.replace("name: towns", "name: capital"))
     with pytest.raises(KnbenchError, match="two definitions of task 'capital'"):
         registry.resolve_tasks("towns", [folder])
@@ -93,11 +93,11 @@ def test_published_data_is_named_by_reader_and_selection(tmp_path):
     path = tmp_path / "anaphor_gender_agreement.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n{broken\n")
     tasks, notes = registry.resolve_tasks("blimp:anaphor_gender_agreement", data={"blimp": str(tmp_path)})
-    assert len(tasks[0].cases()) == 3
+    assert len(tasks[0].cases) == 3
     assert len(notes) == 1
     assert "left out 1" in notes[0]
     assert "line 4" in notes[0]
-    assert tasks[0].pairs()[0]["sentence_good"] == "Ann hurt herself."
+    assert tasks[0].pairs[0]["sentence_good"] == "Ann hurt herself."
     with pytest.raises(KnbenchError, match="did you mean 'anaphor_gender_agreement'"):
         registry.resolve_tasks("blimp:anaphor_gender_agrement", data={"blimp": str(tmp_path)})
 
@@ -111,9 +111,9 @@ def test_pairs_that_differ_from_the_first_word_on_are_scored_as_sentences(tmp_pa
     ]
     (tmp_path / f"{uid}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (task,), (note,) = registry.resolve_tasks(f"blimp:{uid}", data={"blimp": str(tmp_path)})
-    assert task.cases() == ()
+    assert len(task.cases) == 0
     assert "left out 2 (2 times the sentences differ from the first word on)" in note
-    store = Store.of(Prober(lm))
+    store = KnowledgeCache.of(Prober(lm))
     scores = {
         side: [slow_answer(lm, "", pair[i])["logprob"] for pair in pairs] for i, side in enumerate(("good", "bad"))
     }

@@ -76,5 +76,5 @@ def test_there_are_three_sides():
 
 @pytest.mark.parametrize("name", registry.tasks())
 def test_every_built_in_task_can_be_tuned_on(name):
-    whole = registry.task(name).cases()
+    whole = registry.task(name).cases
     assert 0.1 < len(split_cases(name, whole, "tune")) / len(whole) < 0.3

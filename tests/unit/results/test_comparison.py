@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from knbench.benchmark.results.comparison import Group, compare_two, overall, ranking
+from knbench.benchmark.results.comparison import TaskComparison, compare_two, overall, ranking
 from knbench.benchmark.results.runs import Run
 from knbench.benchmark.scoring.intervals import mean_over_tasks
 
@@ -22,7 +22,7 @@ def group(task, kind, **answers):
         }
         for name, cases in answers.items()
     }
-    return Group(task, runs, records)
+    return TaskComparison(task, runs, records)
 
 
 def only(text, criterion="reliability"):

@@ -122,7 +122,7 @@ def put_lines(path, *rows):
 
 
 def by_id(task):
-    return {case.id: case for case in task.cases()}
+    return {case.id: case for case in task.cases}
 
 
 def completion(criterion, prompt, target, rival, expect="new", aliases=()):
@@ -130,8 +130,8 @@ def completion(criterion, prompt, target, rival, expect="new", aliases=()):
 
 
 def keeps_the_rules(task):
-    cases = task.cases()
-    assert cases is task.cases()  # read once
+    cases = task.cases
+    assert cases is task.cases  # read once
     assert len({case.id for case in cases}) == len(cases)
     assert task.criteria == tuple(c for c in CRITERIA if any(p.criterion == c for k in cases for p in k.probes))
     assert all([task.licence, task.citation, task.source, task.title, task.description, task.relation])
@@ -205,7 +205,7 @@ def test_pararel_finds_subjects_that_share_words_and_leaves_out_broken_bags(tmp_
         [["The capital of Peru is [MASK] .", "Lima"]],
     ]
     task, report = read_task("pararel", "P36", put(tmp_path / "p.json", {"P36": bags}))
-    assert {c.request.subject for c in task.cases()} == {"Cook County", "Cayuga County", "Peru", "'t Zand", "Italy"}
+    assert {c.request.subject for c in task.cases} == {"Cook County", "Cayuga County", "Peru", "'t Zand", "Italy"}
     assert (report.read, report.skipped) == (5, 6)
     assert report.reasons == {
         "a prompt does not fit its pattern": 1,
@@ -224,7 +224,7 @@ def test_pararel_asks_for_the_occupation(tmp_path):
     facts = [("Ann", "physics"), ("Bob", "chemistry"), ("Cyd", "jazz")]
     bags = [bag(P101, "P101(field of work)", *fact) for fact in facts]
     task, _ = read_task("pararel", "P101", put(tmp_path / "p.json", {"P101": bags}))
-    synonyms = {case.id: [p for p in case.probes if p.criterion == "synonym"] for case in task.cases()}
+    synonyms = {case.id: [p for p in case.probes if p.criterion == "synonym"] for case in task.cases}
     assert synonyms == {
         "p101-0000": [completion("synonym", "Ann is a famous", "chemist", "physicist")],
         "p101-0001": [completion("synonym", "Bob is a famous", "physicist", "chemist")],
@@ -266,13 +266,13 @@ def test_content_does_not_depend_on_the_hash_seed(tmp_path):
 )
 def test_published_pararel(relation, bags, paraphrases):
     task, report = read_task("pararel", relation, str(PARAREL.parent))
-    assert (report.read, report.skipped, len(task.cases())) == (bags, 0, bags)
+    assert (report.read, report.skipped, len(task.cases)) == (bags, 0, bags)
     assert keeps_the_rules(task)
     raw = json.loads(PARAREL.read_text(encoding="utf-8"))[relation]
     answers = {}
-    for case in task.cases():
+    for case in task.cases:
         answers.setdefault(case.request.subject.casefold(), set()).add(case.request.target_true.casefold())
-    for case in task.cases():
+    for case in task.cases:
         lines = raw[int(case.id.rsplit("-", 1)[1])]
         subject = case.request.subject
         assert all(subject in prompt for prompt, *_ in lines)
@@ -377,7 +377,7 @@ def test_blimp_counts_broken_and_foreign_lines_and_reads_the_rest(tmp_path):
     rows[450] = {**PAIR, "sentence_bad": "\ud800"}
     rows[460] = {"a": 1}
     task, report = blimp(tmp_path, *rows)
-    assert (report.read, len(task.cases()), report.skipped) == (493, 493, 7)
+    assert (report.read, len(task.cases), report.skipped) == (493, 493, 7)
     assert set(report.reasons.values()) == {1}
     assert sorted(report.reasons) == [
         "a row of another paradigm",
@@ -409,10 +409,10 @@ def test_published_blimp():
     assert len(found) == 8
     for uid in found:
         task, report = read_task("blimp", uid, str(BLIMP))
-        assert (report.read, report.skipped, len(task.cases())) == (1000, 0, 1000)
+        assert (report.read, report.skipped, len(task.cases)) == (1000, 0, 1000)
         assert keeps_the_rules(task)
         assert len(read_pairs(str(BLIMP), uid)[0]) == 1000
-        for case in task.cases():
+        for case in task.cases:
             assert case.probes[1].target.startswith(f"{case.request.text} {case.request.target_new}")
             assert case.probes[1].rival.startswith(f"{case.request.text} {case.request.target_true}")
             assert Counter(p.criterion for p in case.probes)["neighbourhood"] == 4
@@ -425,7 +425,7 @@ def only_case(reader, path, selection=None):
     task, report = read_task(reader, selection, path)
     assert (report.read, report.skipped) == (1, 0)
     assert keeps_the_rules(task)
-    return task, task.cases()[0]
+    return task, task.cases[0]
 
 
 def test_counterfact_case_is_as_worked_by_hand(tmp_path):
@@ -528,7 +528,7 @@ def test_entries_and_probes_that_break_the_rules_are_counted(tmp_path):
         5,
     ]
     task, report = read_task("knowedit", None, put(tmp_path / "k.json", entries))
-    assert {case.id for case in task.cases()} == {"knowedit-00000", "knowedit-00006"}
+    assert {case.id for case in task.cases} == {"knowedit-00000", "knowedit-00006"}
     assert "portability" not in {probe.criterion for probe in by_id(task)["knowedit-00006"].probes}
     assert (report.read, report.skipped) == (2, 7)
     assert report.reasons == {
@@ -619,7 +619,7 @@ def test_pararel_edits_are_those_of_the_paper(relation, prompt, exceptions):
     }
     facts = [(subject_of[relation](bag), bag[0][1]) for bag in bags]
     task, _ = read_task("pararel", relation, str(path))
-    requests = {int(case.id.split("-")[1]): case.request for case in task.cases()}
+    requests = {int(case.id.split("-")[1]): case.request for case in task.cases}
     others = 0
     for i, (subject, true) in enumerate(facts):
         paper = EditRequest(prompt, subject, facts[i - 1][1], true) if facts[i - 1][1] != true else None

@@ -20,7 +20,7 @@ TASKS = registry.tasks()
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_every_task_keeps_the_rules(task):
-    cases = task.cases()
+    cases = task.cases
     assert len(cases) >= (200 if task.kind == "linguistic" else 90)
     assert len({case.id for case in cases}) == len(cases)
     assert {probe.criterion for case in cases for probe in case.probes} == set(task.criteria)
@@ -34,20 +34,20 @@ def test_every_task_keeps_the_rules(task):
             assert bool(probe.prompt) == (probe.kind == "completion")
 
 
-def questions(case):
+def token_queries(case):
     """Return every text that a case's probes put before the model: prompts and whole sentences."""
     return {text for p in case.probes for text in ((p.prompt,) if p.kind == "completion" else (p.target, p.rival))}
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_no_probe_asks_what_an_editor_may_read_beside_the_edit(task):
-    for case in task.cases():
+    for case in task.cases:
         prompts = [support.prompt for support in case.request.support]
         assert len(prompts) >= 4
         assert len(set(prompts)) == len(prompts)
         assert case.request.text not in prompts
         for prompt in prompts:
-            assert prompt not in questions(case)
+            assert prompt not in token_queries(case)
             assert " ".join(prompt.split()) == prompt
             assert prompt[0].isupper() or prompt.startswith(case.request.subject)
 
@@ -60,7 +60,7 @@ def test_a_facts_support_says_the_fact_in_other_words(task):
         assert "  " not in template
         assert template == template.strip()
         assert template.count("{}") == 1
-    for case in task.cases():
+    for case in task.cases:
         request = case.request
         assert [s.prompt for s in request.support] == [t.replace("{}", request.subject) for t in templates]
         assert {(s.target, s.suffix) for s in request.support} == {(request.target_true, ".")}
@@ -68,25 +68,25 @@ def test_a_facts_support_says_the_fact_in_other_words(task):
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
 def test_a_phenomenons_support_is_grammatical_and_of_other_items(task):
-    right = {(p["one_prefix_prefix"], p["one_prefix_word_good"], p["sentence_good"]) for p in task.pairs()}
-    for case in task.cases():
+    right = {(p["one_prefix_prefix"], p["one_prefix_word_good"], p["sentence_good"]) for p in task.pairs}
+    for case in task.cases:
         assert len(case.request.support) <= 8
         for s in case.request.support:
             assert (s.prompt, s.target, f"{s.prompt} {s.target}{s.suffix}") in right
-            assert not any(text.startswith(f"{s.prompt} {case.request.target_new}") for text in questions(case))
+            assert not any(text.startswith(f"{s.prompt} {case.request.target_new}") for text in token_queries(case))
 
 
 @pytest.mark.parametrize("name", ["det-noun-agreement", "det-noun-adjective", "quantifier-agreement"])
 def test_a_phenomenons_support_prefers_the_cue_of_the_edit(name):
     """There are more items of each such cue than support is taken from."""
-    for case in TASKS[name].cases():
+    for case in TASKS[name].cases:
         assert all(case.request.subject in support.prompt.split() for support in case.request.support)
 
 
 @pytest.mark.parametrize("name", ["subject-verb-agreement", "subject-verb-attractor", "npi-licensing"])
 def test_support_of_other_cues_comes_last(name):
     some = False
-    for case in TASKS[name].cases():
+    for case in TASKS[name].cases:
         cue = case.request.subject.casefold()
         own = [f" {cue} " in f" {s.prompt.split(' near ')[0].casefold()} " for s in case.request.support]
         assert own == sorted(own, reverse=True)
@@ -95,7 +95,7 @@ def test_support_of_other_cues_comes_last(name):
 
 
 def test_new_capitals_are_never_true_ones():
-    for case in TASKS["capital"].cases():
+    for case in TASKS["capital"].cases:
         new = case.request.target_new
         reliability = case.probes[0]
         assert new not in (reliability.rival, *reliability.aliases)
@@ -128,7 +128,7 @@ def test_number_is_right_in_every_sentence(name):
     lexicon = yaml.safe_load((DEFINITIONS.parent / "data/lexicon.yaml").read_text())
     number = {w: n for words in ("determiners", "quantifiers") for n in lexicon[words] for w in lexicon[words][n]}
     plurals = {p for nouns in ("regular", "irregular") for p in lexicon["nouns"][nouns].values()}
-    for case in TASKS[name].cases():
+    for case in TASKS[name].cases:
         cue, request = case.request.subject, case.request
         assert (request.target_true in plurals) == (number[cue] == "plural")
         assert (request.target_new in plurals) != (number[cue] == "plural")
@@ -150,7 +150,7 @@ def test_number_is_right_in_every_sentence(name):
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
 def test_pairs_have_the_form_of_blimp(task):
-    pairs = task.pairs()
+    pairs = task.pairs
     assert len(pairs) >= 200
     assert len({pair["sentence_good"] + pair["sentence_bad"] for pair in pairs}) == len(pairs)
     for pair in pairs:
@@ -170,7 +170,7 @@ def test_new_targets_are_stored_and_those_that_the_rule_chooses():
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "fact"], ids=lambda t: t.name)
 def test_new_targets_are_of_the_same_type_and_never_true(task):
-    cases = task.cases()
+    cases = task.cases
     objects = {case.request.target_true for case in cases}
     for case in cases:
         assert case.request.target_new in objects
@@ -179,17 +179,17 @@ def test_new_targets_are_of_the_same_type_and_never_true(task):
 
 def test_sizes_that_the_tasks_promise():
     def objects(name):
-        return {case.request.target_true for case in TASKS[name].cases()}
+        return {case.request.target_true for case in TASKS[name].cases}
 
-    assert len(TASKS["field-of-work"].cases()) >= 150
+    assert len(TASKS["field-of-work"].cases) >= 150
     assert len(objects("field-of-work")) >= 15
-    assert len(TASKS["element-symbol"].cases()) == 118
+    assert len(TASKS["element-symbol"].cases) == 118
 
 
 def test_a_synonym_is_that_of_the_new_object():
-    for case in TASKS["field-of-work"].cases():
+    for case in TASKS["field-of-work"].cases:
         of_new = {p.target for p in case.probes if p.criterion == "synonym"}
-        same_field = [c for c in TASKS["field-of-work"].cases() if c.request.target_true == case.request.target_new]
+        same_field = [c for c in TASKS["field-of-work"].cases if c.request.target_true == case.request.target_new]
         assert {p.rival for p in same_field[0].probes if p.criterion == "synonym"} == of_new
 
 
@@ -232,19 +232,19 @@ def write(folder, text, rows="id,who,town,new\n1,Ann,Rome,Paris\n2,Bob,Paris,Rom
 
 def test_a_good_definition_loads(tmp_path):
     task = load_definition(write(tmp_path, GOOD))
-    assert [case.request.text for case in sorted(task.cases(), key=lambda c: c.id)] == ["Ann lives in", "Bob lives in"]
+    assert [case.request.text for case in sorted(task.cases, key=lambda c: c.id)] == ["Ann lives in", "Bob lives in"]
 
 
 SUPPORTED = GOOD.replace('"{} lives in"', '"{} lives in", support: ["The home of {} is in", "{who} has a flat in"]')
 
 
 def test_support_takes_the_slot_and_the_column_alike(tmp_path):
-    ann, _ = sorted(load_definition(write(tmp_path, SUPPORTED)).cases(), key=lambda case: case.id)
+    ann, _ = sorted(load_definition(write(tmp_path, SUPPORTED)).cases, key=lambda case: case.id)
     assert ann.request.support == (Support("The home of Ann is in", "Rome"), Support("Ann has a flat in", "Rome"))
 
 
 def test_support_is_optional(tmp_path):
-    assert {case.request.support for case in load_definition(write(tmp_path, GOOD)).cases()} == {()}
+    assert {case.request.support for case in load_definition(write(tmp_path, GOOD)).cases} == {()}
 
 
 @pytest.mark.parametrize(
@@ -316,4 +316,4 @@ def test_a_broken_definition_is_named_with_its_key(tmp_path, old, new, complaint
 def test_broken_data_is_named(tmp_path, rows, complaint):
     task = load_definition(write(tmp_path, GOOD, rows))
     with pytest.raises(KnbenchError, match=complaint):
-        task.cases()
+        task.cases[0]
