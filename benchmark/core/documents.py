@@ -1,0 +1,272 @@
+"""Types of the JSON documents of a run: the manifest, written before the first case, and the result.
+
+Each type mirrors a part of ``benchmark/results/schemas/result.schema.json``; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from .records import JsonStruct
+from .schema import TaskKind
+from .settings import Regime
+from .split import Split
+
+SCHEMA_VERSION = 1
+
+IntervalMethod = Literal["wilson", "wilson-effective", "t", "bca", "percentile", "delta", "none"]
+
+
+class EditorCard(JsonStruct, frozen=True):
+    """An editing method as it was run.
+
+    Attributes:
+        config: hyper-parameters by name.
+        config_source: where they come from.
+        prepared: JSON values that the method computed once for the model.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    config: dict[str, Any]
+    config_source: str
+    prepared: dict[str, Any]
+
+
+class ModelCard(JsonStruct, frozen=True):
+    """Identity of a model.
+
+    Attributes:
+        revision: version of the weights, or None when it is unknown.
+        weight_hash: sha256 over names and values of all parameters.
+        architecture: class name in transformers.
+        layers: number of transformer blocks.
+        width: hidden size.
+        vocabulary: size of the vocabulary.
+        parameters: number of scalar weights.
+    """
+
+    name: str
+    revision: str | None
+    weight_hash: str
+    architecture: str
+    layers: int
+    width: int
+    vocabulary: int
+    objective: Literal["causal", "masked"]
+    parameters: int
+    dtype: str
+
+
+class TaskCard(JsonStruct, frozen=True):
+    """Identity and provenance of a task.
+
+    Attributes:
+        content_hash: sha256 over all cases and minimal pairs.
+        cases_total: number of cases in the task.
+    """
+
+    name: str
+    version: int
+    kind: TaskKind
+    title: str
+    description: str
+    licence: str
+    citation: str
+    source: str
+    relation: str
+    criteria: tuple[str, ...]
+    content_hash: str
+    cases_total: int
+
+
+class RunProtocol(JsonStruct, frozen=True):
+    """How the numbers of a result were taken; see :class:`~.settings.RunSettings` for the settings.
+
+    Attributes:
+        cases: number of cases that were run.
+        bos: the BOS policy; ``bos_prepended`` is its outcome for the model.
+        drift: description of the drift tasks, or None.
+    """
+
+    regime: Regime
+    batch_edits: int | None
+    checkpoints: tuple[int, ...]
+    split: Split
+    subset: Literal["lite"] | None
+    cases: int
+    limit: int | None
+    known_only: bool
+    known_by: str | None
+    bos: str
+    bos_prepended: bool
+    new_tokens: int
+    fluency_tokens: int
+    drift: dict[str, Any] | None
+    batch_size: int
+
+
+class Manifest(JsonStruct, frozen=True):
+    """Everything that is settled before the first case of a run.
+
+    Attributes:
+        environment: versions, hardware and the command.
+    """
+
+    schema_version: int
+    benchmark_version: str
+    model: ModelCard
+    seed: int
+    environment: dict[str, Any]
+    editor: EditorCard
+    task: TaskCard
+    protocol: RunProtocol
+
+
+class RecordsInfo(JsonStruct, frozen=True):
+    """The records file that a result was computed from.
+
+    Attributes:
+        failed: number of failed edits.
+        failures: their number by exception type.
+    """
+
+    file: str
+    sha256: str
+    cases: int
+    failed: int
+    failures: dict[str, int]
+
+
+class Cost(JsonStruct, frozen=True):
+    """Median seconds of an edit and of its probes, and peak memory in MiB; None where nothing was measured."""
+
+    edit_seconds: float | None
+    probe_seconds: float | None
+    peak_memory_mb: float | None
+
+
+class SummaryRow(JsonStruct, frozen=True):
+    """One criterion, or composite score, by one measure.
+
+    Attributes:
+        low: lower end of the 95% interval, or None.
+        high: upper end of the 95% interval, or None.
+        interval: method of the interval.
+        cases: number of cases that the value is a mean over.
+        probes: number of probes in these cases.
+        parts: criteria that a composite score consists of.
+    """
+
+    criterion: str
+    measure: str
+    value: float
+    low: float | None
+    high: float | None
+    interval: IntervalMethod
+    cases: int
+    probes: int
+    parts: tuple[str, ...] | None = None
+
+
+class EffectRow(JsonStruct, frozen=True):
+    """Mean probability of a word, or of all words in a role, before and after edits, with its tests."""
+
+    criterion: str
+    role: Literal["target", "rival"]
+    word: str | None
+    cases: int
+    before: float
+    after: float
+    relative_change: float
+    p_paired: float | None
+    p_unpaired: float | None
+    p_adjusted: float | None
+
+
+class CheckpointsInfo(JsonStruct, frozen=True):
+    """The checkpoints file that a sequential result was computed from."""
+
+    file: str
+    sha256: str
+    lines: int
+
+
+class CurvePoint(JsonStruct, frozen=True):
+    """Summaries over the first ``edits`` cases of a sequential run.
+
+    Attributes:
+        immediate: each case right after its own edit.
+        now: all of them after the last of the ``edits``.
+    """
+
+    edits: int
+    immediate: tuple[SummaryRow, ...]
+    now: tuple[SummaryRow, ...]
+
+
+class DriftPoint(JsonStruct, frozen=True):
+    """Difference of a drift task to the unedited model.
+
+    Attributes:
+        edits: number of sequential edits; None for the mean over single edits or batches.
+        over: number of samples or edits that the mean is over.
+    """
+
+    edits: int | None
+    difference: float
+    low: float | None
+    high: float | None
+    interval: IntervalMethod
+    over: int
+
+
+class DriftTask(JsonStruct, frozen=True):
+    """One drift task of a result.
+
+    Attributes:
+        before: mean over samples on the unedited model.
+    """
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    samples: int
+    before: float
+    points: tuple[DriftPoint, ...]
+
+
+class DriftInfo(JsonStruct, frozen=True):
+    """Drift of a result, with the file that it was computed from.
+
+    Attributes:
+        failed: number of measurements that failed.
+    """
+
+    file: str
+    sha256: str
+    failed: int
+    tasks: tuple[DriftTask, ...]
+
+
+class Result(Manifest, frozen=True, kw_only=True):
+    """One editing method on one model and one task.
+
+    Attributes:
+        summary: of all cases; in a sequential run, after the last edit.
+        effect: of linguistic tasks, how edits change the probability of words.
+        checkpoints: of sequential runs.
+        immediate: of sequential runs, the summary of each case right after its own edit.
+        curve: of sequential runs, summaries at every checkpoint.
+        drift: where it was measured.
+    """
+
+    records: RecordsInfo
+    cost: Cost
+    summary: tuple[SummaryRow, ...]
+    effect: tuple[EffectRow, ...] | None = None
+    checkpoints: CheckpointsInfo | None = None
+    immediate: tuple[SummaryRow, ...] | None = None
+    curve: tuple[CurvePoint, ...] | None = None
+    drift: DriftInfo | None = None

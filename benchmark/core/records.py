@@ -1,0 +1,255 @@
+"""Types of the JSON lines that a run writes: records, checkpoint lines and drift lines.
+
+Each type mirrors one JSON Schema in ``benchmark/results/schemas``; a test keeps the two equal. A field without a
+default is always written. A field with a default is left out of the JSON while it has that default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from .schema import EditRequest, Probe
+
+Phase = Literal["tokenise", "edit", "probe"]
+
+
+class JsonStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all types that are stored as JSON."""
+
+    def __getitem__(self, key: str) -> Any:  # TRANSITION: remove when every consumer reads attributes
+        return getattr(self, key)
+
+    def get(self, key: str, default: Any = None) -> Any:  # TRANSITION
+        value = getattr(self, key, None)
+        return default if value is None else value
+
+    def __contains__(self, key: str) -> bool:  # TRANSITION
+        return getattr(self, key, None) is not None
+
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """Return a stored type as plain JSON values, its keys in the order of its fields."""
+    return msgspec.to_builtins(value)
+
+
+def from_json(value: Any, kind: type[T]) -> T:
+    """Build a stored type from plain JSON values.
+
+    Raises:
+        ValueError: the value does not have the type's fields; names the place.
+    """
+    return msgspec.convert(value, kind)
+
+
+class Answer(JsonStruct, frozen=True):
+    """Scores of one answer, token by token. Each token follows the true previous ones (teacher forcing).
+
+    Attributes:
+        logprob: sum of ``token_logprobs``, in nats.
+        token_logprobs: log-probability of each token, in nats.
+        ranks: number of tokens that are more probable than each token.
+        argmax: id of the most probable token at each position.
+    """
+
+    logprob: float
+    token_logprobs: tuple[float, ...]
+    ranks: tuple[int, ...]
+    argmax: tuple[int, ...]
+
+
+class Observation(JsonStruct, frozen=True):
+    """Measurements of one probe on one model.
+
+    An observation of a ``generation`` probe has only ``text``; others have ``target`` and ``rival``. The next-token
+    fields and ``generated`` belong to completions.
+
+    Attributes:
+        target_answer: scores of the probe's target; read it through :attr:`target`.
+        rival_answer: scores of the probe's rival; read it through :attr:`rival`.
+        top: the most probable next token as text.
+        top_id: its id.
+        top_logprob: its log-probability, in nats.
+        generated: greedy continuation of the prompt.
+        kl: KL(unedited || this model) of the next-token distribution, in nats; probes with ``expect="unchanged"`` only.
+        text: sampled continuation of a ``generation`` probe.
+    """
+
+    target_answer: Answer | None = msgspec.field(default=None, name="target")
+    rival_answer: Answer | None = msgspec.field(default=None, name="rival")
+    top: str | None = None
+    top_id: int | None = None
+    top_logprob: float | None = None
+    generated: str | None = None
+    kl: float | None = None
+    text: str | None = None
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether target and rival were scored."""
+        return self.target_answer is not None and self.rival_answer is not None
+
+    @property
+    def target(self) -> Answer:
+        """Scores of the target.
+
+        Raises:
+            ValueError: the observation is of a ``generation`` probe.
+        """
+        if self.target_answer is None:
+            raise ValueError("the observation has no target")
+        return self.target_answer
+
+    @property
+    def rival(self) -> Answer:
+        """Scores of the rival.
+
+        Raises:
+            ValueError: the observation is of a ``generation`` probe.
+        """
+        if self.rival_answer is None:
+            raise ValueError("the observation has no rival")
+        return self.rival_answer
+
+    @property
+    def prefers_target(self) -> bool:
+        """Whether the target is more probable than the rival."""
+        return self.target.logprob > self.rival.logprob
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRecord(Probe):
+    """A probe with its measurements.
+
+    Attributes:
+        before: on the unedited model; None if the case could not be tokenised.
+        after: on the edited model; None if the edit failed.
+    """
+
+    before: Observation | None
+    after: Observation | None
+
+
+class Failure(JsonStruct, frozen=True):
+    """An error that was recorded instead of a measurement.
+
+    Attributes:
+        phase: the step that raised it.
+        type: class name of the exception.
+        message: first line of its message.
+    """
+
+    phase: Phase
+    type: str
+    message: str
+
+
+class EditRecord(JsonStruct, frozen=True):
+    """Description of an applied edit.
+
+    Attributes:
+        parameters: names of the changed parameters, sorted.
+        parameters_touched: number of scalar weights in them.
+        modules: names of the modules whose output is changed, sorted.
+        prefix: text put before every prompt.
+        diagnostics: JSON values from the editor.
+        state: fingerprint of the weights after the edit; sequential runs only.
+    """
+
+    parameters: tuple[str, ...]
+    parameters_touched: int
+    modules: tuple[str, ...]
+    prefix: str
+    diagnostics: dict[str, Any]
+    state: str | None = None
+
+
+class Timings(JsonStruct, frozen=True):
+    """Cost of one case; None where the step did not run.
+
+    Attributes:
+        edit_seconds: time to compute the edit.
+        probe_seconds: time to measure the case after the edit.
+        peak_memory_mb: highest memory use while the edit was computed, in MiB.
+    """
+
+    edit_seconds: float | None
+    probe_seconds: float | None
+    peak_memory_mb: float | None
+
+
+class Record(JsonStruct, frozen=True):
+    """One case of a run: the request, the edit, and every probe before and after the edit.
+
+    Attributes:
+        index: position of the case in the run.
+        case_id: id of the case in its task.
+        source: origin of the case's data.
+        failure: the error that prevented edit or measurement, or None.
+    """
+
+    index: int
+    case_id: str
+    source: str
+    request: EditRequest
+    edit: EditRecord
+    probes: tuple[ProbeRecord, ...]
+    failure: Failure | None
+    timings: Timings
+
+
+class CheckpointLine(JsonStruct, frozen=True):
+    """One case of a sequential run, measured again after ``edits`` edits.
+
+    Attributes:
+        edits: number of edits that were made.
+        case_id: id of the case.
+        after: one observation per probe of the case, in their order.
+        failure: the error that prevented the measurement, or None.
+    """
+
+    edits: int
+    case_id: str
+    after: tuple[Observation | None, ...]
+    failure: Failure | None
+
+
+class DriftSamples(JsonStruct, frozen=True):
+    """Values of one drift task, one per sample.
+
+    Attributes:
+        task: name of the task.
+        metric: ``nll`` in nats per token, or a metric of lm-eval.
+    """
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    values: tuple[float, ...]
+
+
+class DriftLine(JsonStruct, frozen=True, kw_only=True):
+    """One drift measurement. Exactly one of ``edits``, ``case_id`` and ``block`` says when it was taken.
+
+    Attributes:
+        edits: number of sequential edits before it; 0 is the unedited model.
+        case_id: the single edit that was applied.
+        block: the batch of edits that was applied.
+        tasks: the measured tasks; empty after a failure.
+    """
+
+    edits: int | None = None
+    case_id: str | None = None
+    block: int | None = None
+    tasks: tuple[DriftSamples, ...]
+    failure: Failure | None
+
+
+Line = Record | CheckpointLine | DriftLine | Mapping[str, Any]
+"""A line of one of a run folder's files; parts of analyses are plain mappings."""
