@@ -135,8 +135,8 @@ def print_effects(results: Sequence[Mapping[str, Any]]) -> None:
                 f"{row['before']:.4f}",
                 f"{row['after']:.4f}",
                 f"{100 * row['relative_change']:+.0f}%",
-                _p(row["p_adjusted"]),
-                _p(row["p_unpaired"]),
+                format_p_value(row["p_adjusted"]),
+                format_p_value(row["p_unpaired"]),
             ]
             for row in result.get("effect", ())
         ]
@@ -146,8 +146,22 @@ def print_effects(results: Sequence[Mapping[str, Any]]) -> None:
             console().print(f"Categorical predictions that flip, %: {shares}", style="dim")
 
 
-def _p(value: float | None) -> str:
-    return "" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"
+def format_p_value(p: float | None) -> str:
+    """Format a p-value with three decimals. None becomes an empty string.
+
+    >>> format_p_value(0.0421), format_p_value(0.00002)
+    ('0.042', '<.001')
+    """
+    return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_interval(low: float | None, high: float | None, spec: str = ".2f", separator: str = "-") -> str:
+    """Format an interval in brackets, with a leading space. A missing bound gives an empty string.
+
+    >>> format_interval(0.25, 0.5), format_interval(-1, 1, "+.0f", " to ")
+    (' [0.25-0.50]', ' [-1 to +1]')
+    """
+    return "" if low is None or high is None else f" [{low:{spec}}{separator}{high:{spec}}]"
 
 
 def explanation(results: Sequence[Mapping[str, Any]]) -> str:
@@ -184,8 +198,7 @@ def _print_drift(results: Sequence[Mapping[str, Any]]) -> None:
     for result in results:
         for task in result.get("drift", {"tasks": []})["tasks"]:
             for point in task["points"][-1:]:
-                low, high = point["low"], point["high"]
-                interval = "" if low is None else f" [{low:+.3f} to {high:+.3f}]"
+                interval = format_interval(point["low"], point["high"], "+.3f", " to ")
                 before, after = task["before"], task["before"] + point["difference"]
                 if task["metric"] == "nll":  # people know perplexity
                     before, after = math.exp(before), math.exp(after)
@@ -206,7 +219,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     value = f"{scale * row['value']:.{digits}f}"
     if row["low"] is None:
         return value
-    return f"{value} [{scale * row['low']:.{digits}f}-{scale * row['high']:.{digits}f}]"
+    return value + format_interval(scale * row["low"], scale * row["high"], f".{digits}f")
 
 
 class ProgressReporter(Reporter):
