@@ -1,6 +1,6 @@
-"""A board of 200 methods on 20 tasks, all made up: how long the site takes to build, and a browser to sort a table.
+"""Measures the build time of the site and the time to sort a table, for 200 methods on 20 tasks with random results.
 
-``python -m tests.performance.board``; without Chromium only the first.
+Usage: ``python -m tests.performance.board``. Sorting is measured only if Chromium is installed.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ SORT = """(key) => new Promise(done => {
   new DataTable.Api(table).one("draw", frame);
   table.querySelector(`th[data-key=${key}]`).click();
 })"""
-"""Clicks a column's head and waits until the table's rows are in order and the next frame has been drawn."""
+"""Clicks a column header and waits until the rows are sorted and the next frame is drawn."""
 
 
 def board_lines() -> list[str]:
-    """Return what was measured."""
+    """Build the site, sort its table in Chromium, and return one line per measurement."""
     with tempfile.TemporaryDirectory() as folder:
         results, site = Path(folder) / "results", Path(folder) / "site"
         write_board(results, METHODS, TASKS, CASES)
-        began = time.perf_counter()
+        start = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "knbench.benchmark", "site", "build", str(results), "--output", str(site)],
             check=True,
             capture_output=True,
         )
-        took = time.perf_counter() - began
-        lines = [f"site of {METHODS} methods x {TASKS} tasks x {CASES} cases: {took:.1f} s"]
+        seconds = time.perf_counter() - start
+        lines = [f"site of {METHODS} methods x {TASKS} tasks x {CASES} cases: {seconds:.1f} s"]
         milliseconds = sort_milliseconds(site)
         return [*lines, f"sorting {METHODS} rows in Chromium: {milliseconds:.0f} ms" if milliseconds else "no Chromium"]
 
 
 def sort_milliseconds(site: Path) -> float | None:
-    """Return the median time from a click to the sorted table on the screen."""
+    """Return the median time from the click to the rendered sorted table in milliseconds; None without Chromium."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         return None

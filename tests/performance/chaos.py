@@ -1,7 +1,7 @@
 """Kills ``knbench run`` on the default model at random moments: ``python -m tests.performance.chaos`` (20 minutes).
 
-Each time the same command is started again and must end with the records of a run that was left in peace. The test of
-the same on a tiny model is ``tests/e2e/test_chaos.py``.
+After each kill the same command runs again. Its records and results must equal those of an undisturbed run.
+``tests/e2e/test_chaos.py`` is the same test on a tiny model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REGIMES = {"single": (), "sequential": ("--sequential", "4", "--checkpoints", "2
 
 
 def start(output: Path, regime: str) -> subprocess.Popen[bytes]:
-    """Start a run that takes little more than loading the model does."""
+    """Start a run that takes little longer than loading the model."""
     command = [
         sys.executable,
         "-m",
@@ -40,8 +40,8 @@ def start(output: Path, regime: str) -> subprocess.Popen[bytes]:
     )
 
 
-def found(output: Path) -> dict[str, object]:
-    """Return what a run wrote, without timings."""
+def outputs(output: Path) -> dict[str, object]:
+    """Return the records and summaries of a run by file, without timings."""
     lines = {
         str(path.relative_to(output)): [
             {k: v for k, v in row.items() if k != "timings"} for row in read_records(path, kind)
@@ -52,36 +52,36 @@ def found(output: Path) -> dict[str, object]:
     return {**lines, **{path.parent.name: load_result(path)["summary"] for path in sorted(output.rglob("result.json"))}}
 
 
-def written(output: Path) -> int:
-    """Return how many lines there are so far."""
+def count_lines(output: Path) -> int:
+    """Return the number of record and checkpoint lines written so far."""
     return sum(path.read_bytes().count(b"\n") for name in KINDS for path in output.rglob(name))
 
 
 def main() -> None:
-    """Kill, start again, compare; say how it went and exit with 1 where anything differs."""
-    rng, good = random.Random(SEED), 0
+    """Kill and resume runs, compare their outputs, print each outcome, and exit with 1 if any output differs."""
+    rng, equal = random.Random(SEED), 0
     with tempfile.TemporaryDirectory() as folder:
         for regime in REGIMES:
             whole = Path(folder) / regime
             start(whole, regime).wait()
-            began = time.monotonic()
+            started = time.monotonic()
             shutil.rmtree(whole)
             start(whole, regime).wait()
-            took, expected = time.monotonic() - began, found(whole)
-            print(f"{regime}: {took:.1f} s undisturbed, {written(whole)} lines", flush=True)
+            seconds, expected = time.monotonic() - started, outputs(whole)
+            print(f"{regime}: {seconds:.1f} s undisturbed, {count_lines(whole)} lines", flush=True)
             for number in range(MOMENTS // len(REGIMES)):
                 output = Path(folder) / f"{regime}-{number}"
                 process = start(output, regime)
-                time.sleep(took * rng.uniform(0.4, 0.98))
+                time.sleep(seconds * rng.uniform(0.4, 0.98))
                 process.kill()
                 process.wait()
-                left = written(output)
+                lines = count_lines(output)
                 status = start(output, regime).wait()
-                same = status == 0 and found(output) == expected
-                good += same
-                print(f"  killed with {left:2} lines written: {'the same' if same else 'DIFFERENT'}", flush=True)
-    print(f"{good} of {MOMENTS} ended with the records of the undisturbed run")
-    raise SystemExit(good != MOMENTS)
+                same = status == 0 and outputs(output) == expected
+                equal += same
+                print(f"  killed after {lines:2} lines: {'the same' if same else 'DIFFERENT'}", flush=True)
+    print(f"{equal} of {MOMENTS} ended with the records of the undisturbed run")
+    raise SystemExit(equal != MOMENTS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A finished run as large as wished, made of random numbers: for timing what reads records."""
+"""Writes finished runs of any size with random numbers, to time code that reads records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROBES = (
 )
 WORDS = ("Rome", "Ottawa", "Paris", "Lima", "Oslo", "Cairo")
 TOKENS = 2
-"""Of each answer."""
+"""Tokens per answer."""
 
 
 def write_run(
@@ -37,7 +37,18 @@ def write_run(
     skill: float = 0.5,
     **protocol: Any,
 ) -> None:
-    """Write the manifest and the records of a run that never was; ``skill`` is how often a probe goes as wished."""
+    """Write the manifest and the records of a synthetic run.
+
+    Args:
+        folder: the run folder.
+        cases: number of cases.
+        editor: name of the editor.
+        task: name of the task.
+        kind: kind of the task.
+        seed: seed of the random numbers.
+        skill: probability that the target of a probe is preferred after the edit.
+        protocol: fields of the manifest's protocol to override.
+    """
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "records.jsonl").open("w", encoding="utf-8") as stream:
@@ -77,16 +88,16 @@ def _record(rng: random.Random, index: int, skill: float) -> dict[str, Any]:
     }
 
 
-def _answer(rng: random.Random, ahead: float) -> dict[str, Any]:
-    logprobs = [-9 * rng.random() - (9 if ahead < 0 else 0) for _ in range(TOKENS)]
+def _answer(rng: random.Random, margin: float) -> dict[str, Any]:
+    logprobs = [-9 * rng.random() - (9 if margin < 0 else 0) for _ in range(TOKENS)]
     ranks = [rng.choice((0, 0, 1, 17)) for _ in logprobs]
     return {"logprob": sum(logprobs), "token_logprobs": logprobs, "ranks": ranks, "argmax": [5 for _ in logprobs]}
 
 
-def _observation(rng: random.Random, ahead: float) -> dict[str, Any]:
+def _observation(rng: random.Random, margin: float) -> dict[str, Any]:
     return {
-        "target": _answer(rng, ahead),
-        "rival": _answer(rng, -ahead),
+        "target": _answer(rng, margin),
+        "rival": _answer(rng, -margin),
         "top": " Rome",
         "top_id": rng.choice((5, 6)),
         "top_logprob": -rng.random(),
@@ -153,30 +164,31 @@ def _manifest(editor: str, task: str, kind: str, cases: int, protocol: Mapping[s
 
 
 def write_board(folder: Path, methods: int, tasks: int, cases: int, *, variants: int = 8) -> None:
-    """Write results of many methods on many tasks, every second one a phenomenon; few of them are computed.
+    """Write results of many methods on many tasks, half of them linguistic.
 
-    A method on a task has the records of one of some ``variants``, stamped with its own names.
+    Only ``variants`` runs are computed. Each pair of method and task gets the records and the result of one of them,
+    under its own names.
     """
     from knbench.benchmark.running.run_folder import finish
 
     rng = random.Random(0)
-    made = []
+    computed = []
     for number in range(variants):
-        here = folder / "variants" / str(number)
-        write_run(here, cases, seed=number, skill=(number + 1) / (variants + 1))
-        made.append((finish(here), (here / "records.jsonl").read_bytes()))
+        run_folder = folder / "variants" / str(number)
+        write_run(run_folder, cases, seed=number, skill=(number + 1) / (variants + 1))
+        computed.append((finish(run_folder), (run_folder / "records.jsonl").read_bytes()))
     for task in range(tasks):
         for method in range(methods):
-            result, records = made[min(variants - 1, max(0, round(variants * method / methods + rng.gauss(0, 1))))]
-            about = {
+            result, records = computed[min(variants - 1, max(0, round(variants * method / methods + rng.gauss(0, 1))))]
+            task_fields = {
                 "name": f"task-{task:02}",
                 "title": f"Made-up task {task}",
                 "kind": ("fact", "linguistic")[task % 2],
             }
             editor = {**result["editor"], "name": f"method-{method:03}"}
-            here = folder / editor["name"] / about["name"]
-            here.mkdir(parents=True)
-            (here / "records.jsonl").write_bytes(records)
-            document = {**result, "editor": editor, "task": {**result["task"], **about}}
-            (here / "result.json").write_text(json.dumps(document), encoding="utf-8")
+            run_folder = folder / editor["name"] / task_fields["name"]
+            run_folder.mkdir(parents=True)
+            (run_folder / "records.jsonl").write_bytes(records)
+            document = {**result, "editor": editor, "task": {**result["task"], **task_fields}}
+            (run_folder / "result.json").write_text(json.dumps(document), encoding="utf-8")
     shutil.rmtree(folder / "variants")

@@ -1,7 +1,7 @@
-"""A comparison that nobody has run, worked through on paper: ``python -m tests.performance.schedule``.
+"""Estimates the cost of a comparison of 12 editors on 5 models: ``python -m tests.performance.schedule``.
 
-10,000 cases, 12 editors, 5 models. The units are cut and handed out by the code that does so in a run; what a unit
-takes is not measured but assumed, from what editing and probing take on a small model and on a processor.
+The comparison has 10,000 cases and has not been run. The code of a run creates and schedules the units. The duration of
+a unit is not measured: it is extrapolated from the times of editing and probing on a small model and a CPU.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ from rich.console import Console
 from rich.table import Table
 
 MEASURED = 0.135
-"""Billions of parameters of the model that seconds were measured on."""
+"""Size of the model that the times were measured on, in billions of parameters."""
 PROBING = 2.0
-"""Seconds for a case's 14 probes on two cores, SmolLM2-135M, task capital."""
+"""Seconds for the 14 probes of a case on two cores, SmolLM2-135M, task capital."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """An editor: seconds of an edit on two cores with SmolLM2-135M, passes that follow one another, edits together."""
+    """The cost of an editor.
+
+    Attributes:
+        seconds: time of an edit on two cores with SmolLM2-135M.
+        passes: forward passes of an edit that must run in sequence.
+        joint_batch_size: edits that are computed together and share these passes.
+    """
 
     seconds: float
     passes: float
@@ -48,97 +54,114 @@ METHODS: Mapping[str, Method] = {
 }
 MODELS = {"gpt2-xl": (1.5, 48), "gpt-j-6b": (6.1, 28), "llama-2-7b": (6.7, 32), "llama-3-8b": (8.0, 32),
           "qwen2.5-7b": (7.6, 28)}  # fmt: skip
-"""Billions of parameters, and layers."""
+"""Size in billions of parameters and number of layers, by model."""
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is not known before somebody has done it."""
+    """Quantities that are assumed, not measured.
+
+    Attributes:
+        cases: number of cases per model.
+        gpu_speedup: speed of a GPU relative to two cores.
+        layer_ms: minimum time of a layer in one forward pass, in milliseconds.
+        probe_passes: forward passes in sequence when a case is probed.
+        read_gb_per_second: rate at which weights are read, with two bytes per parameter.
+        prepare_minutes: time in which one worker prepares all editors for a model.
+        price: US dollars per GPU-hour.
+    """
 
     cases: int = 10_000
-    card_over_cores: float = 400.0
+    gpu_speedup: float = 400.0
     layer_ms: float = 0.6
     probe_passes: float = 12.0
-    read_gb_a_second: float = 1.0
+    read_gb_per_second: float = 1.0
     prepare_minutes: float = 15.0
     price: float = 2.0
 
     def table(self) -> Table:
-        """Return them as a table."""
-        found = Table(title="Assumptions", title_justify="left")
-        found.add_column("what")
-        found.add_column("value", justify="right")
-        for what, value in (
+        """Return the assumptions as a table."""
+        table = Table(title="Assumptions", title_justify="left")
+        table.add_column("quantity")
+        table.add_column("value", justify="right")
+        for name, value in (
             ("cases, editors, models", f"{self.cases:,}, {len(METHODS)}, {len(MODELS)}"),
-            ("a card over two cores, at the same work", f"{self.card_over_cores:.0f} times"),
-            ("least time of a layer in one pass, forwards", f"{self.layer_ms} ms"),
-            ("passes that follow one another in probing a case", f"{self.probe_passes:.0f}"),
-            ("reading weights, two bytes a parameter", f"{self.read_gb_a_second:.0f} GB/s"),
+            ("speed of a GPU relative to two cores", f"{self.gpu_speedup:.0f}"),
+            ("minimum time per layer and forward pass", f"{self.layer_ms} ms"),
+            ("sequential passes to probe a case", f"{self.probe_passes:.0f}"),
+            ("reading weights, two bytes per parameter", f"{self.read_gb_per_second:.0f} GB/s"),
             ("preparing all editors for a model, by one worker", f"{self.prepare_minutes:.0f} min"),
-            ("price of a card", f"{self.price:.2f} $/h"),
+            ("price of a GPU", f"{self.price:.2f} $/h"),
         ):
-            found.add_row(what, value)
-        return found
+            table.add_row(name, value)
+        return table
 
     def seconds(self, cores: float, passes: float, size: float, layers: int) -> float:
-        """Return what work takes on a card: what it computes, and no less than its passes one after the other."""
-        return max(cores * size / MEASURED / self.card_over_cores, passes * layers * self.layer_ms / 1000)
+        """Return the time of a piece of work on a GPU, at least the time of its sequential passes.
+
+        Args:
+            cores: its seconds on two cores with the measured model.
+            passes: its forward passes in sequence.
+            size: billions of parameters of the model.
+            layers: layers of the model.
+        """
+        return max(cores * size / MEASURED / self.gpu_speedup, passes * layers * self.layer_ms / 1000)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hours from start to end, and card-hours by what they went into."""
+    """Hours from start to end, and GPU-hours by activity."""
 
     hours: float
-    card_hours: Mapping[str, float]
+    gpu_hours: Mapping[str, float]
 
 
 def simulate(workers: int, assumed: Assumptions) -> Outcome:
-    """Work through all models, one after the other, each with all workers."""
-    whole, spent = 0.0, Counter[str]()
+    """Simulate all models in sequence, each with all workers."""
+    total, spent = 0.0, Counter[str]()
     ids = {"facts": [str(i) for i in range(assumed.cases)]}
     plan = Plan({}, ids, {name: method.joint_batch_size for name, method in METHODS.items()}, {})
     units = units_of(plan, RunSettings())
     for size, layers in MODELS.values():
-        loading, preparing = 2 * size / assumed.read_gb_a_second, 60 * assumed.prepare_minutes
-        begun = loading + preparing
+        loading, preparing = 2 * size / assumed.read_gb_per_second, 60 * assumed.prepare_minutes
+        ready = loading + preparing
         spent["loading"] += workers * loading
-        spent["preparing, others waiting"] += workers * preparing
+        spent["preparation (others idle)"] += workers * preparing
         probing = assumed.seconds(PROBING, assumed.probe_passes, size, layers)
-        waiting, last, ends = WorkQueue(units), dict[int, BlockKey](), []
-        free = [(begun, number) for number in range(workers)]
-        while waiting:
+        queue, last = WorkQueue(units), dict[int, BlockKey]()
+        free = [(ready, number) for number in range(workers)]
+        while queue:
             now, number = heapq.heappop(free)
-            mine = last.pop(number, None)
-            unit: Unit = waiting.take(mine, set(last.values()))
+            block = last.pop(number, None)
+            unit: Unit = queue.take(block, set(last.values()))
             last[number] = unit.start
             method, count = METHODS[unit.editor], len(unit.indices)
             edits = count * assumed.seconds(method.seconds, method.passes, size, layers)
             probes = count * probing
-            unedited = 0.0 if unit.start == mine else probes
-            spent[f"edits of {unit.editor}" if unit.editor == "kn" else "edits of the others"] += edits
+            unedited = 0.0 if unit.start == block else probes
+            spent["KN edits" if unit.editor == "kn" else "other edits"] += edits
             spent["probing"] += probes
-            spent["probing the unedited model"] += unedited
+            spent["unedited model"] += unedited
             heapq.heappush(free, (now + edits + probes + unedited, number))
         ends = [end for end, _ in free]
-        spent["waiting for the last unit"] += sum(max(ends) - end for end in ends)
-        whole += max(ends)
-    return Outcome(whole / 3600, {what: seconds / 3600 for what, seconds in spent.items()})
+        spent["final wait"] += sum(max(ends) - end for end in ends)
+        total += max(ends)
+    return Outcome(total / 3600, {activity: seconds / 3600 for activity, seconds in spent.items()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", default="1,8,64,256", help="how many cards, comma-separated")
+    parser.add_argument("--workers", default="1,8,64,256", help="numbers of GPUs, comma-separated")
     parser.add_argument("--cases", type=int, default=Assumptions.cases)
     args = parser.parse_args()
     assumed = Assumptions(cases=args.cases)
     found = {workers: simulate(workers, assumed) for workers in map(int, args.workers.split(","))}
-    table = Table(title="Expected", title_justify="left")
-    for column in ("cards", "days", "card-hours", "$", *next(iter(found.values())).card_hours):
+    table = Table(title="Estimate", title_justify="left")
+    for column in ("GPUs", "days", "GPU-hours", "$", *next(iter(found.values())).gpu_hours):
         table.add_column(column, justify="right")
     for workers, outcome in found.items():
-        total = sum(outcome.card_hours.values())
-        shares = [f"{100 * hours / total:.1f}%" for hours in outcome.card_hours.values()]
+        total = sum(outcome.gpu_hours.values())
+        shares = [f"{100 * hours / total:.1f}%" for hours in outcome.gpu_hours.values()]
         cost = f"{total * assumed.price:,.0f}"
         table.add_row(str(workers), f"{outcome.hours / 24:.2f}", f"{total:,.0f}", cost, *shares)
     out = Console(width=140)

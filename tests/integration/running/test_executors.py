@@ -192,8 +192,8 @@ def test_the_schedule_on_paper_knows_every_editor_and_more_cards_take_less_time(
     }
     one, four = (schedule.simulate(cards, schedule.Assumptions(cases=80, prepare_minutes=0)) for cards in (1, 4))
     assert one.hours / 4 <= four.hours < one.hours / 3
-    assert sum(one.card_hours.values()) == pytest.approx(one.hours)
-    assert sum(four.card_hours.values()) == pytest.approx(4 * four.hours)
+    assert sum(one.gpu_hours.values()) == pytest.approx(one.hours)
+    assert sum(four.gpu_hours.values()) == pytest.approx(4 * four.hours)
 
 
 @pytest.mark.parametrize(
