@@ -1,7 +1,85 @@
-"""The harness: models, interventions, probing, criteria, statistics, running, results, command line.
+"""The benchmark harness of knbench, and its public Python API.
 
-Importing this package is cheap: nothing here loads torch until a model is needed, so that
-``knbench list`` and ``knbench site build`` answer at once.
+The subpackages form layers. Each imports lower layers only::
+
+    core < models, scoring < editing < probing, results < running < analyses, conformance < commands
+
+- ``core``: types, settings, errors, registry, files.
+- ``models``: model loading, module paths of architectures, activation hooks, neuron attribution.
+- ``scoring``: criteria, summaries, intervals, effects, protocols. Pure functions of records.
+- ``editing``: the interface of an editing method.
+- ``probing``: measurements of a model.
+- ``results``: stored records and results.
+- ``running``: runs, in one process or on many workers.
+- ``analyses``: localisation, suppression and causal tracing.
+- ``conformance``: checks of an editing method.
+- ``commands``: the command line.
+
+The names of ``__all__`` are imported on first access, so importing the package does not import torch.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .core.version import __version__
+
+if TYPE_CHECKING:
+    from .core.schema import Case, EditRequest, Probe, Support, Task
+    from .editing import Edit, Editor
+    from .models.loading import load_model
+    from .results.runs import Run
+
+__all__ = [
+    "Case",
+    "Edit",
+    "EditRequest",
+    "Editor",
+    "Probe",
+    "Support",
+    "Task",
+    "__version__",
+    "load_model",
+    "load_results",
+]
+
+_MODULES = {
+    "Case": "core.schema",
+    "Edit": "editing",
+    "EditRequest": "core.schema",
+    "Editor": "editing",
+    "Probe": "core.schema",
+    "Support": "core.schema",
+    "Task": "core.schema",
+    "load_model": "models.loading",
+}
+"""Module of each lazily imported name, relative to this package."""
+
+
+def load_results(*folders: str | Path) -> list[Run]:
+    """Load the finished runs below one or more folders, in a fixed order.
+
+    Args:
+        folders: run folders as ``knbench run`` writes them, or folders of stored results.
+
+    Returns:
+        The runs. ``run.result`` is the validated result; ``run.records()`` reads the records.
+
+    Raises:
+        KnbenchError: a folder does not exist, contains no result, or contains an invalid one.
+    """
+    from .results.runs import find_runs
+
+    return find_runs([Path(folder) for folder in folders])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

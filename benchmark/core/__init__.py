@@ -1,1 +1,1 @@
-"""Types, errors, the plug-in registry and file helpers. Imports no model code."""
+"""Types, settings, errors, the plug-in registry and file functions. Imports no model code."""

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each told in one line: what, where, how."""
+"""Errors that a user can fix. Each message is one line: the problem, its location, the fix."""
 
 from __future__ import annotations
 
@@ -7,27 +7,38 @@ from collections.abc import Iterable
 
 
 class KnbenchError(Exception):
-    """Something the user can mend. The command line prints it without a traceback and exits with 2."""
+    """An error that the user can fix. The command line prints it without a traceback and exits with status 2."""
 
 
 class InterruptedRun(KnbenchError):
-    """The user stopped a run; the message says how to go on."""
+    """The user interrupted a run. The message explains how to continue it."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that ``name`` most likely meant, or None when none is close."""
-    folded = {k.casefold(): k for k in known}
-    match = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.55)
-    return folded[match[0]] if match else None
+    """Return the known name that is most similar to ``name``, ignoring case, or None if none is similar."""
+    by_folded = {k.casefold(): k for k in known}
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.55)
+    return by_folded[matches[0]] if matches else None
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> KnbenchError:
-    """Build the error for a name that is not registered, with the nearest right one.
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> KnbenchError:
+    """Return an error for a name that is not registered. The message suggests the most similar known name.
 
     >>> str(unknown_name("editor", "rmoe", ["rome", "ft"]))
     "unknown editor 'rmoe'; did you mean 'rome'? Known: ft, rome"
     """
     known = sorted(known)
     guess = nearest(name, known)
-    hint = f"; did you mean '{guess}'?" if guess else "."
-    return KnbenchError(f"unknown {what} '{name}'{hint} Known: {', '.join(known) or 'none'}")
+    suggestion = f"; did you mean '{guess}'?" if guess else "."
+    return KnbenchError(f"unknown {kind} '{name}'{suggestion} Known: {', '.join(known) or 'none'}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type if the message is empty.
+
+    >>> first_line(ValueError("no space left\\nat line 3"))
+    'no space left'
+    >>> first_line(KeyboardInterrupt())
+    'KeyboardInterrupt'
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

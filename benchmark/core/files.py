@@ -1,4 +1,7 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Atomic file writing, the JSON format of the project, and the cache folder.
+
+A reader of an atomically written file sees either the old or the new content, never a part.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,27 @@ from pathlib import Path
 from typing import IO, Any
 
 
+def cache_folder() -> Path:
+    """Return the cache folder of the project: ``KNBENCH_CACHE`` if it is set, otherwise in the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("KNBENCH_CACHE") or platformdirs.user_cache_dir("knbench", appauthor=False))
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[str]]:
-    """Write a text file whole or not at all: ``with atomic_write(path) as f: f.write(...)``."""
-    with _atomic(path) as binary:
+    """Write a text file atomically: ``with atomic_write(path) as stream: stream.write(...)``.
+
+    Parent folders are created. An exception in the block leaves the file unchanged.
+    """
+    with _atomic_binary(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8", newline="\n", write_through=True)
         yield text
         text.detach()
 
 
 @contextmanager
-def _atomic(path: Path) -> Iterator[IO[bytes]]:
+def _atomic_binary(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
@@ -40,10 +53,10 @@ def _atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def many_objects() -> Iterator[None]:
-    """``with many_objects(): ...`` makes millions of small objects without a search for cycles among them.
+def gc_paused() -> Iterator[None]:
+    """Disable the garbage collector while a block creates millions of objects: ``with gc_paused(): ...``.
 
-    Python's collector would go through all of them again and again, for twice the time that parsing takes.
+    The collector otherwise traverses the new objects repeatedly, which takes twice the time of parsing.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -55,7 +68,7 @@ def many_objects() -> Iterator[None]:
 
 
 def json_text(value: Any) -> str:
-    """Return the one spelling of a JSON document that this project writes (no NaN, sorted as given)."""
+    """Serialise a value as JSON in the format of the project: one space of indent, keys in the given order, no NaN."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -66,12 +79,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with _atomic(path) as stream:
+    """Write bytes to a file atomically."""
+    with _atomic_binary(path) as stream:
         stream.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a string to a text file atomically."""
     with atomic_write(path) as stream:
         stream.write(text)

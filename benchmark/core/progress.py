@@ -1,4 +1,4 @@
-"""What a run tells while it goes on."""
+"""The interface through which a run reports its progress."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from contextlib import contextmanager
 
 
 class Reporter:
-    """Receives what happens during a run; this one keeps silent."""
+    """Receives the progress of a run. This base class ignores it."""
 
     def begin(self, total: int) -> None:
-        """Announce the number of cases to come."""
+        """Start a progress bar of ``total`` cases."""
 
     def doing(self, what: str) -> None:
-        """Name the stage that begins."""
+        """Display the name of the current stage."""
 
     def advance(self, count: int = 1) -> None:
-        """Say that cases are done."""
+        """Advance the progress bar by ``count`` cases."""
 
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """``with reporter.stage("reading", 10) as step: step()`` shows a long preparation with a bar of its own."""
+        """Show a separate bar for a long preparation: ``with reporter.stage("reading", 10) as step: step()``.
+
+        Args:
+            what: the label of the bar.
+            total: the number of calls of ``step`` that complete the bar.
+        """
         del what, total
         yield lambda: None

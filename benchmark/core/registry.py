@@ -1,7 +1,7 @@
-"""One registry for editors, tasks, model families and commands: entry points.
+"""Registry of editors, tasks, model families, data set readers and commands, based on entry points.
 
-A plug-in package registers itself by declaring an entry point in one of the groups below; the built-ins
-arrive the same way. Names are known without importing anything.
+A plug-in package declares entry points in the groups below, and so does this package for its built-ins. Names are
+available without an import of the plug-in.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ READERS = "knbench.readers"
 
 
 def registered(group: str) -> Mapping[str, EntryPoint]:
-    """Return the entry points of a group by name, sorted.
+    """Return the entry points of a group by name, in sorted order.
 
     Raises:
-        KnbenchError: two installed packages claim the same name.
+        KnbenchError: two installed packages register the same name.
     """
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group)):
@@ -43,7 +43,7 @@ def registered(group: str) -> Mapping[str, EntryPoint]:
 
 
 def load(point: EntryPoint) -> Any:
-    """Import what an entry point names.
+    """Import the object that an entry point refers to.
 
     Raises:
         KnbenchError: the plug-in cannot be imported.
@@ -55,19 +55,19 @@ def load(point: EntryPoint) -> Any:
 
 
 def tasks(include: Sequence[Path] = ()) -> dict[str, Task]:
-    """Return every registered task by name, and those defined in the given folders.
+    """Return all registered tasks and those defined in the given folders, by name.
 
-    An entry point of ``knbench.tasks`` names a function that returns an iterable of tasks, one of
-    ``knbench.task_folders`` a function that does so for a folder of definition files.
+    An entry point of ``knbench.tasks`` refers to a function that returns an iterable of tasks. One of
+    ``knbench.task_folders`` refers to a function that takes a folder of definition files and returns its tasks.
 
     Raises:
-        KnbenchError: a folder does not exist or holds a broken definition, or two tasks have one name.
+        KnbenchError: a folder does not exist or contains an invalid definition, or two tasks have the same name.
     """
     found: dict[str, Task] = {}
     sources = [load(point)() for point in registered(TASKS).values()]
     for folder in include:
         if not folder.is_dir():
-            raise KnbenchError(f"--include-path '{folder}' is no folder")
+            raise KnbenchError(f"--include-path '{folder}' is not a directory")
         sources += [load(point)(folder) for point in registered(TASK_FOLDERS).values()]
     for task in itertools.chain.from_iterable(sources):
         if task.name in found:
@@ -77,10 +77,10 @@ def tasks(include: Sequence[Path] = ()) -> dict[str, Task]:
 
 
 def task(name: str) -> Task:
-    """Return the registered task.
+    """Return the registered task of a name.
 
     Raises:
-        KnbenchError: no such task; the message names the nearest one.
+        KnbenchError: the task is unknown. The message suggests the most similar name.
     """
     known = tasks()
     if name not in known:
@@ -89,17 +89,17 @@ def task(name: str) -> Task:
 
 
 def published_task(name: str, data: Mapping[str, str]) -> tuple[Task, list[str]]:
-    """Return a task read from a published data set, named ``READER`` or ``READER:SELECTION``.
+    """Read a task from a published data set.
 
     Args:
-        name: such as ``pararel:P36`` or ``counterfact``.
-        data: where a reader's data lies: a hub id, a file or a folder; readers know a hub id of their own.
+        name: ``READER`` or ``READER:SELECTION``, for example ``counterfact`` or ``pararel:P36``.
+        data: location of the data by reader: a hub id, a file or a folder. Each reader has a default hub id.
 
     Returns:
-        The task, and lines that tell what could not be read.
+        The task, and one line for each kind of item that could not be read.
 
     Raises:
-        KnbenchError: no such reader, or it can read nothing there.
+        KnbenchError: the reader is unknown, or the data contain nothing that it can read.
     """
     reader, _, selection = name.partition(":")
     points = registered(READERS)
@@ -113,25 +113,30 @@ def published_task(name: str, data: Mapping[str, str]) -> tuple[Task, list[str]]
 def resolve_tasks(
     text: str, include: Sequence[Path] = (), data: Mapping[str, str] | None = None
 ) -> tuple[list[Task], list[str]]:
-    """Turn ``capital,pararel:P36`` or ``all`` into tasks.
+    """Parse the value of ``--tasks``, for example ``capital,pararel:P36`` or ``all``.
+
+    Args:
+        text: comma-separated names. ``all`` selects every registered task and those of ``include``.
+        include: folders of task definitions.
+        data: see :func:`published_task`.
 
     Returns:
         The tasks, and notes on published data that could not be read.
 
     Raises:
-        KnbenchError: a name is not known; the message names the nearest one.
+        KnbenchError: a name is unknown, or no name is given.
     """
-    known, notes, chosen = tasks(include), [], {}
+    known, notes, selected = tasks(include), [], {}
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     readers = registered(READERS)
     for name in list(known) if names == ["all"] else names:
         if name in known:
-            chosen[name] = known[name]
+            selected[name] = known[name]
         elif name.partition(":")[0] in readers:
-            chosen[name], more = published_task(name, data or {})
-            notes += more
+            selected[name], new_notes = published_task(name, data or {})
+            notes += new_notes
         else:
             raise unknown_name("task", name, [*known, *readers])
-    if not chosen:
-        raise KnbenchError(f"no task named; known: {', '.join(known)}")
-    return list(chosen.values()), notes
+    if not selected:
+        raise KnbenchError(f"--tasks: no task named; known: {', '.join(known)}")
+    return list(selected.values()), notes

@@ -1,6 +1,6 @@
-"""The plain values that flow through a run: a task's cases, their edit requests and their probes.
+"""Types of the input of a run: tasks, cases, edit requests and probes.
 
-Nothing here knows of models, token ids or scores. See ``docs`` in the README for the flow.
+The module is independent of models, token ids and scores.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SLOT = "{}"
 
 @dataclass(frozen=True)
 class Support:
-    """A prompt that an editor may read beside the edited one, with what rightly continues it.
+    """An additional prompt that an editor may read, with its correct continuation.
 
     Attributes:
         prompt: the text up to the target.
-        target: what continues it before the edit.
-        suffix: what follows the target in its sentence; a masked model reads it too.
+        target: the correct continuation before the edit.
+        suffix: the text after the target in its sentence. Only masked models read it.
     """
 
     prompt: str
@@ -38,15 +38,18 @@ class Support:
 
 @dataclass(frozen=True)
 class EditRequest:
-    """One edit in words: after it, ``prompt`` about ``subject`` shall continue with ``target_new``.
+    """One edit in words: it makes ``target_new`` the continuation of ``prompt`` about ``subject``.
 
     Attributes:
-        prompt: the statement up to the target, with one ``{}`` where the subject stands.
+        prompt: the statement up to the target, with one ``{}`` in place of the subject.
         subject: the entity (facts) or the cue word (phenomena) that the edit is keyed on.
-        target_new: what the model shall say, without the space that precedes it.
-        target_true: what it should say before the edit.
-        support: other prompts on the same fact or phenomenon, for methods that search over several. No probe of the
-            case asks any of them: what an editor has seen is no test of it.
+        target_new: the desired continuation, without the preceding space.
+        target_true: the correct continuation before the edit.
+        support: other prompts for the same fact or phenomenon, for methods that use several. They are disjoint from
+            the prompts of the case's probes, because an editor must not be tested on prompts that it has read.
+
+    Raises:
+        ValueError: ``prompt`` does not contain exactly one ``{}``, a field is empty, or the targets are equal.
     """
 
     prompt: str
@@ -65,26 +68,25 @@ class EditRequest:
 
     @property
     def text(self) -> str:
-        """The prompt with its subject filled in."""
+        """The prompt that contains the subject."""
         return self.prompt.replace(SLOT, self.subject, 1)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question to the model, asked before and after the edit.
+    """One measurement of the model, made before and after the edit.
 
     Attributes:
-        criterion: the criterion that the probe is evidence for.
-        kind: ``completion`` asks for what follows ``prompt``; ``minimal_pair`` compares two whole sentences
-            (``prompt`` is then empty); ``generation`` lets the model write on after ``prompt`` (target and rival are
-            then empty).
+        criterion: the criterion that the probe measures.
+        kind: ``completion`` measures the continuation of ``prompt``. ``minimal_pair`` compares two whole sentences;
+            ``prompt`` is empty. ``generation`` continues ``prompt`` freely; ``target`` and ``rival`` are empty.
         prompt: the text that the targets continue.
         target: the answer that the probe is about.
-        rival: the answer that ``target`` is weighed against.
-        expect: ``new``: after the edit ``target`` is the answer; ``gone``: ``target`` is no longer the answer;
-            ``unchanged``: the model behaves as before, ``target`` being the true answer.
-        aliases: other spellings of ``target`` that count in generated text.
-        suffix: what follows the target in its sentence. A masked model reads it too; a causal one is asked before it.
+        rival: the answer that ``target`` is compared with.
+        expect: ``new``: after the edit ``target`` is the answer. ``gone``: ``target`` is no longer the answer.
+            ``unchanged``: the model behaves as before, and ``target`` is the true answer.
+        aliases: other spellings of ``target`` that are accepted in generated text.
+        suffix: the text after the target in its sentence. Only masked models read it.
     """
 
     criterion: str
@@ -99,7 +101,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Case:
-    """An edit request with its probes: the unit of running, of resuming and of statistics."""
+    """An edit request with its probes. A case is the unit of running, resuming and statistics."""
 
     id: str
     request: EditRequest
@@ -107,7 +109,7 @@ class Case:
     source: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the case as plain JSON values."""
+        """Return the case as JSON values."""
         return asdict(self)
 
 
@@ -115,7 +117,7 @@ T = TypeVar("T")
 
 
 class LazySequence(Sequence[T]):
-    """A sequence whose items are made when they are first needed; it is pickled as a tuple.
+    """A sequence that creates its items on first access. It is pickled as a tuple.
 
     Args:
         make: returns the items.
@@ -146,9 +148,21 @@ class LazySequence(Sequence[T]):
 
 @dataclass(frozen=True)
 class Task:
-    """A standardized task: data and provenance, no model and no scores.
+    """A benchmark task: data and provenance, without models and scores.
 
-    ``cases`` holds the same cases, in the same order, on every machine.
+    Attributes:
+        name: the unique name of the task.
+        version: incremented when the content changes.
+        kind: ``fact`` or ``linguistic``.
+        title: the full name.
+        description: a description in one or more sentences.
+        licence: the licence of the data.
+        citation: the publication that the task follows.
+        source: the origin of the data.
+        relation: the relation or phenomenon that the task edits.
+        criteria: the criteria that the probes measure.
+        cases: the cases, in an order that is the same on every machine.
+        pairs: minimal pairs of a linguistic task, with the keys of the JSONL files of BLiMP; empty for facts.
     """
 
     name: str
@@ -163,24 +177,23 @@ class Task:
     criteria: tuple[str, ...]
     cases: Sequence[Case] = field(repr=False)
     pairs: Sequence[JsonObject] = field(default=(), repr=False)
-    """A phenomenon's minimal pairs in the form of BLiMP's JSONL; none for facts."""
 
     def content_hash(self) -> str:
-        """Return a sha256 over every case and minimal pair, which changes exactly when the task's content does."""
+        """Return a sha256 over all cases and minimal pairs."""
         return digest([[case.to_json() for case in self.cases], [dict(pair) for pair in self.pairs]])
 
     def card(self) -> dict[str, Any]:
-        """Return the task's provenance as plain JSON values."""
-        plain = {k: v for k, v in self.__dict__.items() if k not in ("cases", "pairs")}
-        return {**plain, "criteria": list(self.criteria)}
+        """Return all attributes except cases and pairs, as JSON values."""
+        attributes = {k: v for k, v in self.__dict__.items() if k not in ("cases", "pairs")}
+        return {**attributes, "criteria": list(self.criteria)}
 
 
 def digest(value: Any) -> str:
-    """Return the sha256 of a JSON value, independent of key order, platform and hash seed."""
+    """Return the sha256 of a JSON value, independent of key order, platform and ``PYTHONHASHSEED``."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def derived_seed(*parts: object) -> int:
-    """Return a 63-bit seed that depends on all ``parts`` and on nothing else (unlike ``hash``)."""
+    """Return a 60-bit seed that depends only on ``parts``. Unlike ``hash``, it is the same in every process."""
     return int(digest([str(part) for part in parts])[:15], 16)

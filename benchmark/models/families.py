@@ -1,7 +1,7 @@
-"""Where the parts of a transformer sit, as a table keyed by the Hugging Face architecture class.
+"""Module paths of each supported transformer architecture, keyed by the Hugging Face class name.
 
-Supporting a new architecture is one row, here or through the entry-point group ``knbench.families``
-(a mapping from architecture class name to :class:`ModelFamily`).
+To support another architecture, add one row here, or register a mapping from class name to :class:`ModelFamily` in the
+entry-point group ``knbench.families``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from ..core.registry import FAMILIES, load, registered
 class ModelFamily:
     """Dotted module paths of one architecture.
 
-    Attributes:
-        blocks: the list of transformer blocks, from the model.
-        attention: the attention module, from a block.
-        mlp: the module whose output is the MLP output, from a block.
-        mlp_in: the projection whose output the activation function receives, from a block.
-        mlp_out: the MLP's output projection, from a block: its input are the *neurons*, its weight is W.
-        norm: the final norm, from the model.
-        objective: ``causal`` predicts the next token, ``masked`` fills a mask token.
+    Token embedding and output head are omitted because transformers has accessors for them. The storage layout of W is
+    omitted because it follows from the module type (GPT-2 uses ``Conv1D``). The shape does not determine it, since W
+    may be square.
 
-    Token embedding and output head are not listed: the library's own accessors name them. Whether W is stored
-    transposed is not said either: it follows from the type of the module (GPT-2's ``Conv1D``), never from its
-    shape, which a square matrix would make ambiguous.
+    Attributes:
+        blocks: the list of transformer blocks, relative to the model.
+        attention: the attention module, relative to a block.
+        mlp: the module whose output is the MLP output, relative to a block.
+        mlp_in: the projection whose output the activation function receives, relative to a block.
+        mlp_out: the output projection of the MLP, relative to a block. Its input is the *neurons*; its weight is W.
+        objective: ``causal`` predicts the next token, ``masked`` fills a mask token.
     """
 
     blocks: str
@@ -37,7 +36,6 @@ class ModelFamily:
     mlp: str
     mlp_in: str
     mlp_out: str
-    norm: str
     objective: Literal["causal", "masked"] = "causal"
 
 
@@ -47,7 +45,6 @@ LLAMA_LIKE = ModelFamily(
     mlp="mlp",
     mlp_in="mlp.gate_proj",
     mlp_out="mlp.down_proj",
-    norm="model.norm",
 )
 
 BUILT_IN: Mapping[str, ModelFamily] = {
@@ -57,7 +54,6 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_in="mlp.c_fc",
         mlp_out="mlp.c_proj",
-        norm="transformer.ln_f",
     ),
     "GPTJForCausalLM": ModelFamily(
         blocks="transformer.h",
@@ -65,7 +61,6 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_in="mlp.fc_in",
         mlp_out="mlp.fc_out",
-        norm="transformer.ln_f",
     ),
     "GPTNeoXForCausalLM": ModelFamily(
         blocks="gpt_neox.layers",
@@ -73,7 +68,6 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_in="mlp.dense_h_to_4h",
         mlp_out="mlp.dense_4h_to_h",
-        norm="gpt_neox.final_layer_norm",
     ),
     "LlamaForCausalLM": LLAMA_LIKE,
     "MistralForCausalLM": LLAMA_LIKE,
@@ -86,14 +80,13 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="output.dense",
         mlp_in="intermediate.dense",
         mlp_out="output.dense",
-        norm="cls.predictions.transform.LayerNorm",
         objective="masked",
     ),
 }
 
 
 def known_families() -> dict[str, ModelFamily]:
-    """Return the built-in table with the rows of installed plug-ins."""
+    """Return the built-in families and those of installed plug-ins, by architecture class name."""
     table = dict(BUILT_IN)
     for point in registered(FAMILIES).values():
         table.update(load(point))
@@ -104,7 +97,7 @@ def family_of(architecture: str) -> ModelFamily:
     """Return the family of a Hugging Face architecture class name.
 
     Raises:
-        KnbenchError: the architecture has no row; the message lists those that have.
+        KnbenchError: the architecture is unknown. The message lists the known ones.
     """
     table = known_families()
     if architecture not in table:
