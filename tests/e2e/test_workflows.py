@@ -1,4 +1,4 @@
-"""What the workflow for submissions runs, run here: GitHub itself is not at hand."""
+"""The scripts of the workflow for submissions, executed without GitHub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORKFLOWS = Path(__file__).parents[2] / ".github/workflows"
 
 
 def steps(workflow):
-    """Return the scripts of a workflow's only job by the names of their steps."""
+    """Return the scripts of a workflow's only job by step name."""
     (job,) = yaml.safe_load((WORKFLOWS / workflow).read_text())["jobs"].values()
     return {step["name"]: step["run"] for step in job["steps"] if "run" in step and "name" in step}
 
@@ -32,8 +32,8 @@ def runs(model_folder, tmp_path_factory):
 
 @pytest.fixture
 def pull_request(runs, tmp_path):
-    """A store as it is on the main branch, and beside it one with another method."""
-    (tmp_path / "card.md").write_text("# A method\n\nIt does what it says.\n")
+    """A results store as on the main branch, and next to it a submitted store with one more method."""
+    (tmp_path / "card.md").write_text("# A method\n\nA description.\n")
     card, old, new = tmp_path / "card.md", tmp_path / "results", tmp_path / "submitted" / "results"
     assert knbench("submit", runs / "none", "--card", card, "--results", old) == 0
     assert knbench("validate", old, "--mark") == 0
@@ -42,32 +42,36 @@ def pull_request(runs, tmp_path):
     return tmp_path
 
 
-def carry_out(script, folder):
+def execute(script, folder):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(["bash", "-e", "-c", script], cwd=folder, env={**os.environ, "PATH": path}, check=False)
 
 
-def test_a_good_submission_shows_its_row_and_the_board_with_it(pull_request):
+def test_a_good_submission_shows_its_row_on_the_leaderboard(pull_request):
     validate, show = (
-        steps("results.yml")[name] for name in ("Validate", "Show the rows that are new, and the board with them")
+        steps("results.yml")[name] for name in ("Validate", "Show the new rows and build the leaderboard")
     )
-    assert carry_out(validate, pull_request).returncode == 0
-    assert carry_out(show, pull_request).returncode == 0
+    assert execute(validate, pull_request).returncode == 0
+    assert execute(show, pull_request).returncode == 0
     report = (pull_request / "report.txt").read_text()
-    assert "2 results are good" in report
+    assert "2 valid results" in report
     assert "| in-context" in report
     assert "| none" not in report
     assert "methods/in-context.html" in (pull_request / "board" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "complaint"),
+    ("file", "text", "message"),
     [
-        ("results/status.json", '{"schema_version": 1, "results": {}}', "mend: results/status.json is for maintainers"),
+        (
+            "results/status.json",
+            '{"schema_version": 1, "results": {}}',
+            "error: results/status.json is written by maintainers",
+        ),
         ("results/in-context/run.sh", "rm -rf /", "run.sh"),
     ],
 )
-def test_a_bad_one_fails_and_says_why(pull_request, file, text, complaint):
+def test_a_bad_submission_fails_with_a_reason(pull_request, file, text, message):
     (pull_request / "submitted" / file).write_text(text)
-    assert carry_out(steps("results.yml")["Validate"], pull_request).returncode != 0
-    assert complaint in (pull_request / "report.txt").read_text()
+    assert execute(steps("results.yml")["Validate"], pull_request).returncode != 0
+    assert message in (pull_request / "report.txt").read_text()

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The code, links and tables of the README agree with the project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import build_editor
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_method_of_the_readme_is_an_editor(lm):
@@ -26,13 +27,13 @@ def test_the_method_of_the_readme_is_an_editor(lm):
     assert lm.weight_hash() == before
 
 
-def test_every_file_that_the_readme_names_exists():
-    root = Path(__file__).parents[2]
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (root / link).exists(), link
+def test_every_link_of_the_documents_leads_to_a_file():
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
-def test_every_criterion_and_measure_is_explained():
+def test_the_readme_defines_every_criterion_and_measure():
     from knbench.benchmark.scoring.criteria import CRITERIA, MEASURES
 
     for name in CRITERIA:
