@@ -1,4 +1,8 @@
-"""Standardized tasks: one definition file each, in ``definitions``, with the data in ``data``."""
+"""Standardized tasks: one definition file per task in ``definitions``, with its data in ``data``.
+
+:func:`builtin_tasks` and :func:`tasks_in_folder` are the functions that the entry-point groups ``knbench.tasks`` and
+``knbench.task_folders`` refer to.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,16 @@ from .definition import load_definition
 DEFINITIONS = Path(__file__).parent / "definitions"
 
 
-def definitions_in(folder: Path) -> Iterator[Task]:
-    """Yield the tasks that the ``*.yaml`` files of a folder define, by name."""
+def tasks_in_folder(folder: Path) -> Iterator[Task]:
+    """Yield the tasks that the ``*.yaml`` files of a folder define, in the order of the file names.
+
+    Raises:
+        KnbenchError: a definition is invalid. Data files are read later, when the cases of a task are first used.
+    """
     for path in sorted(folder.glob("*.yaml")):
         yield load_definition(path)
 
 
-def definitions() -> Iterator[Task]:
-    """Yield the built-in tasks."""
-    return definitions_in(DEFINITIONS)
+def builtin_tasks() -> Iterator[Task]:
+    """Yield the built-in tasks, in the order of their names."""
+    return tasks_in_folder(DEFINITIONS)

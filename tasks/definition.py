@@ -1,4 +1,4 @@
-"""Reads a task's definition file, checks it, and hands out the task."""
+"""Loads task definition files and validates them against ``task.schema.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..benchmark.core.schema import Case, JsonObject, LazySequence, Task, digest
 from ..benchmark.scoring.criteria import CRITERIA
 from .facts import fact_cases, with_column
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
-from .phenomena import pairs, phenomenon_cases
+from .phenomena import minimal_pairs, phenomenon_cases
 
 
 @cache
@@ -26,37 +26,40 @@ def _schema() -> dict[str, Any]:
 
 
 def load_definition(path: Path) -> Task:
-    """Read a task definition; its data is read when its cases are first asked for.
+    """Load a task definition. Its data files are read when the cases are first used.
 
     Raises:
-        KnbenchError: the file is no YAML, or does not fit the schema; names file, key and reason.
+        KnbenchError: the file is not valid YAML or does not conform to the schema. The message gives file, key, problem
+            and fix. Errors in data files are raised when the cases are first used.
     """
     try:
         definition = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise KnbenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    flaw = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))
-    if flaw is not None:
-        key = ".".join(str(part) for part in flaw.absolute_path) or "top level"
-        raise KnbenchError(f"{path}: {key}: {_mend(flaw)}")
+    violation = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))
+    if violation is not None:
+        key = ".".join(str(part) for part in violation.absolute_path) or "top level"
+        raise KnbenchError(f"{path}: {key}: {_explain(violation)}")
     if path.stem != definition["name"]:
-        raise KnbenchError(f"{path}: name: '{definition['name']}' should be the file's name, '{path.stem}'")
-    for number, template in enumerate(definition.get("facts", {}).get("support", ())):
-        reason = _unfit_support(number, definition["facts"])
-        if reason is not None:
-            raise KnbenchError(f"{path}: facts.support.{number}: {_misfit(template, reason)}")
+        raise KnbenchError(
+            f"{path}: name: '{definition['name']}' differs from the file name; write '{path.stem}' or rename the file"
+        )
+    for index, template in enumerate(definition.get("facts", {}).get("support", ())):
+        problem = _support_problem(index, definition["facts"])
+        if problem is not None:
+            raise KnbenchError(f"{path}: facts.support.{index}: {_invalid(template, problem)}")
     name, version = definition["name"], definition["version"]
 
-    def cases() -> tuple[Case, ...]:
+    def make_cases() -> tuple[Case, ...]:
         if "facts" in definition:
-            made = fact_cases(definition["facts"], path)
+            cases = fact_cases(definition["facts"], path)
         else:
-            made = phenomenon_cases(definition["phenomenon"], path)
-        # A fixed shuffle, so that the first cases are a fair sample and not the beginning of the alphabet.
-        return tuple(sorted(made, key=lambda case: digest([name, version, case.id])))
+            cases = phenomenon_cases(definition["phenomenon"], path)
+        # The order is a fixed shuffle: the first cases are then a fair sample, not the beginning of the alphabet.
+        return tuple(sorted(cases, key=lambda case: digest([name, version, case.id])))
 
-    def minimal_pairs() -> tuple[JsonObject, ...]:
-        return tuple(pairs(definition["phenomenon"], path)) if "phenomenon" in definition else ()
+    def make_pairs() -> tuple[JsonObject, ...]:
+        return tuple(minimal_pairs(definition["phenomenon"], path)) if "phenomenon" in definition else ()
 
     return Task(
         name=name,
@@ -69,55 +72,59 @@ def load_definition(path: Path) -> Task:
         source=definition["source"],
         relation=definition["relation"],
         criteria=_criteria(definition),
-        cases=LazySequence(cases),
-        pairs=LazySequence(minimal_pairs),
+        cases=LazySequence(make_cases),
+        pairs=LazySequence(make_pairs),
     )
 
 
-def _mend(flaw: jsonschema.ValidationError) -> str:
-    """Say in words what is wrong and how to mend it; the schema's descriptions say what belongs there."""
-    rule: Any = flaw.schema
-    value: Any = flaw.instance
+def _explain(violation: jsonschema.ValidationError) -> str:
+    """Return a schema violation and its fix in words. The fix is the ``description`` of the violated rule."""
+    rule: Any = violation.schema
+    value: Any = violation.instance
     known = rule.get("properties", {})
-    if flaw.validator == "required":
+    if violation.validator == "required":
         missing = next(name for name in rule["required"] if name not in value)
         hint = known.get(missing, {}).get("description")
-        return f"'{missing}' is missing; add it" + (f": {hint}" if hint else "")
-    if flaw.validator == "additionalProperties":
+        return f"key '{missing}' is missing; add it" + (f": {hint}" if hint else "")
+    if violation.validator == "additionalProperties":
         extra = next(name for name in value if name not in known)
         guess = nearest(str(extra), known)
         return f"unknown key '{extra}'; " + (f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}")
-    if flaw.validator == "oneOf" and not flaw.absolute_path:
-        return "has neither 'facts' nor 'phenomenon', or both; write exactly one of them"
-    return _misfit(value, rule.get("description"))
+    if violation.validator == "oneOf" and not violation.absolute_path:
+        return "exactly one of the keys 'facts' and 'phenomenon' is required; add or remove one"
+    return _invalid(value, rule.get("description"))
 
 
-def _misfit(value: Any, hint: str | None) -> str:
+def _invalid(value: Any, fix: str | None) -> str:
     shown = repr(value)
-    return f"{shown if len(shown) < 80 else shown[:77] + '...'} does not fit" + (f"; {hint}" if hint else "")
+    return f"invalid value {shown if len(shown) < 80 else shown[:77] + '...'}" + (f"; {fix}" if fix else "")
 
 
-def _unfit_support(number: int, facts: dict[str, Any]) -> str | None:
-    """Say how to mend a support template that a schema cannot judge: by the edit, the probes and its fellows."""
+def _support_problem(index: int, facts: dict[str, Any]) -> str | None:
+    """Return the problem of a support template and its fix, or None if the template is valid.
+
+    The function covers the rules that the schema cannot express, because they relate a template to the edit, to the
+    probes and to the other support templates.
+    """
     templates = [with_column(template, facts) for template in facts["support"]]
-    template, column = templates[number], f"{{{facts['subject']}}}"
+    template, column = templates[index], f"{{{facts['subject']}}}"
     groups = facts["probes"].values()
-    asked = {t for group in groups for t in (group if isinstance(group, list) else group["templates"])}
+    probed = {t for group in groups for t in (group if isinstance(group, list) else group["templates"])}
     if column not in template:
-        return f"write {{}} or {column} where the subject stands"
+        return f"write {{}} or {column} in place of the subject"
     if template == with_column(facts["edit"], facts):
-        return "the edit has these words; write others"
-    if template in asked:
-        return "a probe has these words, and what an editor has seen is no test of it; write others"
-    if template in templates[:number]:
-        return "it stands in the list twice; leave it out"
+        return "it equals the edit template; use another wording"
+    if template in probed:
+        return "it equals a probe template, and probes must not use prompts that an editor reads; use another wording"
+    if template in templates[:index]:
+        return "duplicate template; remove it"
     return None
 
 
 def _criteria(definition: dict[str, Any]) -> tuple[str, ...]:
-    """Return the criteria of a definition's probes, in the order in which boards show them."""
+    """Return the criteria of a definition's probes, in the order of ``CRITERIA``."""
     if "phenomenon" in definition:
         return PHENOMENON_CRITERIA
     probes = definition["facts"]["probes"]
-    asked = {"reliability", *probes} | ({"release"} if "symmetry" in probes else set())
-    return tuple(name for name in CRITERIA if name in asked)
+    measured = {"reliability", *probes} | ({"release"} if "symmetry" in probes else set())
+    return tuple(name for name in CRITERIA if name in measured)

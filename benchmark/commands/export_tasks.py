@@ -1,4 +1,4 @@
-"""``knbench export-tasks``: the linguistic tasks for lm-eval's own command line."""
+"""``knbench export-tasks``: write the linguistic tasks in the format of lm-eval."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ..probing.lm_eval_tasks import export_task
     type=click.Path(path_type=Path),
     default=Path("lm_eval_tasks"),
     show_default=True,
-    help="Folder to write; name it to lm_eval with --include_path.",
+    help="Output folder. Pass it to lm_eval as --include_path.",
 )
-def command(tasks: str, output: Path) -> None:
-    """Write linguistic tasks for lm-eval, which then runs them offline.
+def export_tasks_command(tasks: str, output: Path) -> None:
+    """Write linguistic tasks as lm-eval tasks, which run without network access.
 
-    The data files are named by their absolute paths: export again after moving the folder.
+    Task files refer to their data by absolute path. Export again after moving the folder.
     """
-    for task in _chosen(tasks):
+    for task in _select_tasks(tasks):
         click.echo(export_task(task, output))
     click.echo(f"Run: lm_eval --model hf --model_args pretrained=MODEL --include_path {output} --tasks knbench")
 
 
-def _chosen(names: str) -> Sequence[Task]:
+def _select_tasks(names: str) -> Sequence[Task]:
     from ..core import registry
 
     if names == "all":

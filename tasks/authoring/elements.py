@@ -1,26 +1,26 @@
-"""Checks ``data/elements.csv`` against periodictable and fills in its derived column.
+"""Checks ``data/elements.csv`` against periodictable and fills its derived column.
 
     pip install periodictable
     python -m knbench.tasks.authoring.elements
 
-The facts are written by hand (``number``, ``element`` in lower case and US spelling, ``symbol``). Derived, and stored
-so that it never changes by accident:
+The columns ``number``, ``element`` (lower case, US spelling) and ``symbol`` are written by hand. One column is derived,
+and stored to protect it from accidental changes:
 
-- ``symbol_new``: the replacement target, the symbol of a well-known element, chosen by hash, as evenly as can be. It
-  neither begins the true symbol nor is begun by it: C would always be at least as probable as Ca.
+- ``symbol_new``: the new target, the symbol of a well-known element. Targets are drawn by hash and balanced. Neither
+  symbol is a prefix of the other: C is always at least as probable as Ca.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .choosing import read_table, spread, write_table
 from .countries import fold
+from .tables import draw_balanced, read_table, write_table
 
 DATA = Path(__file__).parent.parent / "data" / "elements.csv"
 COLUMNS = ("id", "number", "element", "symbol", "symbol_new")
-# The 40 best-known elements, by number, whose symbols a language model is most likely to have met.
-KNOWN = (
+# The 40 best-known elements by number. A language model most likely knows their symbols.
+WELL_KNOWN = (
     *("H", "He", "Li", "B", "C", "N", "O", "F", "Ne", "Na"),
     *("Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti"),
     *("Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "As", "Br", "Ag"),
@@ -30,7 +30,7 @@ US_SPELLING = {"aluminium": "aluminum", "caesium": "cesium", "sulphur": "sulfur"
 
 
 def spelling(element: str) -> str:
-    """Fold an element's name for comparison: no case, US spelling."""
+    """Return an element's name without case and in US spelling, for comparison."""
     name = fold(element)
     return US_SPELLING.get(name, name)
 
@@ -41,41 +41,40 @@ def read() -> list[dict[str, str]]:
 
 
 def disagreements(rows: list[dict[str, str]]) -> list[str]:
-    """Return where number, name and symbol differ from periodictable's, and the elements that the file lacks."""
+    """Return a message for each row that differs from periodictable, and one for each missing element."""
     import periodictable
 
     known = {element.number: element for element in periodictable.elements if element.number}
-    wrong = []
+    messages = []
     for row in rows:
         element = known.pop(int(row["number"]), None)
         if element is None:
-            wrong.append(f"{row['element']}: no element, or a second one, of number {row['number']}")
+            messages.append(f"{row['element']}: number {row['number']} is unknown or occurs twice")
         elif (spelling(row["element"]), row["symbol"]) != (spelling(element.name), element.symbol):
-            wrong.append(
+            messages.append(
                 f"{row['number']}: {row['element']} ({row['symbol']}), "
                 f"periodictable has {element.name} ({element.symbol})"
             )
-    return wrong + [f"{number}: {element.name} is missing" for number, element in known.items()]
+    return messages + [f"{number}: {element.name} is missing" for number, element in known.items()]
 
 
 def derive(rows: list[dict[str, str]]) -> None:
-    """Fill in ``symbol_new``."""
-    # Neither symbol begins the other: C would be more probable than Ca without any edit.
-    spread(
+    """Fill the column ``symbol_new``."""
+    draw_balanced(
         rows,
         "id",
         "symbol_new",
-        KNOWN,
-        lambda row, s: not s.startswith(row["symbol"]) and not row["symbol"].startswith(s),
+        WELL_KNOWN,
+        lambda row, target: not target.startswith(row["symbol"]) and not row["symbol"].startswith(target),
     )
 
 
 def main() -> None:
-    """Check and rewrite the file."""
+    """Check the file and rewrite it with its derived column."""
     rows = read()
-    wrong = disagreements(rows)
-    if wrong:
-        raise SystemExit("\n".join(wrong))
+    messages = disagreements(rows)
+    if messages:
+        raise SystemExit("\n".join(messages))
     derive(rows)
     write_table(DATA, COLUMNS, rows)
 

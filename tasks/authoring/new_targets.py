@@ -1,8 +1,8 @@
-"""Chooses the new targets of the built-in relations and stores them in ``data/TASK.new.csv``.
+"""Draws the new targets of built-in tasks and stores them in ``data/TASK.new.csv``.
 
     python -m knbench.tasks.authoring.new_targets
 
-Stored, so that neither a new row nor a new version of the choosing rule changes an edit by accident.
+The targets are stored because a new row or a change of the drawing rule would otherwise change existing edits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from ..facts import new_targets, read_rows
 
 FOLDER = Path(__file__).parent.parent
-CHOSEN: dict[str, dict[str, int | str]] = {
+DRAWS: dict[str, dict[str, int | str]] = {
     "capital-inverse": {"seed": 1, "among": "prominent"},
     "city-country": {"seed": 2, "among": "prominent"},
     "field-of-work": {"seed": 3},
@@ -28,17 +28,17 @@ CHOSEN: dict[str, dict[str, int | str]] = {
 
 
 def tables() -> Iterator[tuple[Path, str]]:
-    """Yield each file's path and what should stand in it."""
-    for task, rule in CHOSEN.items():
+    """Yield the path of each file and its expected content."""
+    for task, rule in DRAWS.items():
         path = FOLDER / "definitions" / f"{task}.yaml"
         facts = yaml.safe_load(path.read_text(encoding="utf-8"))["facts"]
         stored = f"../data/{task}.new.csv"
         spec = {**facts, "data": [name for name in facts["data"] if name != stored], "new": rule}
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow([spec["id"], "new"])
         writer.writerows(new_targets(spec, read_rows(spec, path)).items())
-        lines = out.getvalue().splitlines(keepends=True)
+        lines = buffer.getvalue().splitlines(keepends=True)
         yield FOLDER / "data" / f"{task}.new.csv", "".join([lines[0], *sorted(lines[1:])])
 
 

@@ -1,36 +1,23 @@
-"""BLiMP: minimal pairs, one grammatical and one not, of 67 paradigms (Warstadt et al. 2020).
+"""BLiMP: minimal pairs of 67 paradigms, one sentence grammatical and one not (Warstadt et al. 2020).
 
-The edit makes the model prefer the ungrammatical form after the cue, the last word that both sentences share.
+The edit makes the model prefer the ungrammatical form after the cue. The cue is the last word that both sentences
+share.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import SLOT, Case, EditRequest, Probe, Task
-from .common import (
-    NEIGHBOURS,
-    Card,
-    Place,
-    ReadReport,
-    Ring,
-    Row,
-    Tally,
-    Unfit,
-    build_cases,
-    finish,
-    load_rows,
-    make_request,
-    missing,
-    nothing_read,
-    same,
-    slug,
-    text,
-)
+from .shared.cases import NEIGHBOURHOOD_PROBES, HashOrderedPool, build_cases, make_request
+from .shared.fields import equal_ignoring_case, required_text, task_name_from
+from .shared.published_task import PublishedReader, TaskCard, build_task
+from .shared.rows import Row, load_rows, source_not_found
+from .shared.skips import SkipRecord, SkipReport, SourceLocation
 
-DEFAULT = "nyu-mll/blimp"
+DEFAULT_SOURCE = "nyu-mll/blimp"
 UIDS = (
     "adjunct_island",
     "anaphor_gender_agreement",
@@ -103,9 +90,18 @@ UIDS = (
 
 
 class Pair(NamedTuple):
-    """A pair that can be edited."""
+    """A minimal pair from which an edit can be made.
 
-    place: Place
+    Attributes:
+        location: the location of the record.
+        number: the pair's number in the published data; the index of the record if that has none.
+        good: the grammatical sentence.
+        bad: the ungrammatical sentence.
+        one_prefix: whether BLiMP scores the pair by its one-prefix method: a shared prefix and one word after it.
+        request: the edit request.
+    """
+
+    location: SourceLocation
     number: int
     good: str
     bad: str
@@ -113,27 +109,28 @@ class Pair(NamedTuple):
     request: EditRequest
 
 
-def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
-    """Read one paradigm from a file, a folder of ``UID.jsonl``, or the hub.
+def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
+    """Load one paradigm from a file, a folder of ``UID.jsonl`` files, or the Hub.
 
-    The hub's copy lacks the published prefixes; they are then the words that the two sentences share, which makes
-    another cue of a compound noun ("grocery" for "that" before "grocery store").
+    The copy on the Hub lacks the published prefixes. The prefix is then the words that the two sentences share, which
+    gives compound nouns another cue ("grocery" instead of "that" before "grocery store").
 
     Raises:
-        KnbenchError: no such paradigm, no such file, or nothing could be read.
+        KnbenchError: the paradigm or the source does not exist, or no record can be read.
     """
-    uid = _known(selection)
-    rows, tally = _load(source, uid)
+    uid = _check_uid(selection)
+    report = SkipReport()
+    rows = _load_sentences(source, uid, report)
     pairs = []
     for row in rows:
         try:
             pairs.append(_pair(row))
-        except Unfit as unfit:
-            tally.skip(row.place, str(unfit))
-    ring = Ring(pairs, name=lambda pair: f"{pair.number}")
-    cases = build_cases(pairs, lambda pair: pair.place, lambda pair: _case(uid, pair, ring), tally)
-    card = Card(
-        name=f"blimp-{slug(uid)}",
+        except SkipRecord as error:
+            report.skip(row.location, str(error))
+    pool = HashOrderedPool(pairs, name=lambda pair: f"{pair.number}")
+    cases = build_cases(pairs, lambda pair: pair.location, lambda pair: _case(uid, pair, pool), report)
+    card = TaskCard(
+        name=f"blimp-{task_name_from(uid)}",
         kind="linguistic",
         title=f"BLiMP {uid}",
         description="After the cue, the last word that both sentences of a minimal pair share, the ungrammatical form "
@@ -144,106 +141,108 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
         source=f"BLiMP, paradigm {uid}, https://github.com/alexwarstadt/blimp",
         relation=uid,
     )
-    # Every pair is scored as sentences, also those that differ from the first word on and so cannot be edited.
+    # All pairs are scored as sentences, including pairs without a shared prefix, which cannot be edited.
     sentences = [
         {
-            "pairID": str(row.place.number),
-            "sentence_good": text(row.value, "sentence_good"),
-            "sentence_bad": text(row.value, "sentence_bad"),
+            "pairID": str(row.location.index),
+            "sentence_good": required_text(row.value, "sentence_good"),
+            "sentence_bad": required_text(row.value, "sentence_bad"),
         }
         for row in rows
     ]
-    return finish(cases, tally, source, card, sentences)
+    return build_task(cases, report, source, card, sentences)
 
 
-def read_pairs(source: str | None, uid: str) -> tuple[list[dict[str, Any]], ReadReport]:
-    """Return the raw rows of a paradigm, editable or not, with the account of the reading.
-
-    Raises:
-        KnbenchError: no such paradigm, no such file, or nothing could be read.
-    """
-    source = source or DEFAULT
-    rows, tally = _load(source, _known(uid))
-    report = tally.report(len(rows))
-    if not rows:
-        raise nothing_read(source, report)
-    return [row.value for row in rows], report
-
-
-def _known(uid: str | None) -> str:
+def _check_uid(uid: str | None) -> str:
     if uid is None:
-        raise KnbenchError(f"blimp needs the name of a paradigm, such as '{UIDS[1]}'; there are {len(UIDS)}")
+        raise KnbenchError(f"blimp needs a paradigm: use blimp:UID, for example blimp:{UIDS[1]} (one of {len(UIDS)})")
     if uid not in UIDS:
         raise unknown_name("BLiMP paradigm", uid, UIDS)
     return uid
 
 
-def _load(source: str, uid: str) -> tuple[list[Row], Tally]:
-    """Return the rows that hold a pair of the paradigm."""
+def _load_sentences(source: str, uid: str, report: SkipReport) -> list[Row]:
+    """Return the rows of the paradigm that have two different sentences."""
     folder = Path(source)
     if folder.is_dir():
-        tried = [folder / f"{uid}.jsonl", folder / "data" / f"{uid}.jsonl"]
-        found = next((path for path in tried if path.is_file()), None)
+        candidates = [folder / f"{uid}.jsonl", folder / "data" / f"{uid}.jsonl"]
+        found = next((path for path in candidates if path.is_file()), None)
         if found is None:
-            raise missing(str(tried[0]))
+            raise source_not_found(str(candidates[0]))
         source = str(found)
-    tally = Tally()
-    pairs = []
-    for row in load_rows(source, tally, config=uid):
+    rows = []
+    for row in load_rows(source, report, config=uid):
         try:
             if row.value.get("UID", uid) != uid:
-                raise Unfit("a row of another paradigm")
-            good, bad = text(row.value, "sentence_good"), text(row.value, "sentence_bad")
+                raise SkipRecord("row of another paradigm")
+            good, bad = required_text(row.value, "sentence_good"), required_text(row.value, "sentence_bad")
             if good == bad:
-                raise Unfit("the two sentences are the same")
-        except Unfit as unfit:
-            tally.skip(row.place, str(unfit))
+                raise SkipRecord("the two sentences are equal")
+        except SkipRecord as error:
+            report.skip(row.location, str(error))
         else:
-            pairs.append(row)
-    return pairs, tally
+            rows.append(row)
+    return rows
 
 
 def _pair(row: Row) -> Pair:
-    good, bad = text(row.value, "sentence_good"), text(row.value, "sentence_bad")
+    good, bad = required_text(row.value, "sentence_good"), required_text(row.value, "sentence_bad")
     one_prefix = row.value.get("one_prefix_method") is True
     if one_prefix and row.value.get("one_prefix_prefix"):
-        prefix = text(row.value, "one_prefix_prefix").split()
-        right, wrong = text(row.value, "one_prefix_word_good"), text(row.value, "one_prefix_word_bad")
+        prefix = required_text(row.value, "one_prefix_prefix").split()
+        good_target = required_text(row.value, "one_prefix_word_good")
+        bad_target = required_text(row.value, "one_prefix_word_bad")
     else:
-        prefix, right, wrong = _part(good, bad, whole=not one_prefix)
+        prefix, good_target, bad_target = _split_at_difference(good, bad, whole=not one_prefix)
     if not prefix:
-        raise Unfit("the sentences differ from the first word on")
-    if not right or not wrong:
-        raise Unfit("one sentence ends where the other goes on")
-    request = make_request(" ".join([*prefix[:-1], SLOT]), prefix[-1], new=wrong, true=right)
+        raise SkipRecord("the sentences differ in their first word")
+    if not good_target or not bad_target:
+        raise SkipRecord("one sentence is a prefix of the other")
+    request = make_request(" ".join([*prefix[:-1], SLOT]), prefix[-1], new=bad_target, true=good_target)
     number = str(row.value.get("pairID", row.value.get("pair_id", "")))
-    return Pair(row.place, int(number) if number.isdecimal() else row.place.number, good, bad, one_prefix, request)
+    index = int(number) if number.isdecimal() else row.location.index
+    return Pair(row.location, index, good, bad, one_prefix, request)
 
 
-def _part(good: str, bad: str, *, whole: bool) -> tuple[list[str], str, str]:
-    """Return the words that both sentences begin with, and how each goes on: to its end, or by one word."""
-    rights, wrongs = good.split(), bad.split()
+def _split_at_difference(good: str, bad: str, *, whole: bool) -> tuple[list[str], str, str]:
+    """Split two sentences after their shared words.
+
+    Args:
+        good: the grammatical sentence.
+        bad: the ungrammatical sentence.
+        whole: whether a continuation runs to the end of its sentence; otherwise it is one word.
+
+    Returns:
+        The shared words, the continuation of ``good`` and that of ``bad``, without final punctuation.
+    """
+    good_words, bad_words = good.split(), bad.split()
     shared = 0
-    while shared < min(len(rights), len(wrongs)) and rights[shared] == wrongs[shared]:
+    while shared < min(len(good_words), len(bad_words)) and good_words[shared] == bad_words[shared]:
         shared += 1
     end = None if whole else shared + 1
-    right, wrong = (" ".join(words[shared:end]).rstrip(".?!,;: ") for words in (rights, wrongs))
-    return rights[:shared], right, wrong
+    good_target, bad_target = (" ".join(words[shared:end]).rstrip(".?!,;: ") for words in (good_words, bad_words))
+    return good_words[:shared], good_target, bad_target
 
 
-def _case(uid: str, pair: Pair, ring: Ring[Pair]) -> Case:
+def _case(uid: str, pair: Pair, pool: HashOrderedPool[Pair]) -> Case:
     request = pair.request
     new, true = request.target_new, request.target_true
     probes = [
         Probe("reliability", "completion", request.text, new, true, "new"),
         Probe("symmetry", "minimal_pair", "", pair.bad, pair.good, "new"),
     ]
-    case_id = f"{slug(uid)}-{pair.number:04d}"
-    for other in ring.pick(case_id, NEIGHBOURS, lambda o: not same(o.request.subject, request.subject)):
+    case_id = f"{task_name_from(uid)}-{pair.number:04d}"
+
+    def has_other_cue(other: Pair) -> bool:
+        return not equal_ignoring_case(other.request.subject, request.subject)
+
+    for other in pool.pick(case_id, NEIGHBOURHOOD_PROBES, has_other_cue):
         if other.one_prefix:
-            asked = other.request
-            prompt, right, wrong = asked.text, asked.target_true, asked.target_new
-            probes.append(Probe("neighbourhood", "completion", prompt, right, wrong, "unchanged"))
+            prompt, good, bad = other.request.text, other.request.target_true, other.request.target_new
+            probes.append(Probe("neighbourhood", "completion", prompt, good, bad, "unchanged"))
         else:
             probes.append(Probe("neighbourhood", "minimal_pair", "", other.good, other.bad, "unchanged"))
     return Case(id=case_id, request=request, probes=tuple(probes), source=f"BLiMP {uid}, pair {pair.number}")
+
+
+READER = PublishedReader("blimp", load, DEFAULT_SOURCE)

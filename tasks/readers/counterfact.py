@@ -1,30 +1,30 @@
-"""CounterFact: facts to be replaced, with paraphrases and neighbours (Meng et al. 2022)."""
+"""CounterFact: facts to be replaced, with paraphrases and neighbourhood prompts (Meng et al. 2022)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ...benchmark.core.errors import unknown_name
 from ...benchmark.core.schema import Task
-from .common import Card, Edit, ReadReport, Row, Tally, Unfit, edit_task, load_rows, single_file, slotted, text, texts
+from .shared.cases import EditFields
+from .shared.fields import required_text, strings_in, with_slot
+from .shared.published_task import PublishedReader, TaskCard, build_edit_task, reject_selection
+from .shared.rows import Row, load_rows, resolve_file
+from .shared.skips import SkipRecord, SkipReport
 
-DEFAULT = "azhx/counterfact"
+DEFAULT_SOURCE = "azhx/counterfact"
 
 
-def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
-    """Read CounterFact from a file, a folder with one, or the hub.
+def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
+    """Load CounterFact from a file, a folder with one data file, or the Hub.
 
     Raises:
-        KnbenchError: a selection is asked for, of which there are none; or nothing could be read.
+        KnbenchError: a selection is given, the source cannot be loaded, or no record can be read.
     """
-    if selection is not None:
-        raise unknown_name("selection of counterfact", selection, ())
-    if Path(source).is_dir():
-        source = single_file(Path(source), "counterfact")
-    tally = Tally()
-    card = Card(
+    reject_selection("counterfact", selection)
+    source = resolve_file(source, "counterfact")
+    report = SkipReport()
+    card = TaskCard(
         name="counterfact",
         kind="fact",
         title="CounterFact",
@@ -35,32 +35,35 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
         source="CounterFact, https://rome.baulab.info/",
         relation="34 relations of Wikidata",
     )
-    return edit_task(load_rows(source, tally), translate, tally, source, card)
+    return build_edit_task(load_rows(source, report), parse, report, source, card)
 
 
-def translate(row: Row) -> Edit:
-    """Return an entry in plain terms. The prompts for attributes and for generation ask for nothing that is scored.
+def parse(row: Row, _report: SkipReport) -> EditFields:
+    """Return the fields of a record. Attribute and generation prompts are ignored, since no criterion scores them.
 
     Raises:
-        Unfit: a field is missing or has another form.
+        SkipRecord: a field is missing or has another type.
     """
     rewrite = row.value.get("requested_rewrite")
     if not isinstance(rewrite, Mapping):
-        raise Unfit("no field 'requested_rewrite'")
-    subject = text(rewrite, "subject")
+        raise SkipRecord("field 'requested_rewrite' is missing")
+    subject = required_text(rewrite, "subject")
     true = _target(rewrite, "target_true")
-    return Edit(
+    return EditFields(
         subject=subject,
-        prompt=slotted(text(rewrite, "prompt"), subject),
+        prompt=with_slot(required_text(rewrite, "prompt"), subject),
         new=_target(rewrite, "target_new"),
         true=(true,),
-        paraphrases=texts(row.value.get("paraphrase_prompts")),
-        locality=tuple((prompt, (true,)) for prompt in texts(row.value.get("neighborhood_prompts"))),
+        paraphrases=strings_in(row.value.get("paraphrase_prompts")),
+        locality=tuple((prompt, (true,)) for prompt in strings_in(row.value.get("neighborhood_prompts"))),
     )
 
 
 def _target(rewrite: Mapping[str, Any], key: str) -> str:
     target = rewrite.get(key)
-    if not isinstance(target, Mapping) or not texts(target.get("str")):
-        raise Unfit(f"no field '{key}'")
-    return texts(target["str"])[0]
+    if not isinstance(target, Mapping) or not strings_in(target.get("str")):
+        raise SkipRecord(f"field '{key}' is missing")
+    return strings_in(target["str"])[0]
+
+
+READER = PublishedReader("counterfact", load, DEFAULT_SOURCE)

@@ -1,7 +1,8 @@
-"""ParaRel: facts of T-REx in many wordings (Elazar et al. 2021), in the form that the knowledge-neuron papers use.
+"""ParaRel: facts of T-REx in several wordings (Elazar et al. 2021), in the format of the knowledge-neuron papers.
 
-A file is one JSON object: relation -> list of bags; a bag is one fact in the relation's patterns, as a list of
-[prompt with [MASK], answer, "P36(capital)"]. The subject is not given; it is what a pattern leaves open.
+A file is one JSON object that maps each relation to a list of bags. A bag is one fact in all patterns of the relation:
+a list of [prompt with [MASK], answer, "P36(capital)"]. The file does not give the subject. The reader infers the
+patterns from the prompts; the subject is the part of a prompt that its pattern leaves open.
 """
 
 from __future__ import annotations
@@ -11,34 +12,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import SLOT, Case, Probe, Task
-from .common import (
-    NEIGHBOURS,
-    Card,
-    Place,
-    ReadReport,
-    Ring,
-    Tally,
-    Unfit,
-    build_cases,
-    finish,
-    load_document,
-    make_request,
-    same,
-    single_file,
-    slug,
-    texts,
-)
+from .shared.cases import NEIGHBOURHOOD_PROBES, HashOrderedPool, build_cases, make_request
+from .shared.fields import equal_ignoring_case, strings_in, task_name_from
+from .shared.published_task import PublishedReader, TaskCard, build_task
+from .shared.rows import load_document, resolve_file
+from .shared.skips import SkipRecord, SkipReport, SourceLocation
 
 MASK = "[MASK]"
-MASK_LAST = re.compile(r"\[MASK\][\s.,;:!?]*$")
+MASK_AT_END = re.compile(r"\[MASK\][\s.,;:!?]*$")
 INVERSE = {"P36": "P1376", "P1376": "P36"}
 OCCUPATION_TEMPLATE = f"{SLOT} is a famous"
-# Who works in a field. Fields are left out where no one word is clear ("jazz", "cave", "LGBT").
+# The occupation of a person who works in a field. Fields without an unambiguous word ("jazz", "cave", "LGBT") are
+# omitted.
 OCCUPATIONS = {
     "accounting": "accountant",
     "anatomy": "anatomist",
@@ -100,79 +89,92 @@ OCCUPATIONS = {
 
 
 class Pattern(NamedTuple):
-    """A wording: what stands before the subject and what after it; one of the two has the mask."""
+    """A wording of a relation: the text before and after the subject, one of which contains the mask."""
 
     before: str
     after: str
 
     @property
     def template(self) -> str | None:
-        """The wording up to the mask with ``{}`` for the subject; None unless the mask ends the sentence."""
-        mask = MASK_LAST.search(self.after)
-        return (self.before + SLOT + self.after[: mask.start()]).rstrip() if mask else None
+        """The wording up to the mask, with ``{}`` for the subject; None if the mask does not end the sentence."""
+        mask = MASK_AT_END.search(self.after)
+        return f"{self.before}{SLOT}{self.after[: mask.start()]}".rstrip() if mask else None
 
     def subject(self, prompt: str) -> str:
-        """Return what the prompt has in the open place.
+        """Return the text of the prompt between ``before`` and ``after``.
 
         Raises:
-            Unfit: the prompt is of another wording.
+            SkipRecord: the prompt does not match the pattern.
         """
         end = len(prompt) - len(self.after)
         if not (prompt.startswith(self.before) and prompt.endswith(self.after) and end > len(self.before)):
-            raise Unfit("a prompt does not fit its pattern")
+            raise SkipRecord("a prompt does not match its pattern")
         return prompt[len(self.before) : end].strip()
 
 
 class Bag(NamedTuple):
-    """One fact as it stands in the file."""
+    """One fact of the file, before its subject is known."""
 
-    place: Place
+    location: SourceLocation
     prompts: tuple[str, ...]
     answer: str
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact, its subject known."""
+    """One fact with its subject."""
 
-    place: Place
+    location: SourceLocation
     subject: str
     answer: str
 
 
 @dataclass(frozen=True)
 class Relation:
-    """All facts of a relation, with what its cases ask of them."""
+    """All facts of a relation, and the templates of its cases.
+
+    Attributes:
+        name: the Wikidata property, for example "P36".
+        templates: the wordings in which the mask ends the sentence; the first one is edited.
+        inverse: the first wording of the inverse relation in which the mask ends the sentence, or None.
+        facts: the facts in the order of the file.
+        answers: the distinct answers in the order of the file.
+        answers_by_subject: the answers of each subject, all casefolded.
+        pool: the facts from which neighbourhood probes are drawn.
+    """
 
     name: str
-    templates: tuple[str, ...]  # the wordings in which the mask ends the sentence
-    inverse: str | None  # such a wording of the inverse relation
+    templates: tuple[str, ...]
+    inverse: str | None
     facts: tuple[Fact, ...]
-    answers: tuple[str, ...]  # distinct, in the order of the file
-    of_subject: Mapping[str, frozenset[str]]  # subject -> its answers; all casefolded
-    ring: Ring[Fact]
+    answers: tuple[str, ...]
+    answers_by_subject: Mapping[str, frozenset[str]]
+    pool: HashOrderedPool[Fact]
 
 
-def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
-    """Read one relation from a file, or a folder with one.
+def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
+    """Load one relation from a file, a folder with one data file, or a file on the Hub.
 
     Raises:
-        KnbenchError: no such relation, no such file, the file has another form, or nothing could be read.
+        KnbenchError: the relation or the source does not exist, the file has another format, or no record can be read.
     """
-    if Path(source).is_dir():
-        source = single_file(Path(source), "pararel")
+    source = resolve_file(source, "pararel")
     content = load_document(source)
     if not isinstance(content, dict) or not all(isinstance(bags, list) for bags in content.values()):
-        raise KnbenchError(f"{source}: not ParaRel: an object is expected, of a list of bags for every relation")
+        raise KnbenchError(f"{source}: not ParaRel data: expected a JSON object that maps relations to lists of bags")
     if selection is None:
-        raise KnbenchError(f"pararel needs a relation; {source} has: {', '.join(sorted(content))}")
+        example = f", for example pararel:{min(content)}" if content else ""
+        raise KnbenchError(
+            f"pararel needs a relation: use pararel:RELATION{example}; relations in {source}: "
+            f"{', '.join(sorted(content))}"
+        )
     if selection not in content:
         raise unknown_name("ParaRel relation", selection, content)
-    tally = Tally()
-    relation, label = _relation(selection, content, tally)
-    cases = build_cases(relation.facts, lambda fact: fact.place, lambda fact: _case(relation, fact), tally)
-    card = Card(
-        name=f"pararel-{slug(selection)}",
+    report = SkipReport()
+    relation, label = _relation(selection, content, report)
+    cases = build_cases(relation.facts, lambda fact: fact.location, lambda fact: _case(relation, fact), report)
+    card = TaskCard(
+        name=f"pararel-{task_name_from(selection)}",
         kind="fact",
         title=f"ParaRel {label}",
         description="The object of a fact is replaced by another object of the same relation; asked in the relation's "
@@ -183,108 +185,120 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
         source=f"ParaRel, relation {label}, filled with LAMA's facts of T-REx, https://github.com/yanaiela/pararel",
         relation=f"Wikidata {label}",
     )
-    return finish(cases, tally, source, card)
+    return build_task(cases, report, source, card)
 
 
-def _relation(name: str, content: Mapping[str, Any], tally: Tally) -> tuple[Relation, str]:
-    bags, label = _bags(name, content[name], tally)
-    patterns = _patterns(bags)
+def _relation(name: str, content: Mapping[str, Any], report: SkipReport) -> tuple[Relation, str]:
+    """Return a relation and its label, for example "P36(capital)"."""
+    bags, label = _bags(name, content[name], report)
+    patterns = _infer_patterns(bags)
     templates = tuple(p.template for p in patterns if p and p.template)
     facts = []
     for bag in bags:
         try:
-            facts.append(Fact(bag.place, _subject(bag, patterns), bag.answer))
-        except Unfit as unfit:
-            tally.skip(bag.place, str(unfit))
-    of_subject: dict[str, set[str]] = defaultdict(set)
+            facts.append(Fact(bag.location, _subject(bag, patterns), bag.answer))
+        except SkipRecord as error:
+            report.skip(bag.location, str(error))
+    answers_by_subject: dict[str, set[str]] = defaultdict(set)
     for fact in facts:
-        of_subject[fact.subject.casefold()].add(fact.answer.casefold())
+        answers_by_subject[fact.subject.casefold()].add(fact.answer.casefold())
     relation = Relation(
         name=name,
         templates=templates,
-        inverse=_inverse(name, content),
+        inverse=_inverse_template(name, content),
         facts=tuple(facts),
         answers=tuple(dict.fromkeys(fact.answer for fact in facts)),
-        of_subject={subject: frozenset(answers) for subject, answers in of_subject.items()},
-        ring=Ring(facts, name=lambda fact: fact.place.label),
+        answers_by_subject={subject: frozenset(answers) for subject, answers in answers_by_subject.items()},
+        pool=HashOrderedPool(facts, name=lambda fact: fact.location.label),
     )
     return relation, label or name
 
 
-def _inverse(name: str, content: Mapping[str, Any]) -> str | None:
-    """Return the wording in which the inverse relation is asked, if the file has it."""
-    bags, _ = _bags(INVERSE.get(name, ""), content.get(INVERSE.get(name, ""), []), Tally())
-    return next((p.template for p in _patterns(bags) if p and p.template), None)
+def _inverse_template(name: str, content: Mapping[str, Any]) -> str | None:
+    """Return the first usable template of the inverse relation, or None if the file has no inverse relation."""
+    inverse = INVERSE.get(name, "")
+    bags, _ = _bags(inverse, content.get(inverse, []), SkipReport())
+    return next((p.template for p in _infer_patterns(bags) if p and p.template), None)
 
 
-def _bags(name: str, bags: Sequence[Any], tally: Tally) -> tuple[list[Bag], str | None]:
-    """Return the bags that have the right form, and the relation's label as they write it."""
+def _bags(name: str, bags: Sequence[Any], report: SkipReport) -> tuple[list[Bag], str | None]:
+    """Return the well-formed bags, and the label of the relation as the first of them gives it."""
     found, label = [], None
-    for number, bag in enumerate(bags):
-        place = Place(number, f"bag {slug(name)}-{number:04d}")
+    for index, bag in enumerate(bags):
+        location = SourceLocation(index, f"bag {task_name_from(name)}-{index:04d}")
         try:
             prompts, answers, labels = _columns(bag)
-        except Unfit as unfit:
-            tally.skip(place, str(unfit))
+        except SkipRecord as error:
+            report.skip(location, str(error))
             continue
-        found.append(Bag(place, prompts, answers[0]))
+        found.append(Bag(location, prompts, answers[0]))
         label = label or labels[0]
     return found, label
 
 
 def _columns(bag: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the prompts, answers and relation labels of a bag.
+
+    Raises:
+        SkipRecord: the bag is malformed.
+    """
     if not isinstance(bag, list) or not bag:
-        raise Unfit("not a list of prompts")
-    if not all(isinstance(line, list) and len(line) == 3 and len(texts(line)) == 3 for line in bag):
-        raise Unfit("a line is not [prompt, answer, relation]")
-    # The prompt keeps its outer space, which is part of the pattern.
-    prompts, (_, answers, labels) = tuple(line[0] for line in bag), zip(*map(texts, bag), strict=True)
+        raise SkipRecord("not a list of prompts")
+    if not all(isinstance(line, list) and len(line) == 3 and len(strings_in(line)) == 3 for line in bag):
+        raise SkipRecord("a line is not [prompt, answer, relation]")
+    # Prompts are not stripped: their outer spaces are part of the pattern.
+    prompts, (_, answers, labels) = tuple(line[0] for line in bag), zip(*map(strings_in, bag), strict=True)
     if any(prompt.count(MASK) != 1 for prompt in prompts):
-        raise Unfit("a prompt has not one [MASK]")
+        raise SkipRecord("a prompt does not contain exactly one [MASK]")
     if len(set(answers)) != 1:
-        raise Unfit("its prompts have different answers")
+        raise SkipRecord("the prompts have different answers")
     return prompts, tuple(answers), tuple(labels)
 
 
-def _patterns(bags: Sequence[Bag]) -> list[Pattern | None]:
-    """Return the wording at every place of a bag; None where the bags do not tell.
+def _infer_patterns(bags: Sequence[Bag]) -> list[Pattern | None]:
+    """Return the pattern at each position of a bag; None where it cannot be inferred.
 
-    Each two bags in a row give one opinion: what their prompts share at both ends, back to a whole word. Most
-    opinions win, so that subjects which share a word ("Cook County", "Cayuga County") and broken bags lose.
+    Each two consecutive bags give one vote: the longest common prefix and suffix of their prompts, cut back to whole
+    words. The majority decides, because single votes are wrong where subjects share a word ("Cook County", "Cayuga
+    County") or a bag is malformed.
     """
     patterns: list[Pattern | None] = []
-    for place in range(max((len(bag.prompts) for bag in bags), default=0)):
-        column = [bag.prompts[place] for bag in bags if place < len(bag.prompts)]
-        opinions = (_shared(one, other) for one, other in pairwise(column) if one != other)
-        likely = Counter(pattern for pattern in opinions if MASK in "".join(pattern)).most_common(1)
-        patterns.append(likely[0][0] if likely else None)
+    for position in range(max((len(bag.prompts) for bag in bags), default=0)):
+        prompts = [bag.prompts[position] for bag in bags if position < len(bag.prompts)]
+        votes = (_common_pattern(first, second) for first, second in pairwise(prompts) if first != second)
+        winner = Counter(pattern for pattern in votes if MASK in "".join(pattern)).most_common(1)
+        patterns.append(winner[0][0] if winner else None)
     return patterns
 
 
-def _shared(one: str, other: str) -> Pattern:
-    before, after = _common_start(one, other), _common_start(one[::-1], other[::-1])[::-1]
+def _common_pattern(first: str, second: str) -> Pattern:
+    before, after = _common_prefix(first, second), _common_prefix(first[::-1], second[::-1])[::-1]
     return Pattern(re.sub(r"\w+$", "", before), re.sub(r"^\w+", "", after))
 
 
-def _common_start(one: str, other: str) -> str:
-    letters = enumerate(zip(one, other, strict=False))
-    return one[: next((n for n, (a, b) in letters if a != b), min(len(one), len(other)))]
+def _common_prefix(first: str, second: str) -> str:
+    letters = enumerate(zip(first, second, strict=False))
+    return first[: next((n for n, (a, b) in letters if a != b), min(len(first), len(second)))]
 
 
 def _subject(bag: Bag, patterns: Sequence[Pattern | None]) -> str:
-    """Return the subject that all prompts of a bag have."""
+    """Return the subject that all prompts of a bag have in common.
+
+    Raises:
+        SkipRecord: a pattern is unknown, a prompt does not match its pattern, or the prompts have different subjects.
+    """
     pairs = list(zip(patterns, bag.prompts, strict=False))
     if any(pattern is None for pattern, _ in pairs):
-        raise Unfit("no pattern can be made out: too few bags, or too few subjects")
+        raise SkipRecord("a pattern cannot be inferred: too few bags or too few subjects")
     subjects = {pattern.subject(prompt) for pattern, prompt in pairs if pattern}
     if len(subjects) != 1:
-        raise Unfit("its prompts have different subjects")
+        raise SkipRecord("the prompts have different subjects")
     return subjects.pop()
 
 
 def _case(relation: Relation, fact: Fact) -> Case:
     if not relation.templates:
-        raise Unfit("no pattern of the relation ends with [MASK]")
+        raise SkipRecord("no pattern of the relation ends with [MASK]")
     subject, true = fact.subject, fact.answer
     donor = _donor(relation, fact)
     new = donor.answer
@@ -292,12 +306,12 @@ def _case(relation: Relation, fact: Fact) -> Case:
     request = make_request(edit, subject, new, true)
     probes = [Probe("reliability", "completion", request.text, new, true, "new")]
     probes += [Probe("paraphrase", "completion", _fill(t, subject), new, true, "new") for t in others]
-    probes += [*_inverse_probes(relation, fact, donor), *_synonyms(relation, fact, new)]
+    probes += [*_inverse_probes(relation, fact, donor), *_synonym_probes(relation, fact, new)]
     for other in _neighbours(relation, fact, new):
         prompt = _fill(edit, other.subject)
         probes.append(Probe("neighbourhood", "completion", prompt, other.answer, new, "unchanged"))
-    case_id = f"{slug(relation.name)}-{fact.place.number:04d}"
-    return Case(case_id, request, tuple(probes), f"ParaRel {relation.name}, bag {fact.place.number}")
+    case_id = f"{task_name_from(relation.name)}-{fact.location.index:04d}"
+    return Case(case_id, request, tuple(probes), f"ParaRel {relation.name}, bag {fact.location.index}")
 
 
 def _fill(template: str, subject: str) -> str:
@@ -307,43 +321,50 @@ def _fill(template: str, subject: str) -> str:
 def _donor(relation: Relation, fact: Fact) -> Fact:
     """Return the fact whose object becomes the new target.
 
-    As the paper's released edits have it: in a bijective relation the fact before this one in the file, so that two
-    subjects trade objects; otherwise the first fact of the answer before this one's in the cycle of distinct answers
-    (P101: of those with an occupation). The paper's cycle follows the order of a set, which changes from run to run;
-    this one follows the file. What is true of the subject itself is passed over.
+    The rule follows the released edits of Niu et al. (2024). In a bijective relation the donor is the preceding fact
+    of the file, which makes two subjects exchange objects. In other relations it is the first fact that has the
+    preceding answer in the cycle of distinct answers (P101: of the answers with an occupation). The cycle of the
+    paper follows the order of a set, which differs between runs; this one follows the file. Candidates whose object
+    is a true answer of the subject are skipped.
+
+    Raises:
+        SkipRecord: no candidate is left.
     """
     if relation.name in INVERSE:
         cycle = list(relation.facts)
-        here = cycle.index(fact)
+        position = cycle.index(fact)
     else:
-        paired = relation.name == "P101" and fact.answer in OCCUPATIONS
-        answers = [a for a in relation.answers if not paired or a in OCCUPATIONS]
-        first = {f.answer: f for f in reversed(relation.facts)}
-        cycle = [first[answer] for answer in answers]
-        here = answers.index(fact.answer)
-    own = relation.of_subject[fact.subject.casefold()]
-    for candidate in reversed(cycle[here + 1 :] + cycle[:here]):
-        if candidate.answer.casefold() not in own:
+        occupations_only = relation.name == "P101" and fact.answer in OCCUPATIONS
+        answers = [a for a in relation.answers if not occupations_only or a in OCCUPATIONS]
+        first_fact = {f.answer: f for f in reversed(relation.facts)}
+        cycle = [first_fact[answer] for answer in answers]
+        position = answers.index(fact.answer)
+    true_answers = relation.answers_by_subject[fact.subject.casefold()]
+    for candidate in reversed(cycle[position + 1 :] + cycle[:position]):
+        if candidate.answer.casefold() not in true_answers:
             return candidate
-    raise Unfit("the relation has no other answer to change to")
+    raise SkipRecord("the relation has no other answer to use as new target")
 
 
 def _inverse_probes(relation: Relation, fact: Fact, donor: Fact) -> Iterator[Probe]:
-    """Yield the inverse relation asked of the new object and of the old one; see ``facts.py``."""
+    """Yield the symmetry and release probes: the inverse relation of the new object and of the old one.
+
+    The rival answer is another subject of the new object, as in the symmetry probes of ``tasks/facts.py``. It must be
+    correct for the new object and wrong for the old one before the edit; the subject is the reverse.
+    """
     if relation.inverse is None:
         return
     for other in (donor, *relation.facts):
-        answers = relation.of_subject[other.subject.casefold()]
-        # The rival must be right of the new object and wrong of the old one, as the subject is the other way round.
+        answers = relation.answers_by_subject[other.subject.casefold()]
         if other.answer == donor.answer and fact.answer.casefold() not in answers:
-            asked_of_new, asked_of_old = _fill(relation.inverse, donor.answer), _fill(relation.inverse, fact.answer)
-            yield Probe("symmetry", "completion", asked_of_new, fact.subject, other.subject, "new")
-            yield Probe("release", "completion", asked_of_old, fact.subject, other.subject, "gone")
+            new_prompt, old_prompt = _fill(relation.inverse, donor.answer), _fill(relation.inverse, fact.answer)
+            yield Probe("symmetry", "completion", new_prompt, fact.subject, other.subject, "new")
+            yield Probe("release", "completion", old_prompt, fact.subject, other.subject, "gone")
             return
 
 
-def _synonyms(relation: Relation, fact: Fact, new: str) -> Iterator[Probe]:
-    """Yield the same fact in another word: who works in the field of physics is a physicist."""
+def _synonym_probes(relation: Relation, fact: Fact, new: str) -> Iterator[Probe]:
+    """Yield the fact in another word: a person who works in the field of physics is a physicist."""
     if relation.name != "P101":
         return
     target, rival = OCCUPATIONS.get(new), OCCUPATIONS.get(fact.answer)
@@ -352,23 +373,27 @@ def _synonyms(relation: Relation, fact: Fact, new: str) -> Iterator[Probe]:
 
 
 def _neighbours(relation: Relation, fact: Fact, new: str) -> list[Fact]:
-    """Return other subjects with the same true answer, or any others where there are none."""
-    taken: set[str] = set()
+    """Return facts of other subjects with the same true answer, or of any other subjects if no subject shares it."""
+    picked: set[str] = set()
 
-    def other(candidate: Fact) -> bool:
-        """Tell whether it is of another subject, not yet taken, of which the new target is not true."""
+    def is_eligible(candidate: Fact) -> bool:
+        """Return whether the subject is another one, not yet picked, and the new target is not true of it."""
         subject = candidate.subject.casefold()
-        free = subject not in taken and subject != fact.subject.casefold()
-        return free and new.casefold() not in relation.of_subject[subject]
+        available = subject not in picked and subject != fact.subject.casefold()
+        return available and new.casefold() not in relation.answers_by_subject[subject]
 
-    def alike(candidate: Fact) -> bool:
-        return same(candidate.answer, fact.answer) and other(candidate)
+    def shares_answer(candidate: Fact) -> bool:
+        return equal_ignoring_case(candidate.answer, fact.answer) and is_eligible(candidate)
 
-    def take(candidate: Fact) -> bool:
-        if fits(candidate):
-            taken.add(candidate.subject.casefold())
+    accept = shares_answer if any(shares_answer(candidate) for candidate in relation.facts) else is_eligible
+
+    def accept_once(candidate: Fact) -> bool:
+        if accept(candidate):
+            picked.add(candidate.subject.casefold())
             return True
         return False
 
-    fits = alike if any(alike(candidate) for candidate in relation.facts) else other
-    return relation.ring.pick(fact.place.label, NEIGHBOURS, take)
+    return relation.pool.pick(fact.location.label, NEIGHBOURHOOD_PROBES, accept_once)
+
+
+READER = PublishedReader("pararel", load)

@@ -1,47 +1,32 @@
-"""zsRE as question answering: the form of MEND and ROME, and that of EasyEdit."""
+"""zsRE: question answering, in the format of MEND and ROME and in that of EasyEdit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ...benchmark.core.errors import unknown_name
 from ...benchmark.core.schema import Task
 from . import knowedit
-from .common import (
-    Card,
-    Edit,
-    ReadReport,
-    Row,
-    Tally,
-    Unfit,
-    edit_task,
-    load_rows,
-    single_file,
-    slotted,
-    text,
-    texts,
-    untagged,
-)
+from .shared.cases import Answers, EditFields
+from .shared.fields import required_text, strings_in, with_slot, without_nq_tag
+from .shared.published_task import PublishedReader, TaskCard, build_edit_task, reject_selection
+from .shared.rows import Row, load_rows, resolve_file
+from .shared.skips import SkipRecord, SkipReport
 
-# KnowEdit's copy; it has the new answers that zsRE itself lacks.
-DEFAULT = f"{knowedit.DEFAULT}:benchmark/{knowedit.SELECTIONS['zsre']}"
+# The copy in KnowEdit: it has new answers, which zsRE itself lacks.
+DEFAULT_SOURCE = f"{knowedit.DEFAULT_SOURCE}:benchmark/{knowedit.SELECTIONS['zsre']}"
 
 
-def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
-    """Read zsRE from a file, a folder with one, or the hub. The answer follows the question mark after a space.
+def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
+    """Load zsRE from a file, a folder with one data file, or the Hub. The answer follows the question after a space.
 
     Raises:
-        KnbenchError: a selection is asked for, of which there are none; or nothing could be read.
+        KnbenchError: a selection is given, the source cannot be loaded, or no record can be read.
     """
-    if selection is not None:
-        raise unknown_name("selection of zsre", selection, ())
-    if Path(source).is_dir():
-        source = single_file(Path(source), "zsre")
-    tally = Tally()
-    card = Card(
+    reject_selection("zsre", selection)
+    source = resolve_file(source, "zsre")
+    report = SkipReport()
+    card = TaskCard(
         name="zsre",
         kind="fact",
         title="zsRE",
@@ -53,33 +38,36 @@ def read(selection: str | None, source: str) -> tuple[Task, ReadReport]:
         source="zsRE as prepared for model editing, https://github.com/eric-mitchell/mend",
         relation="various relations of Wikidata, as questions",
     )
-    return edit_task(load_rows(source, tally), partial(translate, tally), tally, source, card)
+    return build_edit_task(load_rows(source, report), parse, report, source, card)
 
 
-def translate(tally: Tally, row: Row) -> Edit:
-    """Return an entry in plain terms, whichever form it has.
+def parse(row: Row, report: SkipReport) -> EditFields:
+    """Return the fields of a record in either format.
 
     Raises:
-        Unfit: a field is missing or has another form, or the subject does not occur in the question.
+        SkipRecord: a field is missing or has another type, or the subject does not occur in the question.
     """
     value = row.value
     if "src" not in value and "prompt" in value:
-        return knowedit.translate(tally, row)
-    subject, question = text(value, "subject"), text(value, "src")
-    new = texts(value.get("alt"))
+        return knowedit.parse(row, report)
+    subject, question = required_text(value, "subject"), required_text(value, "src")
+    new = strings_in(value.get("alt"))
     if not new:
-        raise Unfit("no field 'alt'")
-    return Edit(
+        raise SkipRecord("field 'alt' is missing")
+    return EditFields(
         subject=subject,
-        prompt=slotted(question, subject),
+        prompt=with_slot(question, subject),
         new=new[0],
-        true=texts(value.get("answers")),
-        paraphrases=texts(value.get("rephrase")),
+        true=strings_in(value.get("answers")),
+        paraphrases=strings_in(value.get("rephrase")),
         locality=_locality(value),
     )
 
 
-def _locality(value: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the unrelated question, if there is one."""
-    asked, answers = texts(value.get("loc")), texts(value.get("loc_ans"))
-    return ((untagged(asked[0]), answers),) if asked and answers else ()
+def _locality(value: Mapping[str, Any]) -> tuple[tuple[str, Answers], ...]:
+    """Return the unrelated question with its answers, or nothing if the record has none."""
+    questions, answers = strings_in(value.get("loc")), strings_in(value.get("loc_ans"))
+    return ((without_nq_tag(questions[0]), answers),) if questions and answers else ()
+
+
+READER = PublishedReader("zsre", load, DEFAULT_SOURCE)

@@ -1,4 +1,4 @@
-"""Tasks of a user's own, and published data, through the command line."""
+"""User-defined tasks and published data sets, through the registry and the command line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from knbench.benchmark.commands.main import main
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.probing.causal import Prober
 from knbench.benchmark.probing.known import KnowledgeCache, knowledge, right_pairs
-from knbench.benchmark.running.runner import run
+from knbench.benchmark.probing.prober import make_prober
 from knbench.editors.none import NoEdit
 
+from tests.files import run_folders as run
 from tests.references.slow_probing import slow_answer
 
 DEFINITION = """
@@ -48,30 +48,30 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_own_tasks_stands_beside_the_built_in_ones(folder):
+def test_tasks_of_a_folder_are_added_to_the_built_in_ones(folder):
     tasks, notes = registry.resolve_tasks("towns,capital", [folder])
     assert [task.name for task in tasks] == ["towns", "capital"]
     assert notes == []
     new = {case.request.subject: case.request.target_new for case in tasks[0].cases}
-    assert sorted(new.values()) == ["Ottawa", "Paris", "Rome"]  # as evenly as can be
+    assert sorted(new.values()) == ["Ottawa", "Paris", "Rome"]  # draws are balanced
     assert all(new[who] != town for _, who, town in ROWS)
 
 
-def test_mistakes_in_own_tasks_are_named(folder, tmp_path):
-    with pytest.raises(KnbenchError, match="no folder"):
+def test_errors_in_user_defined_tasks(folder, tmp_path):
+    with pytest.raises(KnbenchError, match="is not a directory"):
         registry.resolve_tasks("towns", [tmp_path / "nowhere"])
     with pytest.raises(KnbenchError, match="did you mean 'towns'"):
         registry.resolve_tasks("twons", [folder])
     (folder / "towns.jsonl").write_text('{"id": "1"}\n{broken\n')
     tasks, _ = registry.resolve_tasks("towns", [folder])
-    with pytest.raises(KnbenchError, match=r"towns.jsonl: line 2 is no JSON"):
+    with pytest.raises(KnbenchError, match=r"towns.jsonl: line 2: not valid JSON"):
         tasks[0].cases[0]
     (folder / "capital.yaml").write_text(DEFINITION.replace("name: towns", "name: capital"))
     with pytest.raises(KnbenchError, match="two definitions of task 'capital'"):
         registry.resolve_tasks("towns", [folder])
 
 
-def test_published_data_is_named_by_reader_and_selection(tmp_path):
+def test_published_data_is_selected_by_reader_and_selection(tmp_path):
     rows = [
         {
             "sentence_good": f"{name} hurt herself.",
@@ -95,14 +95,14 @@ def test_published_data_is_named_by_reader_and_selection(tmp_path):
     tasks, notes = registry.resolve_tasks("blimp:anaphor_gender_agreement", data={"blimp": str(tmp_path)})
     assert len(tasks[0].cases) == 3
     assert len(notes) == 1
-    assert "left out 1" in notes[0]
+    assert "skipped 1" in notes[0]
     assert "line 4" in notes[0]
     assert tasks[0].pairs[0]["sentence_good"] == "Ann hurt herself."
     with pytest.raises(KnbenchError, match="did you mean 'anaphor_gender_agreement'"):
         registry.resolve_tasks("blimp:anaphor_gender_agrement", data={"blimp": str(tmp_path)})
 
 
-def test_pairs_that_differ_from_the_first_word_on_are_scored_as_sentences(tmp_path, lm, capsys):
+def test_pairs_without_a_shared_prefix_are_scored_as_sentences(tmp_path, lm, capsys):
     uid = "matrix_question_npi_licensor_present"
     pairs = [("Should Ann ever bake?", "Ann should ever bake."), ("Had Eve ever sung?", "Eve had ever sung.")]
     rows = [
@@ -112,15 +112,15 @@ def test_pairs_that_differ_from_the_first_word_on_are_scored_as_sentences(tmp_pa
     (tmp_path / f"{uid}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (task,), (note,) = registry.resolve_tasks(f"blimp:{uid}", data={"blimp": str(tmp_path)})
     assert len(task.cases) == 0
-    assert "left out 2 (2 times the sentences differ from the first word on)" in note
-    store = KnowledgeCache.of(Prober(lm))
+    assert "skipped 2 (the sentences differ in their first word: 2)" in note
+    store = KnowledgeCache.of(make_prober(lm))
     scores = {
         side: [slow_answer(lm, "", pair[i])["logprob"] for pair in pairs] for i, side in enumerate(("good", "bad"))
     }
     wanted = {str(i): g > b for i, (g, b) in enumerate(zip(scores["good"], scores["bad"], strict=True))}
     assert right_pairs(store, task) == wanted
     assert knowledge(store, task)["sentences"] == sum(wanted.values()) / 2
-    with pytest.raises(KnbenchError, match="score it with: knbench known"):
+    with pytest.raises(KnbenchError, match="measure its pairs with: knbench known"):
         run(lm, [NoEdit], [task], tmp_path / "out", RunSettings())
     main(["describe", f"blimp:{uid}", "--data", f"blimp={tmp_path}"])
     assert "none: no pair can be keyed on a cue" in capsys.readouterr().out

@@ -1,3 +1,5 @@
+"""Rules that every built-in task keeps, and validation of task definitions."""
+
 from __future__ import annotations
 
 import importlib
@@ -19,7 +21,7 @@ TASKS = registry.tasks()
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_every_task_keeps_the_rules(task):
+def test_every_task_is_well_formed(task):
     cases = task.cases
     assert len(cases) >= (200 if task.kind == "linguistic" else 90)
     assert len({case.id for case in cases}) == len(cases)
@@ -34,26 +36,26 @@ def test_every_task_keeps_the_rules(task):
             assert bool(probe.prompt) == (probe.kind == "completion")
 
 
-def token_queries(case):
-    """Return every text that a case's probes put before the model: prompts and whole sentences."""
+def probed_texts(case):
+    """Return all texts that the probes of a case show to the model: prompts and whole sentences."""
     return {text for p in case.probes for text in ((p.prompt,) if p.kind == "completion" else (p.target, p.rival))}
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_no_probe_asks_what_an_editor_may_read_beside_the_edit(task):
+def test_probes_and_support_are_disjoint(task):
     for case in task.cases:
         prompts = [support.prompt for support in case.request.support]
         assert len(prompts) >= 4
         assert len(set(prompts)) == len(prompts)
         assert case.request.text not in prompts
         for prompt in prompts:
-            assert prompt not in token_queries(case)
+            assert prompt not in probed_texts(case)
             assert " ".join(prompt.split()) == prompt
             assert prompt[0].isupper() or prompt.startswith(case.request.subject)
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "fact"], ids=lambda t: t.name)
-def test_a_facts_support_says_the_fact_in_other_words(task):
+def test_support_of_facts_states_the_fact_in_other_words(task):
     templates = yaml.safe_load((DEFINITIONS / f"{task.name}.yaml").read_text())["facts"]["support"]
     assert 5 <= len(templates) <= 8
     for template in templates:
@@ -67,31 +69,31 @@ def test_a_facts_support_says_the_fact_in_other_words(task):
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
-def test_a_phenomenons_support_is_grammatical_and_of_other_items(task):
+def test_support_of_phenomena_is_grammatical_and_from_other_items(task):
     right = {(p["one_prefix_prefix"], p["one_prefix_word_good"], p["sentence_good"]) for p in task.pairs}
     for case in task.cases:
         assert len(case.request.support) <= 8
         for s in case.request.support:
             assert (s.prompt, s.target, f"{s.prompt} {s.target}{s.suffix}") in right
-            assert not any(text.startswith(f"{s.prompt} {case.request.target_new}") for text in token_queries(case))
+            assert not any(text.startswith(f"{s.prompt} {case.request.target_new}") for text in probed_texts(case))
 
 
 @pytest.mark.parametrize("name", ["det-noun-agreement", "det-noun-adjective", "quantifier-agreement"])
-def test_a_phenomenons_support_prefers_the_cue_of_the_edit(name):
-    """There are more items of each such cue than support is taken from."""
+def test_support_of_phenomena_prefers_the_cue_of_the_edit(name):
+    """Each cue of these tasks has more items than a case has support prompts."""
     for case in TASKS[name].cases:
         assert all(case.request.subject in support.prompt.split() for support in case.request.support)
 
 
 @pytest.mark.parametrize("name", ["subject-verb-agreement", "subject-verb-attractor", "npi-licensing"])
 def test_support_of_other_cues_comes_last(name):
-    some = False
+    found_both = False
     for case in TASKS[name].cases:
         cue = case.request.subject.casefold()
         own = [f" {cue} " in f" {s.prompt.split(' near ')[0].casefold()} " for s in case.request.support]
         assert own == sorted(own, reverse=True)
-        some = some or (True in own and False in own)
-    assert some
+        found_both = found_both or (True in own and False in own)
+    assert found_both
 
 
 def test_new_capitals_are_never_true_ones():
@@ -100,16 +102,16 @@ def test_new_capitals_are_never_true_ones():
         reliability = case.probes[0]
         assert new not in (reliability.rival, *reliability.aliases)
         assert new not in case.request.subject
-        asked = [probe for probe in case.probes if probe.criterion == "neighbourhood"]
+        neighbours = [probe for probe in case.probes if probe.criterion == "neighbourhood"]
         assert {p.target for p in case.probes if p.criterion == "portability"}.isdisjoint(
             {p.rival for p in case.probes if p.criterion == "portability"}
         )
-        assert len({probe.prompt for probe in asked}) == 4
-        assert new not in {probe.target for probe in asked}
+        assert len({probe.prompt for probe in neighbours}) == 4
+        assert new not in {probe.target for probe in neighbours}
 
 
 @pytest.mark.parametrize("name", ["countries", "country_facts", "elements"])
-def test_facts_agree_with_well_kept_packages(name):
+def test_facts_agree_with_reference_packages(name):
     module = importlib.import_module(f"knbench.tasks.authoring.{name}")
     rows = module.read()
     assert len(rows) >= 118
@@ -123,8 +125,8 @@ def test_facts_agree_with_well_kept_packages(name):
 @pytest.mark.parametrize(
     "name", ["det-noun-agreement", "det-noun-irregular", "det-noun-adjective", "quantifier-agreement"]
 )
-def test_number_is_right_in_every_sentence(name):
-    """Looked at as a reader would: the number of the cue against the number of the noun."""
+def test_number_agreement_is_correct_in_every_sentence(name):
+    """Compares the number of the cue with the number of the noun, read from the sentences."""
     lexicon = yaml.safe_load((DEFINITIONS.parent / "data/lexicon.yaml").read_text())
     number = {w: n for words in ("determiners", "quantifiers") for n in lexicon[words] for w in lexicon[words][n]}
     plurals = {p for nouns in ("regular", "irregular") for p in lexicon["nouns"][nouns].values()}
@@ -149,7 +151,7 @@ def test_number_is_right_in_every_sentence(name):
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "linguistic"], ids=lambda t: t.name)
-def test_pairs_have_the_form_of_blimp(task):
+def test_pairs_have_the_format_of_blimp(task):
     pairs = task.pairs
     assert len(pairs) >= 200
     assert len({pair["sentence_good"] + pair["sentence_bad"] for pair in pairs}) == len(pairs)
@@ -161,7 +163,7 @@ def test_pairs_have_the_form_of_blimp(task):
         assert "{" not in pair["sentence_good"]
 
 
-def test_new_targets_are_stored_and_those_that_the_rule_chooses():
+def test_stored_new_targets_equal_the_drawn_ones():
     from knbench.tasks.authoring.new_targets import tables
 
     for path, text in tables():
@@ -169,7 +171,7 @@ def test_new_targets_are_stored_and_those_that_the_rule_chooses():
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.kind == "fact"], ids=lambda t: t.name)
-def test_new_targets_are_of_the_same_type_and_never_true(task):
+def test_new_targets_are_objects_of_the_relation_and_never_true(task):
     cases = task.cases
     objects = {case.request.target_true for case in cases}
     for case in cases:
@@ -177,7 +179,7 @@ def test_new_targets_are_of_the_same_type_and_never_true(task):
         assert case.request.target_new not in (case.request.target_true, case.request.subject)
 
 
-def test_sizes_that_the_tasks_promise():
+def test_task_sizes():
     def objects(name):
         return {case.request.target_true for case in TASKS[name].cases}
 
@@ -186,7 +188,7 @@ def test_sizes_that_the_tasks_promise():
     assert len(TASKS["element-symbol"].cases) == 118
 
 
-def test_a_synonym_is_that_of_the_new_object():
+def test_synonym_probes_expect_the_synonym_of_the_new_object():
     for case in TASKS["field-of-work"].cases:
         of_new = {p.target for p in case.probes if p.criterion == "synonym"}
         same_field = [c for c in TASKS["field-of-work"].cases if c.request.target_true == case.request.target_new]
@@ -201,8 +203,8 @@ def test_content_does_not_depend_on_the_hash_seed():
         assert done.stdout == f"{[t.content_hash() for t in TASKS.values()]}\n"
 
 
-def test_content_hashes_are_those_of_the_released_versions():
-    """Whoever changes a task's content raises its version, and this file with it: ``make task-hashes``."""
+def test_content_hashes_equal_those_of_the_released_versions():
+    """A change of content requires a new version of the task and a new hash file: ``make task-hashes``."""
     pinned = json.loads((Path(__file__).parent / "task_hashes.json").read_text())
     assert {f"{t.name} v{t.version}": t.content_hash() for t in TASKS.values()} == pinned
 
@@ -238,7 +240,7 @@ def test_a_good_definition_loads(tmp_path):
 SUPPORTED = GOOD.replace('"{} lives in"', '"{} lives in", support: ["The home of {} is in", "{who} has a flat in"]')
 
 
-def test_support_takes_the_slot_and_the_column_alike(tmp_path):
+def test_support_templates_accept_slot_and_column(tmp_path):
     ann, _ = sorted(load_definition(write(tmp_path, SUPPORTED)).cases, key=lambda case: case.id)
     assert ann.request.support == (Support("The home of Ann is in", "Rome"), Support("Ann has a flat in", "Rome"))
 
@@ -248,72 +250,72 @@ def test_support_is_optional(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("template", "complaint"),
+    ("template", "message"),
     [
-        ("{} lives in", "the edit has these words; write others"),
-        ("{who} lives in", "the edit has these words; write others"),
-        ("{who} dwells in", "a probe has these words, and what an editor has seen is no test of it"),
-        ("{} dwells in", "a probe has these words, and what an editor has seen is no test of it"),
-        ("{} sleeps in", "a probe has these words, and what an editor has seen is no test of it"),
-        ("She has a flat in", "write {} or {who} where the subject stands"),
-        ("{town} is home to", "write {} or {who} where the subject stands"),
-        ("The home of {who} is in", "it stands in the list twice; leave it out"),
-        ("{} has a flat in ", "with {} for the subject and no space at the end"),
+        ("{} lives in", "it equals the edit template; use another wording"),
+        ("{who} lives in", "it equals the edit template; use another wording"),
+        ("{who} dwells in", "it equals a probe template, and probes must not use prompts that an editor reads"),
+        ("{} dwells in", "it equals a probe template, and probes must not use prompts that an editor reads"),
+        ("{} sleeps in", "it equals a probe template, and probes must not use prompts that an editor reads"),
+        ("She has a flat in", "write {} or {who} in place of the subject"),
+        ("{town} is home to", "write {} or {who} in place of the subject"),
+        ("The home of {who} is in", "duplicate template; remove it"),
+        ("{} has a flat in ", "with {} for the subject and no trailing space"),
     ],
 )
-def test_a_support_template_that_does_not_fit_is_named(tmp_path, template, complaint):
+def test_an_invalid_support_template_is_an_error(tmp_path, template, message):
     text = SUPPORTED.replace("{who} has a flat in", template)
     text = text.replace("probes: {", 'probes: {neighbourhood: {templates: ["{who} sleeps in"], count: 1}, ')
     path = write(tmp_path, text)
     with pytest.raises(KnbenchError) as error:
         load_definition(path)
-    assert str(error.value).startswith(f"{path}: facts.support.1: '{template}' does not fit; ")
-    assert complaint in str(error.value)
+    assert str(error.value).startswith(f"{path}: facts.support.1: invalid value '{template}'; ")
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "complaint"),
+    ("old", "new", "message"),
     [
-        ("version: 1", "version: one", "version: 'one' does not fit; write a whole number from 1 on"),
-        ("kind: fact", "kind: facts", "kind: 'facts' does not fit; write fact or linguistic"),
-        ("title: Towns\n", "", "'title' is missing; add it"),
-        ("licence: CC0-1.0\n", "", "'licence' is missing; add it: name the licence of the data"),
+        ("version: 1", "version: one", "version: invalid value 'one'; use an integer of at least 1"),
+        ("kind: fact", "kind: facts", "kind: invalid value 'facts'; use fact or linguistic"),
+        ("title: Towns\n", "", "key 'title' is missing; add it"),
+        ("licence: CC0-1.0\n", "", "key 'licence' is missing; add it: give the licence of the data"),
         ("title:", "colour: red\ntitle:", "unknown key 'colour'"),
         ("subject: who", "subjekt: who, subject: who", "facts: unknown key 'subjekt'; did you mean 'subject'?"),
         (
             '"{} lives in"',
             '"she lives in"',
-            "facts.edit: 'she lives in' does not fit; write the sentence up to the target",
+            "facts.edit: invalid value 'she lives in'; write the sentence up to the target",
         ),
-        ('"{} lives in"', '"{} lives in "', "and no space at the end"),
-        ("[towns.csv]", "towns.csv", "facts.data: 'towns.csv' does not fit; write a list of .csv or .jsonl files"),
-        ("[towns.csv]", "[towns.xlsx]", "facts.data.0: 'towns.xlsx' does not fit"),
-        ('["{who} dwells in"]', "[]", "facts.probes.paraphrase: [] does not fit; write a list of sentences"),
+        ('"{} lives in"', '"{} lives in "', "and no trailing space"),
+        ("[towns.csv]", "towns.csv", "facts.data: invalid value 'towns.csv'; use a list of .csv or .jsonl files"),
+        ("[towns.csv]", "[towns.xlsx]", "facts.data.0: invalid value 'towns.xlsx'"),
+        ('["{who} dwells in"]', "[]", "facts.probes.paraphrase: invalid value []; write a list of sentences"),
         ("paraphrase:", "paraphrases:", "facts.probes: unknown key 'paraphrases'; did you mean 'paraphrase'?"),
         ("facts:", "fakts:", "did you mean 'facts'?"),
-        ("name: towns", "name: villages", "should be the file's name, 'towns'"),
+        ("name: towns", "name: villages", "'villages' differs from the file name; write 'towns'"),
         ("name: towns", "name: [", "not valid YAML"),
     ],
 )
-def test_a_broken_definition_is_named_with_its_key(tmp_path, old, new, complaint):
+def test_an_invalid_definition_is_an_error_with_file_and_key(tmp_path, old, new, message):
     path = write(tmp_path, GOOD.replace(old, new))
     with pytest.raises(KnbenchError) as error:
         load_definition(path)
-    assert complaint in str(error.value)
+    assert message in str(error.value)
     assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("rows", "complaint"),
+    ("rows", "message"),
     [
-        ("id,who,town\n1,Ann,Rome\n", "new: no column 'new'"),
-        ("id,who,town,new\n1,Ann\n", "line 2 has not as many cells"),
+        ("id,who,town\n1,Ann,Rome\n", "facts.new: no column 'new'"),
+        ("id,who,town,new\n1,Ann\n", "line 2: the number of cells differs from the header"),
         ("name,who,town,new\n1,Ann,Rome,Paris\n", "no column 'id'"),
-        ("id,who,town,new\n1,Ann,Rome,Paris\n1,Bob,Paris,Rome\n", "id '1' stands twice"),
-        ("id,who,town,new\n1,Ann,Rome,Oslo\n", "new target 'Oslo' of '1' is no row's town"),
+        ("id,who,town,new\n1,Ann,Rome,Paris\n1,Bob,Paris,Rome\n", "duplicate id '1'"),
+        ("id,who,town,new\n1,Ann,Rome,Oslo\n", "the new target 'Oslo' of id '1' is not in column 'town'"),
     ],
 )
-def test_broken_data_is_named(tmp_path, rows, complaint):
+def test_invalid_data_is_an_error(tmp_path, rows, message):
     task = load_definition(write(tmp_path, GOOD, rows))
-    with pytest.raises(KnbenchError, match=complaint):
+    with pytest.raises(KnbenchError, match=message):
         task.cases[0]

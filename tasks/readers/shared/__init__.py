@@ -1,0 +1,1 @@
+"""Code shared by the readers: loading rows, reporting skipped records, reading fields, building cases and tasks."""
