@@ -1,4 +1,4 @@
-"""``knbench check-editor``: does an editing method keep the rules that the harness relies on?"""
+"""``knbench check-editor``: run the conformance checks on an editor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Examples:
   knbench check-editor my-method --json
   knbench check-editor my-method --editor-args my-method.layer=1
 
-A method is known by its entry point in the group knbench.editors of an installed package:
+NAME is an entry point in the group knbench.editors of an installed package:
 
 \b
   [project.entry-points."knbench.editors"]
@@ -32,14 +32,15 @@ A method is known by its entry point in the group knbench.editors of an installe
     "--editor-args",
     multiple=True,
     metavar="EDITOR.FIELD=VALUE",
-    help="Set a hyper-parameter whose generic value does not suit a tiny random model; may be repeated.",
+    help="Set a hyper-parameter, for example if its generic value does not suit a tiny model. Repeatable.",
 )
 @JSON_FLAG
 def check_editor_command(name: str, editor_args: Sequence[str], as_json: bool) -> None:
-    """Check that an editing method keeps the rules of the harness.
+    """Check that an editor follows the rules of the editor interface.
 
-    NAME edits tiny random models, in seconds: does it leave the model alone, restore it bit for bit, give
-    the same edit twice, and so on. What fails is told with what to do about it, and the exit status is 1.
+    The editor NAME edits tiny random models, which takes seconds. The checks include: the model stays unchanged, its
+    weights are restored bit for bit, and edits are deterministic. For each failed check the table shows the violations
+    and advice. The exit status is 1 if a check fails.
     """
     from .. import editing
 
@@ -60,7 +61,7 @@ def check_editor_command(name: str, editor_args: Sequence[str], as_json: bool) -
             [r.name, "ok" if r.ok else "FAILED", r.message if r.ok else f"{r.message}\n{r.explanation}"]
             for r in results
         ]
-        print_table(f"editor '{name}'", ["check", "result", "what to do"], cells)
+        print_table(f"editor '{name}'", ["check", "result", "details"], cells)
         if failed:
             click.echo(f"{name} fails {len(failed)} of {len(results)} checks: {', '.join(r.name for r in failed)}")
         else:

@@ -1,4 +1,4 @@
-"""The built-in methods keep the rules, and for each rule some method that breaks it is told so by that check alone."""
+"""Conformance checks: registered editors pass, and an editor that breaks one rule fails only the check of that rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import torch
 from click.testing import CliRunner
 from knbench.benchmark import editing
 from knbench.benchmark.commands.check_editor import check_editor_command
-from knbench.benchmark.conformance.checks import CHECKS, LAYOUTS, GlobalState, check_editor
+from knbench.benchmark.conformance.checks import CHECKS, check_editor
+from knbench.benchmark.conformance.fixtures import LAYOUTS
+from knbench.benchmark.conformance.snapshots import GlobalState
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.editing import Edit, Editor, Published
@@ -26,13 +28,13 @@ from knbench.benchmark.models.untrained import untrained
 
 
 @pytest.mark.parametrize("name", registry.registered(registry.EDITORS))
-def test_every_registered_editor_keeps_the_rules(name):
+def test_every_registered_editor_passes(name):
     results = check_editor(editing.editor_class(name), name=name)
     assert {r.name: r.message for r in results if not r.ok} == {}
     assert [r.name for r in results] == [check.name for check in CHECKS]
 
 
-# --- a method that keeps the rules, and its relatives that break one each ----------------------------------------
+# --- an editor that passes, and subclasses that break one rule each ----------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class Config:
 
 class Good(Editor[Any]):
     name = "good"
-    summary = "Adds a rank-one matrix that hangs on the subject"
+    summary = "Adds a rank-one matrix that depends on the subject"
     Config: Any = Config
-    causal_only = True  # two models are quicker than three
+    causal_only = True  # saves the third model
 
     def read(self, lm, request):
-        """Two forward passes; the neurons at the subject."""
+        """Return the neurons' activations at the subject, after two forward passes."""
         tokens, span = lm.subject_span(request.prompt, request.subject)
         lm.token_queries(request.text, request.target_new, ".")
         ids = torch.tensor([tokens.ids])
@@ -61,7 +63,7 @@ class Good(Editor[Any]):
         return 1.0
 
     def matrix(self, lm, requests):
-        """The new W."""
+        """Return the new W."""
         layer = self.config.layer
         weight = lm.parameter(lm.mlp_weight_name(layer)).detach().clone()
         view = lm.as_stored(layer, weight)
@@ -75,13 +77,13 @@ class Good(Editor[Any]):
 
 
 def wrong(*checks):
-    """Note which checks an editor must fail."""
+    """Register an editor class with the checks that it must fail."""
 
-    def note(cls):
+    def register(cls):
         WRONG.append((cls, checks))
         return cls
 
-    return note
+    return register
 
 
 WRONG: list[tuple[type[Editor[Any]], tuple[str, ...]]] = []
@@ -109,7 +111,7 @@ class NameWithASpace(Good):
 
 
 @wrong("declared")
-class NoTogether(Good):
+class ZeroJointBatchSize(Good):
     joint_batch_size = 0
 
 
@@ -131,7 +133,7 @@ class PublishedOfAnotherConfig(Good):
 @wrong("both-layouts")
 class OnlyOneLayout(Good):
     def read(self, lm, request):
-        lm.model.get_submodule("model.layers")  # as Llama calls them
+        lm.model.get_submodule("model.layers")  # the name in Llama
         return super().read(lm, request)
 
 
@@ -142,7 +144,7 @@ class ReturnsNothingForOne(Good):
 
 
 @wrong("masked-models")
-class CausalOnlyUnsaid(Good):
+class CausalOnlyNotDeclared(Good):
     causal_only = False
 
     def read(self, lm, request):
@@ -233,7 +235,7 @@ class InPlace(Good):
         return edit
 
 
-class NotTakenBack(Edit):
+class NotRestored(Edit):
     @contextmanager
     def applied(self, lm):
         with super().applied(lm):
@@ -245,10 +247,10 @@ class NotTakenBack(Edit):
 @wrong("restores-exactly")
 class ForgetsToRestore(Good):
     def edit(self, lm, requests):
-        return NotTakenBack(super().edit(lm, requests).weights)
+        return NotRestored(super().edit(lm, requests).weights)
 
 
-class NotTakenBackByAnException(Edit):
+class NotRestoredAfterAnException(Edit):
     @contextmanager
     def applied(self, lm):
         name = lm.mlp_weight_name(0)
@@ -261,7 +263,7 @@ class NotTakenBackByAnException(Edit):
 @wrong("restores-exactly", "declared-parameters-only")
 class ForgetsToRestoreAfterAnException(Good):
     def edit(self, lm, requests):
-        return NotTakenBackByAnException()
+        return NotRestoredAfterAnException()
 
 
 @wrong("survives-an-exception", "refuses-with-reason")
@@ -280,7 +282,7 @@ class RestoresWeightAtTheEnd(Good):
         weight = lm.parameter(lm.mlp_weight_name(0))
         old = weight.data
         weight.data = old * 2
-        lm.model(input_ids=torch.tensor([[1, 2]]))  # only the last call is inside
+        lm.model(input_ids=torch.tensor([[1, 2]]))  # only this forward pass is inside
         weight.data = old
         return key
 
@@ -508,12 +510,12 @@ class RefusesWithoutReason(Good):
 
 
 @pytest.mark.parametrize(("cls", "checks"), [pytest.param(cls, checks, id=cls.__name__) for cls, checks in WRONG])
-def test_a_method_that_breaks_a_rule_is_told_so_by_its_check_alone(cls, checks):
+def test_an_editor_that_breaks_a_rule_fails_only_the_check_of_that_rule(cls, checks):
     failed = {r.name: r.message for r in check_editor(cls) if not r.ok}
     assert tuple(sorted(failed)) == tuple(sorted(checks)), failed
 
 
-def test_a_cache_is_found_again_when_the_suite_runs_again():
+def test_a_module_cache_is_found_in_repeated_runs():
     for _ in range(2):
         failed = [r.name for r in check_editor(CacheOfTheModule) if not r.ok]
         assert failed == ["no-state-between-models"]
@@ -521,7 +523,8 @@ def test_a_cache_is_found_again_when_the_suite_runs_again():
 
 def test_every_check_can_fail_and_explains_itself():
     assert {check.name for check in CHECKS} == {name for _, checks in WRONG for name in checks}
-    assert all(len(check.explanation) > 80 and check.explanation.endswith(".") for check in CHECKS)
+    assert all(len(check.advice) > 60 for check in CHECKS)
+    assert all(text.endswith(".") for check in CHECKS for text in (check.purpose, check.advice))
 
 
 class DrawsRandomNumbers(Good):
@@ -541,7 +544,7 @@ class ChangesOutputs(Good):
 
 
 @pytest.mark.parametrize("cls", [Good, GoodEverywhere, DrawsRandomNumbers, ChangesOutputs])
-def test_methods_that_keep_the_rules_pass(cls):
+def test_editors_that_keep_the_rules_pass(cls):
     results = check_editor(cls)
     assert {r.name: r.message for r in results if not r.ok} == {}
     notes = {r.name: r.message for r in results if r.message}
@@ -566,7 +569,7 @@ class Unfinished(Editor[Any]):
     Config = Config
 
 
-def test_a_crash_is_a_result_with_its_place_and_stops_no_other_check():
+def test_a_crash_is_reported_with_its_position_and_other_checks_still_run():
     failed = {r.name: r.message for r in check_editor(Crashes) if not r.ok}
     assert set(failed) == {"batch-of-one"}
     assert "RuntimeError: out of memory (test_conformance.py, line " in failed["batch-of-one"]
@@ -578,19 +581,19 @@ def test_a_crash_is_a_result_with_its_place_and_stops_no_other_check():
         assert "not checked" in failed["deterministic"]
 
 
-def test_the_name_must_be_that_of_the_entry_point():
+def test_the_name_must_equal_that_of_the_entry_point():
     (declared,) = (r for r in check_editor(Good, name="better") if r.name == "declared")
     assert declared.message == "name is 'good', but the entry point is called 'better'"
 
 
-def test_hyper_parameters_can_be_set_and_wrong_ones_are_refused_at_once():
+def test_hyper_parameters_can_be_set_and_unknown_ones_are_refused():
     failed = [r for r in check_editor(Good, overrides={"layer": "9"}) if not r.ok]
     assert "layer 9 does not exist" in next(r.message for r in failed if r.name == "both-layouts")
     with pytest.raises(KnbenchError, match="did you mean 'layer'"):
         check_editor(Good, overrides={"layr": "1"})
 
 
-def test_the_process_is_left_as_it_was(own_cache):
+def test_process_state_is_restored(own_cache):
     random.seed(5)
     np.random.seed(5)
     torch.manual_seed(5)
@@ -604,13 +607,13 @@ def test_the_process_is_left_as_it_was(own_cache):
     assert os.environ["KNBENCH_CACHE"] == str(own_cache)
 
 
-def test_a_slate_brings_back_what_class_and_module_held():
-    slate = GlobalState(CacheOfTheClass)
+def test_global_state_restores_class_and_module_variables():
+    state = GlobalState(CacheOfTheClass)
     CacheOfTheClass.cache[7] = 1.0
     CacheOfTheClass.more = 1
     _seen.append(3.0)
     globals()["_fresh"] = 1
-    slate.wipe()
+    state.restore()
     assert CacheOfTheClass.cache == {}
     assert not hasattr(CacheOfTheClass, "more")
     assert "_fresh" not in globals()
@@ -632,14 +635,14 @@ def test_the_command_prints_a_table_and_a_verdict(monkeypatch):
     done = command("good")
     assert done.exit_code == 1
     assert "good fails 2 of" in done.stdout
-    assert "forgets to restore" in done.stdout
-    assert f"{len(CHECKS)}/{len(CHECKS)}" in done.stderr  # the progress
+    assert "not restored to the state before edit()" in " ".join(done.stdout.split())
+    assert f"{len(CHECKS)}/{len(CHECKS)}" in done.stderr  # the progress bar
 
 
-def test_the_command_knows_the_nearest_name_and_teaches_by_example():
+def test_the_command_suggests_the_nearest_name_and_shows_examples():
     with pytest.raises(KnbenchError, match="did you mean 'rome'"):
         check_editor_command.main(["rmoe"], standalone_mode=False)
-    with pytest.raises(KnbenchError, match="editor 'ft' is not run"):
+    with pytest.raises(KnbenchError, match="editor 'ft' is not selected"):
         check_editor_command.main(["rome", "--editor-args", "ft.layer=1"], standalone_mode=False)
     with pytest.raises(click.MissingParameter):
         check_editor_command.main([], standalone_mode=False)
