@@ -13,11 +13,12 @@ from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.editing import Edit, Editor, NoConfig
 from knbench.benchmark.models.untrained import untrained
-from knbench.benchmark.results.io import read_records
 from knbench.benchmark.running.evaluator import RunSpec
-from knbench.benchmark.running.runner import carry_out
+from knbench.benchmark.running.runner import execute
 from knbench.benchmark.running.workers.config import ExecutorConfig, Kind, open_executor
 from knbench.editors.rome import Rome
+
+from tests.files import json_lines
 
 
 def tiny_model(device: str) -> Any:
@@ -144,13 +145,13 @@ def spec(settings: Any, *editors: type[Editor[Any]], cases: int = 20) -> RunSpec
 
 def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") -> list[dict[str, Any]]:
     """A folder's lines without what time and machine decide."""
-    return [{k: v for k, v in row.items() if k != "timings"} for row in read_records(folder / name, kind)]
+    return [{k: v for k, v in row.items() if k != "timings"} for row in json_lines(folder / name)]
 
 
 def run_with(kind: Kind, cook: RunSpec, output: Path) -> list[Path]:
     """Run with an executor, of two workers where it has any, of one thread each."""
     with open_executor(ExecutorConfig(kind, workers=None if kind == "serial" else 2, threads=1)) as start_executor:
-        return carry_out(start_executor(cook), output, cook.settings, Reporter())
+        return [run.folder for run in execute(start_executor(cook), output, cook.settings, Reporter())]
 
 
 def run_alone(cook: RunSpec, output: Path) -> None:

@@ -12,19 +12,19 @@ class Reporter:
     def begin(self, total: int) -> None:
         """Start a progress bar of ``total`` cases."""
 
-    def doing(self, what: str) -> None:
+    def doing(self, label: str) -> None:
         """Display the name of the current stage."""
 
     def advance(self, count: int = 1) -> None:
         """Advance the progress bar by ``count`` cases."""
 
     @contextmanager
-    def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+    def stage(self, label: str, total: int) -> Iterator[Callable[[], None]]:
         """Show a separate bar for a long preparation: ``with reporter.stage("reading", 10) as step: step()``.
 
         Args:
-            what: the label of the bar.
+            label: the label of the bar.
             total: the number of calls of ``step`` that complete the bar.
         """
-        del what, total
+        del label, total
         yield lambda: None

@@ -1,4 +1,4 @@
-"""What besides model, editors and tasks decides a run's numbers."""
+"""Settings of a run that affect its numbers, apart from model, editors and tasks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Regime = Literal["single", "batch", "sequential"]
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """How an edited model is compared with the unedited one on what no edit is about; see :mod:`.drift`.
+    """Settings of drift, the change of the model on text and tasks unrelated to the edits.
 
     Attributes:
-        tasks: lm-eval tasks: our linguistic ones by their own name, others as lm-eval calls them.
-        limit: samples of each task.
-        text: a file of held-out text, whose paragraphs are parted by empty lines; None takes the built-in one.
+        tasks: names of lm-eval tasks, or of built-in linguistic tasks.
+        limit: maximum number of samples per task.
+        text: path of a held-out text whose paragraphs are separated by empty lines. None selects the built-in text.
     """
 
     tasks: tuple[str, ...] = ()
@@ -29,27 +29,31 @@ class DriftSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What besides model, editors and tasks decides a run's numbers.
+    """Settings of a run that affect its numbers, apart from model, editors and tasks.
 
     Attributes:
-        split: which cases are run, see :mod:`~.core.split`: ``test`` judges methods, ``tune`` is what their
-            hyper-parameters may be chosen on.
-        subset: ``lite`` takes a fixed draw of the split's cases, of the known ones under ``known_only``.
-        limit: at most so many cases a task, or None for all.
-        known_only: judge only what the unedited model knows: keep the cases whose true answer it knows, and of their
-            ``unchanged`` probes those whose target it prefers to the rival. What it gets wrong before the edit can
-            neither be rewritten nor kept.
-        known_by: what counts as knowing, see :mod:`knbench.benchmark.probing.known`.
+        split: the cases to run, see :mod:`knbench.benchmark.core.split`. Methods are evaluated on ``test``;
+            hyper-parameters are chosen on ``tune``.
+        subset: ``lite`` selects a fixed sample of the split, drawn after the selection of ``known_only``.
+        limit: maximum number of cases per task, or None for all.
+        seed: the seed from which editors and sampling derive theirs.
+        known_only: keep only cases whose true answer the unedited model knows. Of their ``unchanged`` probes, keep
+            those whose target the unedited model prefers to the rival. A wrong answer before the edit can be neither
+            rewritten nor preserved.
+        known_by: the measure of knowledge, see :mod:`knbench.benchmark.probing.known`.
         batch_size: rows per probing batch.
-        new_tokens: least length of greedy continuations.
-        fluency_tokens: length of the text that fluency is judged by; 0 leaves fluency out.
-        batch_edits: so many cases' edits are made at once.
-        sequential: so many cases' edits are made one after the other, each upon the last.
-        checkpoints: after how many sequential edits all cases so far are measured again; None takes 1, 2, 5, 10, 20,
-            50, ... and the last one always.
-        drift: what drift is measured on, or None.
-        retry_failed: try again the cases whose edits failed when the run was here before.
-        editor_args: per editor, hyper-parameters by name, as text.
+        new_tokens: minimum length of greedy continuations, in tokens.
+        fluency_tokens: length of the text from which fluency is computed, in tokens. 0 disables fluency.
+        batch_edits: number of cases whose edits are applied together.
+        sequential: number of cases whose edits are applied one after another to the same model.
+        checkpoints: numbers of sequential edits after which all previous cases are measured again. None selects 1, 2,
+            5, 10, 20, 50, ... The last edit is always included.
+        drift: settings of drift, or None to disable it.
+        retry_failed: run cases again whose edits failed in a previous run in the same folder.
+        editor_args: hyper-parameters by editor and name, as text.
+
+    Raises:
+        KnbenchError: two settings contradict each other.
     """
 
     split: Split = "test"
@@ -70,29 +74,31 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.batch_edits and self.sequential:
-            raise KnbenchError("--batch-edits and --sequential are two regimes; choose one")
+            raise KnbenchError("--batch-edits and --sequential are different regimes; use only one")
         if self.subset == "lite" and self.limit:
-            raise KnbenchError("--subset lite and --limit both choose cases; leave out one")
+            raise KnbenchError("--subset lite and --limit both select cases; use only one")
         if self.retry_failed and self.sequential:
-            raise KnbenchError("--retry-failed cannot go back into sequential edits; choose another --output")
+            raise KnbenchError("--retry-failed is not possible with sequential edits; use another --output")
         if self.checkpoints is not None and not self.sequential:
             raise KnbenchError("--checkpoints needs --sequential")
-        beyond = [c for c in self.checkpoints or () if not 1 <= c <= (self.sequential or 0)]
-        if beyond:
-            raise KnbenchError(f"--checkpoints {beyond[0]} is not between 1 and the {self.sequential} edits")
+        outside = [c for c in self.checkpoints or () if not 1 <= c <= (self.sequential or 0)]
+        if outside:
+            raise KnbenchError(
+                f"--checkpoints {outside[0]} is not between 1 and the {self.sequential} sequential edits"
+            )
 
     @property
     def regime(self) -> Regime:
-        """How edits meet: each alone, many at once, or one upon the other."""
+        """How edits are applied: each alone, several together, or one after another to the same model."""
         if self.sequential:
             return "sequential"
         return "batch" if self.batch_edits else "single"
 
     @property
-    def stops(self) -> tuple[int, ...]:
-        """After how many sequential edits everything so far is measured again, the last one included."""
+    def resolved_checkpoints(self) -> tuple[int, ...]:
+        """Numbers of sequential edits after which all previous cases are measured again, including the last."""
         if not self.sequential:
             return ()
         series = (m * 10**e for e in range(9) for m in (1, 2, 5))
-        chosen = self.checkpoints if self.checkpoints is not None else series
-        return (*sorted({c for c in chosen if c < self.sequential}), self.sequential)
+        counts = self.checkpoints if self.checkpoints is not None else series
+        return (*sorted({c for c in counts if c < self.sequential}), self.sequential)

@@ -1,12 +1,12 @@
-"""Which cases hyper-parameters may be tuned on, and which methods are judged by: never the same ones.
+"""Splits the cases of a task into tuning and test cases, and selects the lite subset.
 
-About one case in five of a task is a *tuning* case; the others are *test* cases. What a case is follows from the name
-of its task and its id alone, so every machine and every version of a task agrees, and a case that is added, removed or
-moved changes no other's side. A task of fewer than :data:`SMALLEST` cases is kept whole for testing: it has too few to
-judge by as it is.
+Hyper-parameters are chosen on tuning cases and methods are evaluated on test cases. About one case in five is a tuning
+case. A hash of the task's name and the case's id decides it. Every machine and every version of a task agrees, and
+adding, removing or moving a case does not affect the others. A task of fewer than :data:`MIN_SPLIT_CASES` cases has no
+tuning cases, because its test set would become too small.
 
-The *lite* subset is a task's first :data:`LITE` cases in an order drawn once for all from the same names: the same
-cases for everybody, and no choice of whoever runs them. It is for those who cannot afford all.
+The *lite* subset contains the first :data:`LITE_CASES` cases of a task in an order given by a hash of the same names.
+It is the same for everyone, and reduces the cost of a run without a choice of cases by its author.
 """
 
 from __future__ import annotations
@@ -18,37 +18,43 @@ from .schema import Case, derived_seed
 
 Split = Literal["test", "tune", "all"]
 SPLITS: tuple[Split, ...] = ("test", "tune", "all")
-SMALLEST = 20
-ONE_IN = 5
+MIN_SPLIT_CASES = 20
+TUNING_INTERVAL = 5
+"""One case in ``TUNING_INTERVAL`` is a tuning case."""
 
 Subset = Literal["full", "lite"]
 SUBSETS: tuple[Subset, ...] = ("full", "lite")
-LITE = 20
+LITE_CASES = 20
 
 
 def split_cases(task_name: str, cases: Sequence[Case], which: Split) -> tuple[Case, ...]:
-    """Return a task's cases on one side of the split, in their order.
+    """Return the cases of one side of the split, in the order of the task.
 
     Args:
-        task_name: the task that the cases are of.
-        cases: all of its cases; how many there are decides whether the task is split at all.
+        task_name: the name of the task.
+        cases: all cases of the task. Their number decides whether the task is split.
         which: ``test``, ``tune``, or ``all`` for both sides.
 
     Raises:
-        ValueError: no such side.
+        ValueError: ``which`` is not one of them.
     """
     if which not in SPLITS:
-        raise ValueError(f"a split is one of {', '.join(SPLITS)}, not {which!r}")
+        raise ValueError(f"the split must be one of {', '.join(SPLITS)}, not {which!r}")
     if which == "all":
         return tuple(cases)
-    divided = len(cases) >= SMALLEST
-    return tuple(case for case in cases if (divided and _for_tuning(task_name, case.id)) == (which == "tune"))
+    is_split = len(cases) >= MIN_SPLIT_CASES
+    return tuple(case for case in cases if (is_split and _is_tuning_case(task_name, case.id)) == (which == "tune"))
 
 
 def lite_cases(task_name: str, cases: Sequence[Case]) -> tuple[Case, ...]:
-    """Return the lite subset of those of a task's cases that are to be judged, in its own order."""
-    return tuple(sorted(cases, key=lambda case: derived_seed("lite", task_name, case.id))[:LITE])
+    """Return the lite subset of the given cases, in its own order.
+
+    Args:
+        task_name: the name of the task.
+        cases: the cases of the task that a run evaluates.
+    """
+    return tuple(sorted(cases, key=lambda case: derived_seed("lite", task_name, case.id))[:LITE_CASES])
 
 
-def _for_tuning(task_name: str, case_id: str) -> bool:
-    return derived_seed("split", task_name, case_id) % ONE_IN == 0
+def _is_tuning_case(task_name: str, case_id: str) -> bool:
+    return derived_seed("split", task_name, case_id) % TUNING_INTERVAL == 0

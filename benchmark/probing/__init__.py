@@ -1,1 +1,1 @@
-"""Measurements on a model: probes, known facts, the unedited baseline and drift."""
+"""Measurements on a model: probes, knowledge of a task, the baseline of the unedited model, and drift."""

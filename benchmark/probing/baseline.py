@@ -1,4 +1,4 @@
-"""Which cases a run takes, and what the unedited model says to them: what every edit is compared with."""
+"""Selects the cases of a run and measures the unedited model on them, which is what every edit is compared with."""
 
 from __future__ import annotations
 
@@ -7,49 +7,54 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.errors import KnbenchError
+from ..core.records import Observation
 from ..core.schema import SLOT, Case, EditRequest, Probe, Task
 from ..core.settings import RunSettings
-from ..core.split import SMALLEST, lite_cases, split_cases
-from .causal import Observation, Prober, Reference
+from ..core.split import MIN_SPLIT_CASES, lite_cases, split_cases
+from .base import Prober, Reference
 from .known import KnowledgeCache, known_cases, readable_cases
 
 
 @dataclass(frozen=True)
-class Selection:
-    """A task's cases that are run, and why some of them cannot be read by this model's tokenizer."""
-
-    cases: Sequence[Case]
-    unreadable: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Baseline:
-    """What the unedited model says to a task's probes, measured once for all editors.
+    """Observations of the unedited model on a task's probes, measured once for all editors.
 
     Attributes:
-        cases: the selected cases; under ``known_only`` without the unchanged probes that the model gets wrong.
-        observations: by case id, one per probe; none for unreadable cases.
-        unreadable: by case id, why it cannot be measured.
-        reference: the distributions that ``kl`` is measured against.
+        cases: cases by their index in the run. With ``known_only``, the ``unchanged`` probes that the model answers
+            wrongly are removed.
+        observations: one observation per probe of the case, in the order of its probes, by case id. Unreadable cases
+            have no entry.
+        unreadable: error messages of the cases that the tokenizer cannot encode, by case id.
+        reference: log-probabilities in nats of shape (vocabulary,) of the first token, for the ``unchanged``
+            completion probes; ``kl`` is measured against them.
     """
 
-    cases: Sequence[Case]
-    observations: dict[str, Sequence[Observation]]
+    cases: Mapping[int, Case]
+    observations: Mapping[str, Sequence[Observation]]
     unreadable: Mapping[str, str]
     reference: Reference
 
 
-def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection:
-    """Choose the cases of a task that are run: of its split, the known ones if so wished, those of the subset or limit.
+def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Sequence[Case]:
+    """Select the cases of a task for a run.
+
+    The filters apply in this order: split, knowledge of the model (``known_only``), lite subset or limit, number of
+    sequential edits, whole batches. Cases that the model's tokenizer cannot encode are selected, too; a run records
+    them as failed.
+
+    Args:
+        prober: measures what the model knows.
+        task: the task.
+        settings: the run's settings.
 
     Raises:
-        KnbenchError: no case is left.
+        KnbenchError: no case remains, or fewer than the sequential edits or the batch size require.
     """
-    _, unreadable = readable_cases(prober, task)
     cases: Sequence[Case] = split_cases(task.name, task.cases, settings.split)
     if task.cases and not cases:
         raise KnbenchError(
-            f"task '{task.name}' has no {settings.split} cases; a task of fewer than {SMALLEST} cases is not split"
+            f"task '{task.name}' has no {settings.split} cases; "
+            f"a task of fewer than {MIN_SPLIT_CASES} cases is not split"
         )
     if settings.known_only:
         known = known_cases(KnowledgeCache.of(prober), task)
@@ -62,75 +67,97 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Selection
     if settings.batch_edits:
         if 0 < len(cases) < settings.batch_edits:
             raise KnbenchError(f"task '{task.name}' has {len(cases)} cases for batches of {settings.batch_edits}")
-        cases = cases[: len(cases) - len(cases) % settings.batch_edits]  # a smaller batch would be another regime
+        cases = cases[: len(cases) - len(cases) % settings.batch_edits]  # a smaller last batch is another regime
     if not task.cases:
         raise KnbenchError(
-            f"task '{task.name}' has no pair that an edit could be keyed on; score it with: knbench known"
+            f"task '{task.name}' has minimal pairs but no edit requests; measure its pairs with: knbench known"
         )
     if not cases:
         raise KnbenchError(
             f"task '{task.name}': the model knows none of its cases (split: {settings.split}); run without --known-only"
         )
-    if settings.fluency_tokens:
-        cases = [dataclasses.replace(case, probes=(*case.probes, fluency_probe(case.request))) for case in cases]
-    return Selection(cases, unreadable)
+    return cases
+
+
+def with_fluency_probe(case: Case) -> Case:
+    """Return a case with a ``generation`` probe appended."""
+    return dataclasses.replace(case, probes=(*case.probes, fluency_probe(case.request)))
 
 
 def fluency_probe(request: EditRequest) -> Probe:
-    """Let the model write on after the subject, as the edited prompt leads up to it."""
+    """Return the probe that samples text after the edited prompt, cut behind its subject."""
     lead = request.prompt[: request.prompt.index(SLOT)] + request.subject
     return Probe("fluency", "generation", lead, "", "", "unchanged", suffix="")
 
 
 class Baselines:
-    """What the unedited model says, measured when asked for, block by block.
+    """Lazily measures the unedited model in blocks of cases and caches the blocks of the last request.
 
-    What was asked for last is kept, for the next editor on the same cases: memory does not grow with a task.
+    The next editor on the same cases reads the cached blocks. Memory does not grow with the size of a task.
+
+    Args:
+        prober: measures the model, which must be unedited at each call of :meth:`of`.
+        settings: the run's settings.
+        block_size: cases per block.
     """
 
     def __init__(self, prober: Prober, settings: RunSettings, block_size: int) -> None:
         self._prober, self._settings, self._size = prober, settings, block_size
         self._blocks: dict[tuple[str, int], Baseline] = {}
 
-    def of(self, task: str, selection: Selection, indices: range) -> Baseline:
-        """Return what it says to some of a task's cases; ``cases`` are all selected ones, the others untouched."""
-        cases = list(selection.cases)
-        size = self._size
-        numbers = range(indices.start // size, -(-indices.stop // size))
-        places = {(task, n): slice(n * size, (n + 1) * size) for n in numbers}
-        self._blocks = {key: block for key, block in self._blocks.items() if key in places}
-        for key, place in places.items():
+    def of(self, task: str, cases: Mapping[int, Case]) -> Baseline:
+        """Return the baseline of some blocks of a task.
+
+        Args:
+            task: name of the task, which is the key of the cache together with the number of the block.
+            cases: all cases of these blocks, by their index in the run.
+
+        Raises:
+            FloatingPointError: the model's probabilities are NaN, or a causal model assigns probability 0 to an answer.
+        """
+        blocks: dict[tuple[str, int], dict[int, Case]] = {}
+        for index, case in cases.items():
+            blocks.setdefault((task, index // self._size), {})[index] = case
+        self._blocks = {key: block for key, block in self._blocks.items() if key in blocks}
+        for key, members in blocks.items():
             if key not in self._blocks:
-                part = Selection(cases[place], selection.unreadable)
-                self._blocks[key] = measure_baseline(self._prober, part, self._settings)
-        whole = Baseline(cases, {}, selection.unreadable, Reference())
-        for key, place in places.items():
-            cases[place] = self._blocks[key].cases
-            whole.observations.update(self._blocks[key].observations)
-            whole.reference.distributions.update(self._blocks[key].reference.distributions)
-        return whole
+                self._blocks[key] = measure_baseline(self._prober, members, self._settings)
+        measured = [self._blocks[key] for key in blocks]
+        return Baseline(
+            cases={index: case for block in measured for index, case in block.cases.items()},
+            observations={case_id: found for block in measured for case_id, found in block.observations.items()},
+            unreadable={case_id: reason for block in measured for case_id, reason in block.unreadable.items()},
+            reference=Reference({k: v for block in measured for k, v in block.reference.distributions.items()}),
+        )
 
 
-def measure_baseline(prober: Prober, selection: Selection, settings: RunSettings) -> Baseline:
-    """Measure the unedited model on all probes of the selected cases, in shared batches."""
-    readable = [case for case in selection.cases if case.id not in selection.unreadable]
+def measure_baseline(prober: Prober, cases: Mapping[int, Case], settings: RunSettings) -> Baseline:
+    """Measure the unedited model on all probes of some cases, in shared batches.
+
+    Args:
+        prober: measures the model, which must be unedited.
+        cases: the cases by their index in the run.
+        settings: with ``known_only``, ``unchanged`` probes that the model answers wrongly are removed.
+
+    Raises:
+        FloatingPointError: the model's probabilities are NaN, or a causal model assigns probability 0 to an answer.
+    """
+    readable, unreadable = readable_cases(prober, list(cases.values()))
     reference = Reference()
-    seen = iter(prober.observe([probe for case in readable for probe in case.probes], remember=reference))
-    table = {case.id: [(probe, next(seen)) for probe in case.probes] for case in readable}
+    measured = iter(prober.observe([probe for case in readable for probe in case.probes], save_to=reference))
+    table = {case.id: [(probe, next(measured)) for probe in case.probes] for case in readable}
     if settings.known_only:
         table = {
-            case_id: [(p, o) for p, o in pairs if p.expect != "unchanged" or _knows(p, o)]
+            case_id: [(p, o) for p, o in pairs if p.expect != "unchanged" or _answers_correctly(p, o)]
             for case_id, pairs in table.items()
         }
-    cases = [
-        dataclasses.replace(case, probes=tuple(p for p, _ in table[case.id])) if case.id in table else case
-        for case in selection.cases
-    ]
-    observations: dict[str, Sequence[Observation]] = {
-        case_id: [o for _, o in pairs] for case_id, pairs in table.items()
+    kept = {
+        index: dataclasses.replace(case, probes=tuple(p for p, _ in table[case.id])) if case.id in table else case
+        for index, case in cases.items()
     }
-    return Baseline(cases, observations, selection.unreadable, reference)
+    return Baseline(kept, {case_id: [o for _, o in pairs] for case_id, pairs in table.items()}, unreadable, reference)
 
 
-def _knows(probe: Probe, seen: Observation) -> bool:
-    return probe.kind == "generation" or bool(seen["target"]["logprob"] > seen["rival"]["logprob"])
+def _answers_correctly(probe: Probe, observation: Observation) -> bool:
+    """Return whether the model prefers the target of an ``unchanged`` probe; sampled text has no wrong answer."""
+    return probe.kind == "generation" or observation.prefers_target

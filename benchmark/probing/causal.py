@@ -1,247 +1,231 @@
-"""Asking a model a batch of probes, and writing down raw observations.
+"""Measures probes on causal language models.
 
-The same numbers as one forward pass per answer, with less work: answers that share a text share its row, a
-text that begins another is read off the longer one, rows of like length share a batch, and only the positions
-that are asked for pass through the output head.
+The numbers equal those of one forward pass per answer token. Batching needs less work:
+
+- answers with the same context and the same tokens except the last share a row;
+- a row that is a prefix of another is read from the longer one, because causal states do not depend on later tokens;
+- rows of similar length share a batch;
+- only the positions that predict a token pass through the output head.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe, derived_seed
-from ..models.hooks import select_positions
-from ..models.language_model import LanguageModel
+from .base import Position, Prober, Reference, Row, kl_divergence
 
 TOP_K = 5
-"""Tokens that written text is drawn from, as Meng et al. 2022 draw theirs."""
-
-Observation = dict[str, Any]
-"""Raw numbers of one probe on one model, as they stand in a record; see :meth:`Prober.observe`."""
+"""Number of most probable tokens that free text is sampled from, as in Meng et al. 2022 (ROME)."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """A target in its context, as token ids."""
+    """The token ids of an answer and of the context that precedes it."""
 
-    context: tuple[int, ...]
-    ids: tuple[int, ...]
+    context: Row
+    ids: Row
 
     @property
-    def row(self) -> tuple[int, ...]:
-        """What the model must read to predict every token of the answer."""
+    def row(self) -> Row:
+        """Input from which the model predicts every token of the answer."""
         return self.context + self.ids[:-1]
 
     @property
     def columns(self) -> range:
-        """Positions in the row at which the answer's tokens are predicted."""
+        """Columns of the row at which the answer's tokens are predicted."""
         return range(len(self.context) - 1, len(self.context) + len(self.ids) - 1)
 
-
-@dataclass
-class Reference:
-    """The unedited model's next-token log-probabilities, by prompt: what ``kl`` is measured against."""
-
-    distributions: dict[str, Tensor] = field(default_factory=dict)
+    @property
+    def positions(self) -> list[Position]:
+        """The positions at which the answer's tokens are predicted."""
+        return [(self.row, column) for column in self.columns]
 
 
-class Prober:
-    """Measures probes on a causal model.
+@dataclass(frozen=True)
+class _Prediction:
+    """The model's prediction at one position, for the tokens that the probes need.
 
-    Args:
-        lm: the model.
-        batch_size: rows per forward pass.
-        new_tokens: least length of the greedy continuation, in tokens; an answer that is longer gets what it needs.
-        free_tokens: length of the text written for a ``generation`` probe.
+    Attributes:
+        argmax: id of the most probable token.
+        max_logprob: log-probability of that token, in nats.
+        logprobs: log-probability in nats, by token id.
+        ranks: number of more probable tokens, by token id.
     """
 
-    def __init__(self, lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6, free_tokens: int = 100) -> None:
-        self.lm = lm
-        self.batch_size = batch_size
-        self.new_tokens = new_tokens
-        self.free_tokens = free_tokens
+    argmax: int
+    max_logprob: float
+    logprobs: Mapping[int, float]
+    ranks: Mapping[int, int]
+
+
+class CausalProber(Prober):
+    """Measures probes on a causal model; see :class:`~.base.Prober` for the arguments and the observations."""
 
     def check(self, case: Case) -> None:
-        """Make sure that a case can be tokenised for this model.
+        """Check that the model's tokenizer can encode a case.
 
         Raises:
-            ValueError: its subject covers no token, or an answer has none of its own.
+            ValueError: no token covers the subject, or an answer has no token of its own.
         """
         self.lm.subject_span(case.request.prompt, case.request.subject)
         self.lm.split(case.request.text, case.request.target_new)
         for probe in case.probes:
             if probe.kind != "generation":
-                self._answer(probe, probe.target)
-                self._answer(probe, probe.rival)
+                self._encode(probe.prompt, probe.target)
+                self._encode(probe.prompt, probe.rival)
 
-    def observe(
-        self, probes: Sequence[Probe], *, remember: Reference | None = None, against: Reference | None = None
-    ) -> list[Observation]:
-        """Measure every probe once.
+    @torch.inference_mode()
+    def logprob_bounds(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
+        """Return the log-probability in nats of each answer's first token after each prompt, (prompt, answer).
 
-        Each observation holds, for ``target`` and ``rival``, the summed ``logprob``, and per token
-        ``token_logprobs``, ``ranks`` (0: no token is more probable) and ``argmax`` ids, each token after the
-        *true* previous ones. Completions also hold the most probable next token (``top``, ``top_id``,
-        ``top_logprob``) and the ``generated`` greedy continuation, which is fed nothing but the prompt. A
-        ``generation`` probe's observation holds nothing but the ``text`` written after its prompt.
-
-        Args:
-            probes: what to ask.
-            remember: where to keep the distributions of ``unchanged`` probes, on the unedited model.
-            against: distributions to compare with: adds ``kl``, KL(before || now) in nats, to those probes.
-
-        A batch that does not fit into memory is halved, for this and all that follows: the numbers do not depend on it.
+        An answer is at most as probable as its first token.
 
         Raises:
-            ValueError: an answer cannot be tokenised after its prompt.
+            ValueError: an answer cannot be tokenised after a prompt.
         """
-        while True:
-            try:
-                return self._observe(probes, remember, against)
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
-                self.batch_size //= 2
-
-    @torch.inference_mode()
-    def _observe(
-        self, probes: Sequence[Probe], remember: Reference | None, against: Reference | None
-    ) -> list[Observation]:
-        asked = [probe for probe in probes if probe.kind != "generation"]
-        pairs = [(self._answer(p, p.target), self._answer(p, p.rival)) for p in asked]
-        wanted = {(a.row, c) for pair in pairs for a in pair for c in a.columns}
-        tokens: dict[tuple[tuple[int, ...], int], set[int]] = {key: set() for key in wanted}
-        for answer in (a for pair in pairs for a in pair):
-            for column, token in zip(answer.columns, answer.ids, strict=True):
-                tokens[answer.row, column].add(token)
-        prompts: dict[tuple[int, ...], str] = {
-            target.context: probe.prompt
-            for probe, (target, _) in zip(asked, pairs, strict=True)
-            if probe.expect == "unchanged" and probe.kind == "completion"
-        }
-        seen, divergences = self._read(tokens, prompts, remember, against)
-        needs = [self._length(p, t) if p.kind == "completion" else 0 for p, (t, _) in zip(asked, pairs, strict=True)]
-        longest: dict[tuple[int, ...], int] = {}
-        for (target, _), need in zip(pairs, needs, strict=True):
-            longest[target.context] = max(need, longest.get(target.context, 0))
-        continuations = self._continue(longest)
-        texts = iter(self._write([probe.prompt for probe in probes if probe.kind == "generation"]))
-        answered = iter(zip(pairs, needs, strict=True))
-        observations = []
-        for probe in probes:
-            if probe.kind == "generation":
-                observations.append({"text": next(texts)})
-                continue
-            (target, rival), need = next(answered)
-            observation: Observation = {"target": _summary(target, seen), "rival": _summary(rival, seen)}
-            if probe.kind == "completion":
-                top = seen[target.row, len(target.context) - 1]
-                observation["top"] = self.lm.decode([top.argmax])
-                observation["top_id"] = top.argmax
-                observation["top_logprob"] = top.top
-                # Cut to what this probe needs: its neighbours in the batch shall not decide what stands in the record.
-                observation["generated"] = self.lm.decode(continuations.get(target.context, [])[:need])
-                if target.context in divergences and probe.expect == "unchanged":
-                    observation["kl"] = divergences[target.context]
-            observations.append(observation)
-        return observations
-
-    @torch.inference_mode()
-    def first_token_logprobs(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
-        """Return the log-probability of each answer's first token after each prompt, (prompt, answer)."""
-        pairs = [[self._encode(prompt, answer) for answer in answers] for prompt in prompts]
+        encoded = [[self._encode(prompt, answer) for answer in answers] for prompt in prompts]
         table: list[list[float]] = []
         for start in range(0, len(prompts), self.batch_size):
-            batch = pairs[start : start + self.batch_size]
+            batch = encoded[start : start + self.batch_size]
             contexts = [row[0].context for row in batch]
             logprobs = self._logprobs(contexts, [(i, len(context) - 1) for i, context in enumerate(contexts)])
             table += [logprobs[i, [a.ids[0] for a in row]].tolist() for i, row in enumerate(batch)]
         return table
 
+    @torch.inference_mode()
+    def _observe(
+        self, probes: Sequence[Probe], save_to: Reference | None, compare_to: Reference | None
+    ) -> list[Observation]:
+        scored = [probe for probe in probes if probe.kind != "generation"]
+        pairs = [(self._encode(p.prompt, p.target), self._encode(p.prompt, p.rival)) for p in scored]
+        reference_keys: dict[Row, str] = {
+            target.context: probe.prompt
+            for probe, (target, _) in zip(scored, pairs, strict=True)
+            if probe.expect == "unchanged" and probe.kind == "completion"
+        }
+        tokens = _tokens_by_position([answer for pair in pairs for answer in pair])
+        predictions, divergences = self._predict(tokens, reference_keys, save_to, compare_to)
+        lengths = [
+            self._continuation_length(probe, target) if probe.kind == "completion" else 0
+            for probe, (target, _) in zip(scored, pairs, strict=True)
+        ]
+        longest: dict[Row, int] = {}
+        for (target, _), length in zip(pairs, lengths, strict=True):
+            longest[target.context] = max(length, longest.get(target.context, 0))
+        continuations = self._continue(longest)
+        texts = iter(self._write([probe.prompt for probe in probes if probe.kind == "generation"]))
+        scored_answers = iter(zip(pairs, lengths, strict=True))
+        observations = []
+        for probe in probes:
+            if probe.kind == "generation":
+                observations.append(Observation(text=next(texts)))
+                continue
+            (target, rival), length = next(scored_answers)
+            target_answer, rival_answer = _score(target, predictions), _score(rival, predictions)
+            if probe.kind == "minimal_pair":
+                observations.append(Observation(target_answer=target_answer, rival_answer=rival_answer))
+                continue
+            first = predictions[target.positions[0]]
+            observations.append(
+                Observation(
+                    target_answer=target_answer,
+                    rival_answer=rival_answer,
+                    top=self.lm.decode([first.argmax]),
+                    top_id=first.argmax,
+                    top_logprob=first.max_logprob,
+                    # Cut to this probe's own length: a probe with the same context may have needed a longer one.
+                    generated=self.lm.decode(continuations.get(target.context, [])[:length]),
+                    kl=divergences.get(target.context) if probe.expect == "unchanged" else None,
+                )
+            )
+        return observations
+
     def _encode(self, prompt: str, text: str) -> _Answer:
         context, ids = self.lm.split(self.lm.prompt_prefix + prompt, text)
         return _Answer(context, ids)
 
-    def _answer(self, probe: Probe, text: str) -> _Answer:
-        return self._encode(probe.prompt, text)
-
-    def _read(
+    def _predict(
         self,
-        tokens: Mapping[tuple[tuple[int, ...], int], set[int]],
-        prompts: Mapping[tuple[int, ...], str],
-        remember: Reference | None,
-        against: Reference | None,
-    ) -> tuple[dict[tuple[tuple[int, ...], int], _Position], dict[tuple[int, ...], float]]:
-        """Run the rows and read off the asked-for positions."""
+        tokens: Mapping[Position, set[int]],
+        reference_keys: Mapping[Row, str],
+        save_to: Reference | None,
+        compare_to: Reference | None,
+    ) -> tuple[dict[Position, _Prediction], dict[Row, float]]:
+        """Run the rows and return the predictions at the given positions.
+
+        Args:
+            tokens: the token ids whose log-probability and rank are needed, by position.
+            reference_keys: key in :class:`~.base.Reference`, by context.
+            save_to: receives the distributions of these contexts.
+            compare_to: holds the unedited model's distributions of these contexts.
+
+        Returns:
+            The prediction at every position, and the KL divergence in nats by context.
+        """
         hosts = _hosts({row for row, _ in tokens})
-        asked: dict[tuple[int, ...], dict[int, list[tuple[tuple[int, ...], int]]]] = {}
+        positions_by_host: dict[Row, dict[int, list[Position]]] = {}
         for row, column in tokens:
-            asked.setdefault(hosts[row], {}).setdefault(column, []).append((row, column))
-        seen: dict[tuple[tuple[int, ...], int], _Position] = {}
-        divergences: dict[tuple[int, ...], float] = {}
-        for rows in _batches(sorted(asked, key=lambda r: (len(r), r)), self.batch_size):
-            spots = [(i, column) for i, row in enumerate(rows) for column in asked[row]]
-            logprobs = self._logprobs(rows, spots)
+            positions_by_host.setdefault(hosts[row], {}).setdefault(column, []).append((row, column))
+        predictions: dict[Position, _Prediction] = {}
+        divergences: dict[Row, float] = {}
+        for rows in _batches(sorted(positions_by_host, key=lambda r: (len(r), r)), self.batch_size):
+            cells = [(i, column) for i, row in enumerate(rows) for column in positions_by_host[row]]
+            logprobs = self._logprobs(rows, cells)
             top = logprobs.max(dim=-1)
-            for n, (i, column) in enumerate(spots):
-                prompt = prompts.get(rows[i][: column + 1])
-                if prompt is not None:
-                    if remember is not None:
-                        remember.distributions[prompt] = logprobs[n].clone()
-                    if against is not None:
-                        divergences[rows[i][: column + 1]] = kl_divergence(against.distributions[prompt], logprobs[n])
-                for key in asked[rows[i]][column]:
-                    ids = sorted(tokens[key])
+            for n, (i, column) in enumerate(cells):
+                context = rows[i][: column + 1]
+                key = reference_keys.get(context)
+                if key is not None:
+                    if save_to is not None:
+                        save_to.distributions[key] = logprobs[n].clone()
+                    if compare_to is not None:
+                        divergences[context] = kl_divergence(compare_to.distributions[key], logprobs[n])
+                for position in positions_by_host[rows[i]][column]:
+                    ids = sorted(tokens[position])
                     values = logprobs[n, ids]
                     ranks = (logprobs[n] > values[:, None]).sum(-1)
-                    seen[key] = _Position(
+                    predictions[position] = _Prediction(
                         argmax=int(top.indices[n]),
-                        top=float(top.values[n]),
-                        logprob=dict(zip(ids, values.tolist(), strict=True)),
-                        rank=dict(zip(ids, ranks.tolist(), strict=True)),
+                        max_logprob=float(top.values[n]),
+                        logprobs=dict(zip(ids, values.tolist(), strict=True)),
+                        ranks=dict(zip(ids, ranks.tolist(), strict=True)),
                     )
-        return seen, divergences
+        return predictions, divergences
 
-    def _logprobs(self, rows: Sequence[Sequence[int]], spots: Sequence[tuple[int, int]]) -> Tensor:
-        """Return log-probabilities at the ``(row, column)`` spots, shape (spot, vocabulary), float32."""
-        batch = self.lm.pad(rows)
-        index = torch.tensor(spots, device=self.lm.device)
-        with select_positions(self.lm, index[:, 0], index[:, 1]):
-            logits = self.lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
-        logprobs: Tensor = logits.float().log_softmax(-1)
-        if bool(logprobs.isnan().any()):
-            raise FloatingPointError("the model's probabilities are not numbers")
-        return logprobs
+    def _continuation_length(self, probe: Probe, target: _Answer) -> int:
+        """Return the number of tokens that a probe's continuation needs.
 
-    def _length(self, probe: Probe, target: _Answer) -> int:
-        """Return how many tokens a probe's continuation needs: its longest spelling and one that shows where it ends.
-
-        A continuation of a fixed length would judge every longer answer wrong.
+        This is the length of the longest spelling of the target, plus one token that shows where the answer ends. A
+        fixed length would count every longer answer as wrong.
         """
         if not self.new_tokens:
             return 0
         aliases = [len(self.lm.tokenizer(f" {a}", add_special_tokens=False).input_ids) for a in probe.aliases]
         return max(self.new_tokens, 1 + max([len(target.ids), *aliases]))
 
-    def _continue(self, lengths: Mapping[tuple[int, ...], int]) -> dict[tuple[int, ...], list[int]]:
-        """Continue each context greedily, by at least so many tokens where the model does not end before."""
-        found: dict[tuple[int, ...], list[int]] = {}
+    def _continue(self, lengths: Mapping[Row, int]) -> dict[Row, list[int]]:
+        """Continue each context greedily by at least its length in tokens, or up to the end-of-text token."""
+        continuations: dict[Row, list[int]] = {}
         contexts = [context for context, length in lengths.items() if length]
         for rows in _batches(sorted(contexts, key=lambda r: (lengths[r], len(r), r)), self.batch_size):
-            found.update(zip(rows, self._generate(rows, max(lengths[row] for row in rows)), strict=True))
-        return found
+            generated = self._generate(rows, max(lengths[row] for row in rows))
+            continuations.update(zip(rows, generated, strict=True))
+        return continuations
 
     def _write(self, prompts: Sequence[str]) -> list[str]:
-        """Let the model write on after each prompt: sampled from its five most probable tokens.
+        """Sample a text of ``free_tokens`` tokens after each prompt, from the :data:`TOP_K` most probable tokens.
 
-        Drawn by the Gumbel-max trick from noise that depends on the prompt and the step alone, so that a text does
-        not depend on what shares its batch, and the edited model is given the same luck as the unedited one.
+        The Gumbel-max trick draws each token with noise that depends only on the prompt and the step. A text therefore
+        does not depend on the other prompts of its batch, and the edited model receives the same noise as the unedited
+        one.
         """
         contexts = {prompt: self.lm.encode(self.lm.prompt_prefix + prompt).ids for prompt in prompts}
         texts: dict[str, str] = {}
@@ -261,7 +245,7 @@ class Prober:
         return [texts[prompt] for prompt in prompts]
 
     def _generate(self, rows: Sequence[Sequence[int]], length: int, *processors: Any) -> list[list[int]]:
-        """Return the ids that continue each row; the padding stands left so that new tokens line up."""
+        """Return the ids that continue each row. Rows are padded on the left, which aligns the new tokens."""
         batch = self.lm.pad(rows, side="left")
         out = self.lm.model.generate(
             input_ids=batch.ids,
@@ -280,58 +264,47 @@ class Prober:
         return new
 
 
-@dataclass(frozen=True)
-class _Position:
-    """What the model predicts at one position."""
+def _tokens_by_position(answers: Sequence[_Answer]) -> dict[Position, set[int]]:
+    """Return the token ids that the answers have at each position."""
+    # The order of the positions decides the order of the head's inputs, and with it the last bits of its outputs.
+    tokens: dict[Position, set[int]] = {key: set() for key in {p for a in answers for p in a.positions}}
+    for answer in answers:
+        for position, token in zip(answer.positions, answer.ids, strict=True):
+            tokens[position].add(token)
+    return tokens
 
-    argmax: int
-    top: float
-    logprob: Mapping[int, float]
-    rank: Mapping[int, int]
 
+def _score(answer: _Answer, predictions: Mapping[Position, _Prediction]) -> Answer:
+    """Return the scores of an answer.
 
-def _summary(answer: _Answer, seen: Mapping[tuple[tuple[int, ...], int], _Position]) -> dict[str, Any]:
-    spots = [seen[answer.row, column] for column in answer.columns]
-    logprobs = [spot.logprob[token] for spot, token in zip(spots, answer.ids, strict=True)]
+    Raises:
+        FloatingPointError: the answer has probability 0.
+    """
+    steps = [predictions[position] for position in answer.positions]
+    logprobs = [step.logprobs[token] for step, token in zip(steps, answer.ids, strict=True)]
     if not math.isfinite(sum(logprobs)):
-        raise FloatingPointError("the model rules an answer out altogether")
-    return {
-        "logprob": sum(logprobs),
-        "token_logprobs": logprobs,
-        "ranks": [spot.rank[token] for spot, token in zip(spots, answer.ids, strict=True)],
-        "argmax": [spot.argmax for spot in spots],
-    }
+        raise FloatingPointError("the model assigns probability 0 to an answer")
+    return Answer(
+        logprob=sum(logprobs),
+        token_logprobs=tuple(logprobs),
+        ranks=tuple(step.ranks[token] for step, token in zip(steps, answer.ids, strict=True)),
+        argmax=tuple(step.argmax for step in steps),
+    )
 
 
-def _hosts(rows: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:
+def _hosts(rows: Iterable[Row]) -> dict[Row, Row]:
     """Map each row to a longest row that begins with it, whose causal states it shares.
 
     >>> _hosts([(1,), (1, 2), (3,)])
     {(3,): (3,), (1, 2): (1, 2), (1,): (1, 2)}
     """
-    hosts: dict[tuple[int, ...], tuple[int, ...]] = {}
-    following: tuple[int, ...] | None = None
-    for row in sorted(rows, reverse=True):  # what begins with a row stands directly behind it in order
+    hosts: dict[Row, Row] = {}
+    following: Row | None = None
+    for row in sorted(rows, reverse=True):  # in lexicographic order the extensions of a row directly follow it
         hosts[row] = hosts[following] if following and following[: len(row)] == row else row
         following = row
     return hosts
 
 
-def _batches(rows: Sequence[tuple[int, ...]], size: int) -> Iterable[Sequence[tuple[int, ...]]]:
+def _batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
-
-
-def kl_divergence(before: Tensor, now: Tensor) -> float:
-    """KL(before || now) in nats from two vectors of log-probabilities, summed in float64.
-
-    Tokens that a model rules out altogether take no part before the edit.
-
-    Raises:
-        FloatingPointError: a token is ruled out now that was not before, so that there is no number.
-    """
-    possible = before > -torch.inf
-    p, q = before[possible].double(), now[possible].double()
-    value = float((p.exp() * (p - q)).sum())
-    if not math.isfinite(value):
-        raise FloatingPointError("the divergence from the unedited model is not a number")
-    return max(0.0, value)

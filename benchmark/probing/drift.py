@@ -1,9 +1,11 @@
-"""Drift: what an edit changes that it is not about, by lm-eval tasks and by perplexity on held-out text.
+"""Measures drift: how an edit changes what it is not about, by lm-eval tasks and by perplexity on held-out text.
 
-The edited model is measured in memory, sample by sample, so that each sample is compared with itself on the unedited
-model. Three things go wrong when an edited model is handed to lm-eval, and are guarded here: its wrapper ties weights
-again (the weights are hashed around it), a cache of requests gives the answers from before the edit (there is none),
-and a masked model is scored as a causal one without a word (it is refused).
+The edited model is measured in memory and sample by sample, which pairs each sample with the same sample on the
+unedited model. Passing an edited model to lm-eval has three pitfalls, which this module guards against:
+
+- lm-eval's wrapper ties weights again. The weights are hashed before and after the evaluation.
+- lm-eval can cache requests and then return answers from before the edit. The cache is disabled.
+- lm-eval scores a masked model as a causal one without an error. :func:`make_gauge` refuses masked models.
 """
 
 from __future__ import annotations
@@ -20,31 +22,44 @@ from typing import Any
 import torch
 
 from ..core import registry
-from ..core.errors import KnbenchError, unknown_name
+from ..core.errors import KnbenchError, first_line, unknown_name
+from ..core.files import cache_folder
+from ..core.records import DriftSamples
 from ..core.schema import Task, digest
 from ..core.settings import DriftSettings
 from ..models.language_model import LanguageModel
-from ..models.loading import cache_folder
 from .lm_eval_tasks import export_task, exported_name
 
 PERPLEXITY = "perplexity"
-ROWS = 4
-"""Paragraphs that are read at once: all positions' logits are needed."""
+"""Name of the drift task that measures perplexity on held-out text; the other drift tasks are run by lm-eval."""
+PARAGRAPHS_PER_BATCH = 4
+"""Rows per forward pass for perplexity, which needs the logits of all positions."""
 
 
 def make_gauge(lm: LanguageModel, settings: DriftSettings) -> DriftGauge:
-    """Return what measures drift on a model.
+    """Return an object that measures drift on a model.
 
     Raises:
-        KnbenchError: the model is a masked one, a task is not known, or the text cannot be read.
+        KnbenchError: the model is masked, a task is unknown or has no sentence pairs, a task cannot be loaded, or the
+            held-out text cannot be read.
     """
     if not lm.causal:
-        raise KnbenchError(f"drift needs a causal model: lm-eval would score '{lm.name}' as one without an error")
+        raise KnbenchError(
+            f"drift needs a causal model, and '{lm.name}' is masked: lm-eval would score it as causal without an error"
+        )
     return DriftGauge(lm, settings)
 
 
 class DriftGauge:
-    """Measures a model on drift tasks as it is at the moment."""
+    """Measures drift tasks on a model in its current state.
+
+    Args:
+        lm: a causal model.
+        settings: the tasks, the number of samples per lm-eval task, and the held-out text.
+
+    Raises:
+        KnbenchError: a task is unknown, has no sentence pairs or cannot be loaded, or the held-out text cannot be read.
+    """
 
     def __init__(self, lm: LanguageModel, settings: DriftSettings) -> None:
         self.lm = lm
@@ -56,18 +71,18 @@ class DriftGauge:
             if name in self._known and not self._known[name].pairs:
                 linguistic = [task.name for task in self._known.values() if task.pairs]
                 raise KnbenchError(
-                    f"drift task '{name}' has no sentence pairs; those that have: {', '.join(linguistic)}"
+                    f"drift task '{name}' has no sentence pairs; choose one that has: {', '.join(linguistic)}"
                 )
         if self.lm_eval_names:
-            _ = self._tasks  # an unknown name is told before anything long begins
+            _ = self._tasks  # loads the tasks now, which reports an unknown name before the run begins
 
     @property
     def lm_eval_names(self) -> list[str]:
-        """The tasks as lm-eval calls them; perplexity is not one of them."""
+        """lm-eval's names of the tasks that lm-eval runs, which are all except perplexity."""
         return [exported_name(n) if n in self._known else n for n in self.names if n != PERPLEXITY]
 
     def card(self) -> dict[str, Any]:
-        """Return what decides the numbers."""
+        """Return everything that decides the numbers: tasks, limit, hashes of text and tasks, lm-eval's version."""
         return {
             "tasks": list(self.names),
             "limit": self.limit,
@@ -76,47 +91,52 @@ class DriftGauge:
             "lm_eval": version("lm-eval") if self.lm_eval_names else None,
         }
 
-    def measure(self) -> list[dict[str, Any]]:
+    def measure(self) -> tuple[DriftSamples, ...]:
         """Measure every task sample by sample.
 
+        Returns:
+            The values of each task, one per sample. The metric of perplexity is ``nll``, the mean negative
+            log-likelihood per token of a paragraph, in
+            nats. The metric of other tasks is lm-eval's ``acc``, or else the first that has a number per sample.
+
         Raises:
-            KnbenchError: the weights are not what they were before lm-eval had them.
+            KnbenchError: lm-eval changed the model's weights, or a task has no metric with a number per sample.
+            FloatingPointError: the likelihood of a paragraph is not finite.
         """
-        rows = []
+        rows: list[DriftSamples] = []
         if PERPLEXITY in self.names:
             values = nll_per_token(self.lm, self.paragraphs)
-            rows.append({"task": PERPLEXITY, "metric": "nll", "higher_is_better": False, "values": values})
+            rows.append(DriftSamples(task=PERPLEXITY, metric="nll", higher_is_better=False, values=tuple(values)))
         if self.lm_eval_names:
             rows += self._lm_eval()
-        return rows
+        return tuple(rows)
 
     @cached_property
     def _tasks(self) -> dict[str, Any]:
-        """lm-eval's task objects, with their data."""
+        """lm-eval's task objects with their data, by lm-eval's names."""
         from lm_eval.tasks import TaskManager, get_task_dict
 
-        _quiet()
-        ours = [self._known[name] for name in self.names if name in self._known]
+        _silence_loggers()
+        own = [self._known[name] for name in self.names if name in self._known]
         foreign = [name for name in self.names if name not in self._known and name != PERPLEXITY]
-        manager = TaskManager(include_path=str(_exported(ours)), include_defaults=bool(foreign))
+        manager = TaskManager(include_path=str(_export_folder(own)), include_defaults=bool(foreign))
         for name in foreign:
             if name not in manager.all_tasks:
                 raise unknown_name("drift task", name, [PERPLEXITY, *self._known, *manager.all_tasks][:60])
         try:
-            with _no_bars():
-                found: dict[str, Any] = get_task_dict(self.lm_eval_names, manager)
+            with _progress_bars_disabled():
+                tasks: dict[str, Any] = get_task_dict(self.lm_eval_names, manager)
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise KnbenchError(f"drift tasks {', '.join(self.lm_eval_names)} cannot be loaded: {first}") from error
-        return found
+            names = ", ".join(self.lm_eval_names)
+            raise KnbenchError(f"drift tasks {names} cannot be loaded: {first_line(error)}") from error
+        return tasks
 
-    def _lm_eval(self) -> list[dict[str, Any]]:
+    def _lm_eval(self) -> list[DriftSamples]:
         from lm_eval.evaluator import evaluate
 
         before = self.lm.fingerprint()
-        wrapped = wrap(self.lm)
-        found = evaluate(
-            lm=wrapped,
+        results = evaluate(
+            lm=as_lm_eval_model(self.lm),
             task_dict=self._tasks,
             limit=self.limit,
             cache_requests=False,
@@ -124,31 +144,33 @@ class DriftGauge:
             log_samples=True,
         )
         if self.lm.fingerprint() != before:
-            raise KnbenchError(f"lm-eval changed the weights of '{self.lm.name}'; its numbers are not the edit's")
+            raise KnbenchError(
+                f"lm-eval changed the weights of '{self.lm.name}'; its numbers are not those of the edited model"
+            )
         rows = []
-        for name, samples in sorted(found["samples"].items()):
+        for name, samples in sorted(results["samples"].items()):
             metric = _metric(samples)
             rows.append(
-                {
-                    "task": name,
-                    "metric": metric,
-                    "higher_is_better": bool(found["higher_is_better"].get(name, {}).get(metric, True)),
-                    "values": [float(s[metric]) for s in sorted(samples, key=lambda s: s["doc_id"])],
-                }
+                DriftSamples(
+                    task=name,
+                    metric=metric,
+                    higher_is_better=bool(results["higher_is_better"].get(name, {}).get(metric, True)),
+                    values=tuple(float(s[metric]) for s in sorted(samples, key=lambda s: s["doc_id"])),
+                )
             )
         return rows
 
 
 def _metric(samples: Sequence[dict[str, Any]]) -> str:
-    """Return the first metric that has a number for each sample, accuracy before others."""
+    """Return the first metric that has a number for every sample; ``acc`` takes precedence over the others."""
     for metric in sorted(samples[0]["metrics"], key=lambda m: m != "acc"):
         if all(isinstance(sample.get(metric), int | float) for sample in samples):
             return str(metric)
-    raise KnbenchError("a drift task has no metric that gives a number for each sample; choose another")
+    raise KnbenchError("a drift task has no metric with a number for every sample; choose another --drift task")
 
 
-def _exported(tasks: Sequence[Task]) -> Path:
-    """Return a folder of the cache that holds our tasks in lm-eval's form."""
+def _export_folder(tasks: Sequence[Task]) -> Path:
+    """Export tasks for lm-eval to a folder of the cache, and return the folder."""
     folder = cache_folder() / "lm-eval" / digest([task.content_hash() for task in tasks])[:20]
     folder.mkdir(parents=True, exist_ok=True)
     for task in tasks:
@@ -156,33 +178,33 @@ def _exported(tasks: Sequence[Task]) -> Path:
     return folder
 
 
-def _quiet() -> None:
+def _silence_loggers() -> None:
     for name in ("lm_eval", "lm-eval", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep the data sets' progress bars out of ours."""
+def _progress_bars_disabled() -> Iterator[None]:
+    """Disable the progress bars of ``datasets``, which would interfere with the run's own."""
     import datasets
 
-    shown = not datasets.are_progress_bars_disabled()
+    enabled = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             datasets.enable_progress_bars()
 
 
-def wrap(lm: LanguageModel) -> Any:
-    """Return lm-eval's view of a model as it is now, text before prompts included."""
+def as_lm_eval_model(lm: LanguageModel) -> Any:
+    """Return an lm-eval ``HFLM`` that scores a model in its current state, including its prompt prefix."""
     from lm_eval.models.huggingface import HFLM
 
     prefix = lm.tokenizer(lm.prompt_prefix, add_special_tokens=False).input_ids if lm.prompt_prefix else []
 
-    class Wrapped(HFLM):  # type: ignore[misc]
-        """Puts the text of in-context editing behind the start token of every context."""
+    class PrefixedModel(HFLM):  # type: ignore[misc]
+        """Inserts the prompt prefix after the start token of every context."""
 
         def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: Any = None) -> Any:
             del disable_tqdm
@@ -194,15 +216,18 @@ def wrap(lm: LanguageModel) -> Any:
                 ]
             return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
 
-    _quiet()
-    return Wrapped(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=32)
+    _silence_loggers()
+    return PrefixedModel(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=32)
 
 
 def read_paragraphs(path: str | None) -> list[str]:
-    """Return the paragraphs of a text, parted by empty lines; the built-in one for None.
+    """Return the paragraphs of a text, which empty lines separate, each on one line.
+
+    Args:
+        path: a UTF-8 text file; None selects the built-in text, ``held_out.txt``.
 
     Raises:
-        KnbenchError: it cannot be read, or holds nothing.
+        KnbenchError: the file cannot be read or contains no paragraph.
     """
     if path is None:
         text = files(__package__).joinpath("held_out.txt").read_text(encoding="utf-8")
@@ -213,27 +238,29 @@ def read_paragraphs(path: str | None) -> list[str]:
             raise KnbenchError(f"--drift-text '{path}' cannot be read: {error}") from None
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
     if not paragraphs:
-        raise KnbenchError(f"--drift-text '{path}' holds no paragraph")
+        raise KnbenchError(f"--drift-text '{path}' contains no paragraph; separate paragraphs by empty lines")
     return paragraphs
 
 
 @torch.inference_mode()
 def nll_per_token(lm: LanguageModel, paragraphs: Sequence[str]) -> list[float]:
-    """Return each paragraph's mean negative log-likelihood per token in nats; perplexity is exp of their mean.
+    """Return the mean negative log-likelihood per token of each paragraph, in nats.
+
+    Perplexity is exp of the mean of these values.
 
     Raises:
-        FloatingPointError: the model's probabilities are not numbers.
+        FloatingPointError: a value is not finite.
     """
     rows = [lm.split(lm.prompt_prefix.strip(), paragraph) for paragraph in paragraphs]
     values: list[float] = []
-    for start in range(0, len(rows), ROWS):
-        part = rows[start : start + ROWS]
+    for start in range(0, len(rows), PARAGRAPHS_PER_BATCH):
+        part = rows[start : start + PARAGRAPHS_PER_BATCH]
         batch = lm.pad([context + target for context, target in part])
         logits = lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits.float()
         for i, (context, target) in enumerate(part):
-            where = slice(len(context) - 1, len(context) + len(target) - 1)
-            losses = torch.nn.functional.cross_entropy(logits[i, where], batch.ids[i, len(context) :][: len(target)])
-            if not bool(losses.isfinite()):
+            columns = slice(len(context) - 1, len(context) + len(target) - 1)
+            loss = torch.nn.functional.cross_entropy(logits[i, columns], batch.ids[i, len(context) :][: len(target)])
+            if not bool(loss.isfinite()):
                 raise FloatingPointError("the model's probabilities are not numbers")
-            values.append(float(losses))
+            values.append(float(loss))
     return values

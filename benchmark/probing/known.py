@@ -1,33 +1,48 @@
-"""What a model knows of a task before any edit, measured once per model and task and kept in the user's cache.
+"""Measures what a model knows of a task before any edit, once per model and task, and caches the result on disk.
 
-Known by *success*: at the edited prompt the true answer is more probable than the new one; by *exact*: each of its
-tokens is the most probable; by *generated*: the greedy continuation begins with it. *Ranked first*: it is the most
-probable of all answers that the task has. *Sentence accuracy*: of a phenomenon's minimal pairs, the grammatical
-sentence is the more probable, as BLiMP is scored (Warstadt et al. 2020).
+A model knows a case
+
+- by ``success``: at the edited prompt, the true answer is more probable than the new one;
+- by ``exact``: each token of the true answer is the most probable token;
+- by ``generated``: the greedy continuation begins with the true answer.
+
+A true answer is *ranked first* if it is the most probable of all true answers of the task. *Sentence accuracy* is the
+share of a phenomenon's minimal pairs whose grammatical sentence is more probable, the measure of BLiMP (Warstadt et al.
+2020).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.files import write_json
+from ..core.files import cache_folder, write_json
 from ..core.schema import Case, Probe, Task, digest
-from ..models.loading import cache_folder
 from ..scoring.criteria import begins_with
-from .causal import Prober
-from .masked import make_prober
+from .base import Prober
+from .prober import make_prober
 
 VERSION = 2
+"""Part of the cache key. Increment it when the measurement or the format of a cached value changes."""
 KNOWN_BY = ("success", "exact", "generated")
+"""The definitions of knowing a case, of which ``--known-by`` selects one."""
 
 
 @dataclass(frozen=True)
 class KnowledgeCache:
-    """Where knowledge of one model is kept: by its weights and by how it was asked."""
+    """An on-disk cache of one model's knowledge, with one JSON file per task and measurement.
+
+    The key is a digest of :data:`VERSION`, the measurement's name, the model's weights, the task's content, the BOS
+    policy and the minimum length of continuations.
+
+    Attributes:
+        prober: measures the model when a value is not cached.
+        weight_hash: sha256 of the model's weights when the cache was opened.
+        folder: folder of the JSON files.
+    """
 
     prober: Prober
     weight_hash: str
@@ -35,26 +50,32 @@ class KnowledgeCache:
 
     @classmethod
     def of(cls, prober: Prober) -> KnowledgeCache:
-        """Return the store of a model in the user's cache."""
+        """Open the cache of a prober's model, in the folder ``known`` of the user's cache."""
         return cls(prober, prober.lm.weight_hash(), cache_folder() / "known")
 
-    def get_or_measure(self, task: Task, what: str, measure: Callable[[], Any]) -> Any:
-        """Return what was stored for a task, or measure and store it."""
+    def get_or_measure(self, task: Task, measurement: str, measure: Callable[[], Any]) -> Any:
+        """Return the cached value of a measurement on a task, or measure and cache it.
+
+        Args:
+            task: the task.
+            measurement: a name for the measurement, valid in a file name.
+            measure: computes the value, which must be JSON. Called only if no readable file exists.
+        """
         lm = self.prober.lm
-        asked = [VERSION, what, self.weight_hash, task.content_hash(), lm.bos_policy, self.prober.new_tokens]
-        path = self.folder / f"{task.name}-{what}-{digest(asked)[:20]}.json"
+        key = [VERSION, measurement, self.weight_hash, task.content_hash(), lm.bos_policy, self.prober.new_tokens]
+        path = self.folder / f"{task.name}-{measurement}-{digest(key)[:20]}.json"
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            found = measure()
-            write_json(path, found)
-            return found
+            value = measure()
+            write_json(path, value)
+            return value
 
 
-def readable_cases(prober: Prober, task: Task) -> tuple[list[Case], dict[str, str]]:
-    """Return the cases that the model's tokenizer can express, and why the others cannot be."""
+def readable_cases(prober: Prober, cases: Iterable[Case]) -> tuple[list[Case], dict[str, str]]:
+    """Return the cases that the model's tokenizer can encode, and the error messages of the others by case id."""
     readable, unreadable = [], {}
-    for case in task.cases:
+    for case in cases:
         try:
             prober.check(case)
             readable.append(case)
@@ -64,23 +85,23 @@ def readable_cases(prober: Prober, task: Task) -> tuple[list[Case], dict[str, st
 
 
 def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool]]:
-    """Return, by case id, by which of :data:`KNOWN_BY` the model knows the true answer."""
+    """Return whether the model knows each readable case, by case id and by definition in :data:`KNOWN_BY`."""
 
     def measure() -> dict[str, dict[str, bool]]:
-        cases, _ = readable_cases(cache.prober, task)
+        cases, _ = readable_cases(cache.prober, task.cases)
         probes = [_true_probe(case) for case in cases]
-        seen = cache.prober.observe(probes)
+        observations = cache.prober.observe(probes)
         return {
             case.id: {
-                "success": o["target"]["logprob"] > o["rival"]["logprob"],
-                "exact": all(rank == 0 for rank in o["target"]["ranks"]),
-                "generated": begins_with(o["generated"], [probe.target]),
+                "success": o.prefers_target,
+                "exact": all(rank == 0 for rank in o.target.ranks),
+                "generated": begins_with(o.generated or "", [probe.target]),
             }
-            for case, probe, o in zip(cases, probes, seen, strict=True)
+            for case, probe, o in zip(cases, probes, observations, strict=True)
         }
 
-    found: dict[str, dict[str, bool]] = cache.get_or_measure(task, "cases", measure)
-    return found
+    known: dict[str, dict[str, bool]] = cache.get_or_measure(task, "cases", measure)
+    return known
 
 
 def _true_probe(case: Case) -> Probe:
@@ -89,35 +110,36 @@ def _true_probe(case: Case) -> Probe:
 
 
 def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
-    """Return, by case id, whether the true answer is the most probable of all true answers of the task.
+    """Return whether the true answer is the most probable of all true answers of the task, by case id.
 
-    An answer is at most as probable as its first token, so only those are scored whole whose first token is more
-    probable than the true answer; the result is that of scoring them all.
+    The result equals that of scoring every answer in full. Only answers whose upper bound
+    (:meth:`.base.Prober.logprob_bounds`) exceeds the true answer's log-probability are scored.
     """
 
     def measure() -> dict[str, bool]:
-        prober, (cases, _) = cache.prober, readable_cases(cache.prober, task)
+        prober, (cases, _) = cache.prober, readable_cases(cache.prober, task.cases)
         answers = sorted({case.request.target_true for case in cases})
-        true = prober.observe([_true_probe(case) for case in cases], remember=None)
-        firsts = prober.first_token_logprobs([case.request.text for case in cases], answers)
-        rivals: list[tuple[int, Probe]] = []
-        for i, (case, seen) in enumerate(zip(cases, true, strict=True)):
-            for answer, logprob in zip(answers, firsts[i], strict=True):
-                if answer != case.request.target_true and logprob > seen["target"]["logprob"]:
+        true_observations = prober.observe([_true_probe(case) for case in cases])
+        bounds = prober.logprob_bounds([case.request.text for case in cases], answers)
+        candidates: list[tuple[int, Probe]] = []
+        for i, (case, observation) in enumerate(zip(cases, true_observations, strict=True)):
+            for answer, bound in zip(answers, bounds[i], strict=True):
+                if answer != case.request.target_true and bound > observation.target.logprob:
                     probe = Probe("known", "completion", case.request.text, answer, case.request.target_true, "new")
-                    rivals.append((i, probe))
+                    candidates.append((i, probe))
         first = [True] * len(cases)
-        quick = make_prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
-        for (i, _), seen in zip(rivals, quick.observe([probe for _, probe in rivals]), strict=True):
-            first[i] &= seen["target"]["logprob"] < seen["rival"]["logprob"]
+        without_continuations = make_prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
+        observations = without_continuations.observe([probe for _, probe in candidates])
+        for (i, _), observation in zip(candidates, observations, strict=True):
+            first[i] &= observation.target.logprob < observation.rival.logprob
         return {case.id: value for case, value in zip(cases, first, strict=True)}
 
-    found: dict[str, bool] = cache.get_or_measure(task, "ranking", measure)
-    return found
+    first_by_case: dict[str, bool] = cache.get_or_measure(task, "ranking", measure)
+    return first_by_case
 
 
 def right_pairs(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
-    """Return, by pair id, whether the grammatical sentence of a phenomenon's pair is the more probable one."""
+    """Return whether the grammatical sentence of each minimal pair is the more probable one, by pair id."""
 
     def measure() -> dict[str, bool]:
         pairs = task.pairs
@@ -125,17 +147,21 @@ def right_pairs(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
             Probe("known", "minimal_pair", "", pair["sentence_good"], pair["sentence_bad"], "unchanged")
             for pair in pairs
         ]
-        seen = cache.prober.observe(probes)
-        return {
-            pair["pairID"]: o["target"]["logprob"] > o["rival"]["logprob"] for pair, o in zip(pairs, seen, strict=True)
-        }
+        observations = cache.prober.observe(probes)
+        return {pair["pairID"]: o.prefers_target for pair, o in zip(pairs, observations, strict=True)}
 
-    found: dict[str, bool] = cache.get_or_measure(task, "pairs", measure)
-    return found
+    right: dict[str, bool] = cache.get_or_measure(task, "pairs", measure)
+    return right
 
 
 def knowledge(cache: KnowledgeCache, task: Task) -> dict[str, Any]:
-    """Return what a model knows of a task, as shares of its cases and pairs."""
+    """Return one row of the knowledge table: what a model knows of a task, as shares between 0 and 1.
+
+    Returns:
+        ``task``, ``kind``, ``cases`` (the number of readable cases), one share of the cases per name in
+        :data:`KNOWN_BY`, ``ranked_first`` (share of the cases; None unless the task is of facts) and ``sentences``
+        (share of the minimal pairs; None without pairs).
+    """
     cases = known_cases(cache, task)
     row: dict[str, Any] = {"task": task.name, "kind": task.kind, "cases": len(cases)}
     for name in KNOWN_BY:

@@ -1,4 +1,4 @@
-"""Our linguistic tasks as tasks of EleutherAI's lm-eval: a YAML file and a JSONL file each."""
+"""Exports linguistic tasks as tasks of EleutherAI's lm-eval, each as a YAML file and a JSONL file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,33 @@ from ..core.files import atomic_write
 from ..core.schema import Task
 
 PREFIX = "knbench_"
-"""Keeps our task names apart from lm-eval's own."""
+"""Distinguishes the exported tasks from lm-eval's own."""
 
 
 def exported_name(name: str) -> str:
-    """Return how lm-eval calls one of our tasks."""
+    """Return the name of a task in lm-eval.
+
+    >>> exported_name("anaphor-gender")
+    'knbench_anaphor_gender'
+    """
     return PREFIX + name.replace("-", "_")
 
 
 def export_task(task: Task, folder: Path) -> Path:
-    """Write one task's minimal pairs as an lm-eval task that needs no network, and return its YAML file.
+    """Write a task's minimal pairs as an lm-eval task that needs no network.
 
-    The two sentences are the choices of an empty context, scored whole, as lm-eval's own BLiMP tasks are; lm-eval's
-    ``acc`` is then the share of pairs whose grammatical sentence is the more probable.
+    The two sentences are the choices after an empty context and are scored in full, as in lm-eval's BLiMP tasks.
+    lm-eval's ``acc`` is therefore the share of pairs whose grammatical sentence is more probable.
+
+    Args:
+        task: the task.
+        folder: folder for the YAML and the JSONL file; created if it does not exist.
+
+    Returns:
+        The path of the YAML file.
+
+    Raises:
+        KnbenchError: the task has no minimal pairs.
     """
     pairs = task.pairs
     if not pairs:

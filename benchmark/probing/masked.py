@@ -1,113 +1,133 @@
-"""Probing masked language models, which are asked at the target's own place, its right context being read too.
+"""Measures probes on masked language models, which predict a target at its own position and read its right context.
 
-A target of n tokens stands as n masks that are filled from the left: each token is scored after the true previous
-ones, with masks for those to come. A sentence's score is its pseudo-log-likelihood, each token masked in turn (Salazar
-et al. 2020).
+A target of n tokens is replaced by n masks, which are filled from left to right: each token is scored given the true
+previous tokens, with masks in place of the later ones. The score of a sentence is its pseudo-log-likelihood, for which
+each token is masked in turn (Salazar et al. 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe
-from ..models.language_model import LanguageModel, TokenQuery
-from .causal import Observation, Prober, Reference, kl_divergence
+from ..models.language_model import TokenQuery
+from .base import Position, Prober, Reference, kl_divergence
 
 
 class MaskedProber(Prober):
-    """Measures probes on a masked model; see :class:`Prober` for what an observation holds."""
+    """Measures probes on a masked model; see :class:`~.base.Prober` for the arguments and the observations."""
 
     def check(self, case: Case) -> None:
-        """Make sure that a case can be tokenised for this model.
+        """Check that the model's tokenizer can encode a case.
 
         Raises:
-            ValueError: its subject covers no token, or an answer has none of its own.
+            ValueError: no token covers the subject, an answer has no token of its own, or a probe generates text.
         """
         self.lm.subject_span(case.request.prompt, case.request.subject)
         for probe in case.probes:
             if probe.kind == "generation":
                 raise ValueError("a masked model does not write text; fluency is for causal models")
             for answer in (probe.target, probe.rival):
-                self._questions(probe, answer)
+                self._token_queries(probe, answer)
 
-    def first_token_logprobs(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
-        """Return the bound 0: the first of n masks says nothing of another number of masks."""
+    def logprob_bounds(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
+        """Return the trivial bound 0, of shape (prompt, answer).
+
+        The first of n masks gives no bound for an answer with another number of masks.
+        """
         return [[0.0] * len(answers) for _ in prompts]
 
-    def _questions(self, probe: Probe, answer: str) -> list[TokenQuery]:
-        """Return one question per token of an answer, or of a sentence."""
+    def _token_queries(self, probe: Probe, answer: str) -> list[TokenQuery]:
+        """Return one query per token of an answer or, for a minimal pair, of the sentence."""
         if probe.kind == "minimal_pair":
-            ids, positions = self.lm.place(self.lm.prompt_prefix.rstrip(), answer, "")
+            ids, positions = self.lm.locate_target(self.lm.prompt_prefix.rstrip(), answer, "")
             return [TokenQuery((*ids[:p], self.lm.mask_id, *ids[p + 1 :]), p, ids[p]) for p in positions]
         return self.lm.token_queries(probe.prompt, answer, probe.suffix)
 
     @torch.inference_mode()
     def _observe(
-        self, probes: Sequence[Probe], remember: Reference | None, against: Reference | None
+        self, probes: Sequence[Probe], save_to: Reference | None, compare_to: Reference | None
     ) -> list[Observation]:
-        asked = [[self._questions(probe, answer) for answer in (probe.target, probe.rival)] for probe in probes]
-        rows = sorted({(q[0], q[1]) for pair in asked for answer in pair for q in answer}, key=lambda r: (len(r[0]), r))
-        keys = {
-            pair[0][0][:2]: self._key(probe)
-            for probe, pair in zip(probes, asked, strict=True)
+        pairs = [[self._token_queries(probe, answer) for answer in (probe.target, probe.rival)] for probe in probes]
+        queries = [query for pair in pairs for answer in pair for query in answer]
+        positions = sorted({_position(q) for q in queries}, key=lambda position: (len(position[0]), position))
+        reference_keys = {
+            _position(pair[0][0]): _reference_key(probe)
+            for probe, pair in zip(probes, pairs, strict=True)
             if probe.expect == "unchanged" and probe.kind == "completion"
         }
-        wanted: dict[tuple[tuple[int, ...], int], set[int]] = {row: set() for row in rows}
-        for question in (q for pair in asked for answer in pair for q in answer):
-            wanted[question[:2]].add(question[2])
-        seen: dict[tuple[tuple[int, ...], int], dict[int, tuple[float, int]]] = {}
-        top: dict[tuple[tuple[int, ...], int], tuple[int, float]] = {}
-        divergence: dict[tuple[tuple[int, ...], int], float] = {}
-        for start in range(0, len(rows), self.batch_size):
-            batch = rows[start : start + self.batch_size]
-            logprobs = self._logprobs([text for text, _ in batch], [(i, p) for i, (_, p) in enumerate(batch)])
-            for n, row in enumerate(batch):
-                ids = sorted(wanted[row])
+        tokens: dict[Position, set[int]] = {position: set() for position in positions}
+        for query in queries:
+            tokens[_position(query)].add(query.token)
+        scores: dict[Position, dict[int, tuple[float, int]]] = {}  # (log-probability, rank) by token id
+        top: dict[Position, tuple[int, float]] = {}  # the most probable token id, and its log-probability
+        divergences: dict[Position, float] = {}
+        for start in range(0, len(positions), self.batch_size):
+            batch = positions[start : start + self.batch_size]
+            logprobs = self._logprobs([row for row, _ in batch], [(i, column) for i, (_, column) in enumerate(batch)])
+            for n, position in enumerate(batch):
+                ids = sorted(tokens[position])
                 values = logprobs[n, ids]
                 ranks = (logprobs[n] > values[:, None]).sum(-1).tolist()
-                seen[row] = dict(zip(ids, zip(values.tolist(), ranks, strict=True), strict=True))
+                scores[position] = dict(zip(ids, zip(values.tolist(), ranks, strict=True), strict=True))
                 best = int(logprobs[n].argmax())
-                top[row] = best, float(logprobs[n, best])
-                if row in keys and remember is not None:
-                    remember.distributions[keys[row]] = logprobs[n].clone()
-                if row in keys and against is not None:
-                    divergence[row] = kl_divergence(against.distributions[keys[row]], logprobs[n])
+                top[position] = best, float(logprobs[n, best])
+                key = reference_keys.get(position)
+                if key is not None and save_to is not None:
+                    save_to.distributions[key] = logprobs[n].clone()
+                if key is not None and compare_to is not None:
+                    divergences[position] = kl_divergence(compare_to.distributions[key], logprobs[n])
         observations = []
-        for probe, pair in zip(probes, asked, strict=True):
-            observation: Observation = {}
-            for side, answer in zip(("target", "rival"), pair, strict=True):
-                found = [seen[q[:2]][q[2]] for q in answer]
-                observation[side] = {
-                    "logprob": sum(logprob for logprob, _ in found),
-                    "token_logprobs": [logprob for logprob, _ in found],
-                    "ranks": [rank for _, rank in found],
-                    "argmax": [top[q[:2]][0] for q in answer],
-                }
-            if probe.kind == "completion":
-                first = pair[0][0][:2]
-                observation["top"] = self.lm.decode([top[first][0]])
-                observation["top_id"], observation["top_logprob"] = top[first]
-                observation["generated"] = self._fill(pair[0])
-                if first in divergence and probe.expect == "unchanged":
-                    observation["kl"] = divergence[first]
-            observations.append(observation)
+        for probe, pair in zip(probes, pairs, strict=True):
+            target, rival = (self._score(answer, scores, top) for answer in pair)
+            if probe.kind == "minimal_pair":
+                observations.append(Observation(target_answer=target, rival_answer=rival))
+                continue
+            first = _position(pair[0][0])
+            top_id, top_logprob = top[first]
+            observations.append(
+                Observation(
+                    target_answer=target,
+                    rival_answer=rival,
+                    top=self.lm.decode([top_id]),
+                    top_id=top_id,
+                    top_logprob=top_logprob,
+                    generated=self._fill(pair[0]),
+                    kl=divergences.get(first) if probe.expect == "unchanged" else None,
+                )
+            )
         return observations
 
-    def _key(self, probe: Probe) -> str:
-        return f"{probe.prompt} \u0000 {probe.target}"
+    def _score(
+        self,
+        queries: Sequence[TokenQuery],
+        scores: Mapping[Position, Mapping[int, tuple[float, int]]],
+        top: Mapping[Position, tuple[int, float]],
+    ) -> Answer:
+        """Return the scores of an answer from log-probability and rank of each token, by position and token id."""
+        token_scores = [scores[_position(q)][q.token] for q in queries]
+        return Answer(
+            logprob=sum(logprob for logprob, _ in token_scores),
+            token_logprobs=tuple(logprob for logprob, _ in token_scores),
+            ranks=tuple(rank for _, rank in token_scores),
+            argmax=tuple(top[_position(q)][0] for q in queries),
+        )
 
-    def _fill(self, token_queries: Sequence[TokenQuery]) -> str:
-        """Fill the target's masks from the left, each with the most probable token."""
-        text, filled = list(token_queries[0][0]), []
-        for _, position, _ in token_queries if self.new_tokens else []:
-            text[position] = int(self._logprobs([text], [(0, position)])[0].argmax())
-            filled.append(text[position])
+    def _fill(self, queries: Sequence[TokenQuery]) -> str:
+        """Fill the target's masks from left to right, each with the most probable token."""
+        ids, filled = list(queries[0].ids), []
+        for query in queries if self.new_tokens else []:
+            ids[query.position] = int(self._logprobs([ids], [(0, query.position)])[0].argmax())
+            filled.append(ids[query.position])
         return self.lm.decode(filled)
 
 
-def make_prober(lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6, free_tokens: int = 100) -> Prober:
-    """Return the prober that fits a model's objective."""
-    kind = Prober if lm.causal else MaskedProber
-    return kind(lm, batch_size=batch_size, new_tokens=new_tokens, free_tokens=free_tokens)
+def _position(query: TokenQuery) -> Position:
+    return query.ids, query.position
+
+
+def _reference_key(probe: Probe) -> str:
+    return f"{probe.prompt} \u0000 {probe.target}"

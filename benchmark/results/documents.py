@@ -1,4 +1,4 @@
-"""Result documents and the JSON Schemas that they are validated against."""
+"""Manifests, results and other JSON documents on disk: loading with validation, writing, comparing."""
 
 from __future__ import annotations
 
@@ -6,85 +6,86 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from ..core.documents import SCHEMA_VERSION, Manifest, Result
 from ..core.errors import KnbenchError
 from ..core.files import json_text, write_json
+from ..core.records import from_json, to_json
 from .io import RESULT, read_json
 from .json_schema import check
 
-SCHEMA_VERSION = 1
+T = TypeVar("T")
+
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-9, 1e-14
+"""Differences between numbers that were computed from the same records: processors add in different orders."""
+
+OnBroken = Callable[[KnbenchError], object]
+"""Called with the error of a file that cannot be read: raise it, or note it and continue with the other files."""
 
 
-ROUNDING, NOTHING = 1e-9, 1e-14
-"""By what share, or by how much near zero, a number that comes from the same records may differ: processors add in
-different orders."""
+def reraise(error: KnbenchError) -> None:
+    """Stop at the first broken file."""
+    raise error
 
 
-def comparable(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must agree for two results to stand in one table, besides their editors.
-
-    Left out are what no other number depends on, and what is not set: a result may lack a key that another has.
-    """
-    protocol = {k: v for k, v in result["protocol"].items() if k not in ("batch_size", "drift", "fluency_tokens")}
-    task, model = result["task"], result["model"]
-    return {
-        "task": task["name"],
-        "version": task["version"],
-        "content": task["content_hash"],
-        "model": model["name"],
-        "weights": model["weight_hash"],
-        "dtype": model["dtype"],
-        "seed": result["seed"],
-        **{k: protocol[k] for k in sorted(protocol) if protocol[k] not in (None, [], 0)},
-    }
-
-
-def load_result(path: Path) -> Mapping[str, Any]:
-    """Read and validate a ``result.json``.
+def load_result(path: Path) -> Result:
+    """Read and validate a result.
 
     Raises:
-        KnbenchError: it is missing, broken, of a newer schema, or does not fit the schema.
+        KnbenchError: the file is missing, broken, of a newer schema version, or invalid.
     """
     document = read_json(path)
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise KnbenchError(f"{path}: schema version {version} is newer than {SCHEMA_VERSION}; upgrade knbench")
     check(document, "result", str(path))
-    result: Mapping[str, Any] = document
-    return result
+    return _typed(document, Result, path)
 
 
-Broken = Callable[[KnbenchError], object]
-"""What is done about a broken file among others: raise, or take note of it and go on without the file."""
+def load_manifest(path: Path) -> Manifest:
+    """Read a run folder's manifest.
+
+    Raises:
+        KnbenchError: the file is missing or is not a manifest.
+    """
+    return _typed(read_json(path), Manifest, path)
 
 
-def refuse(error: KnbenchError) -> None:
-    """Stop at the first broken file."""
-    raise error
+def _typed(document: Any, kind: type[T], path: Path) -> T:
+    try:
+        return from_json(document, kind)
+    except ValueError as error:
+        raise KnbenchError(f"{path}: not a valid {kind.__name__.lower()}: {error}") from None
 
 
-def differing(stored: Any, again: Any, at: str = "") -> str | None:
-    """Return the JSON pointer of the first place where two documents differ by more than processors round."""
-    if isinstance(stored, float) and isinstance(again, float):
-        return None if math.isclose(stored, again, rel_tol=ROUNDING, abs_tol=NOTHING) else at
-    if isinstance(stored, Mapping) and isinstance(again, Mapping):
-        keys = sorted({*stored, *again})
-        parts = ((f"{at}/{key}", stored.get(key), again.get(key)) for key in keys)
-    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
-        parts = ((f"{at}/{n}", *both) for n, both in enumerate(zip(stored, again, strict=True)))
-    else:
-        return None if stored == again else at
-    return next((found for place, a, b in parts if (found := differing(a, b, place)) is not None), None)
+def manifest_of(result: Result) -> Manifest:
+    """Return the manifest that a result was computed with."""
+    return Manifest(**{name: getattr(result, name) for name in Manifest.__struct_fields__})
 
 
-def find_documents(roots: Sequence[Path], name: str, broken: Broken = refuse) -> list[Mapping[str, Any]]:
+def write_result(folder: Path, result: Result) -> None:
+    """Validate and write the result of a run folder atomically."""
+    check_result(result, str(folder / RESULT))
+    write_json(folder / RESULT, to_json(result))
+
+
+def check_result(result: Result, where: str) -> None:
+    """Validate a computed result against its schema, as whoever reads it will.
+
+    Raises:
+        KnbenchError: the result is invalid.
+    """
+    check(json.loads(json_text(to_json(result))), "result", where)
+
+
+def find_documents(roots: Sequence[Path], name: str, on_broken: OnBroken = reraise) -> list[Mapping[str, Any]]:
     """Return every document with a file name that has a schema, such as ``analysis.json``, in a stable order.
 
     Args:
-        roots: the folders below which it is looked for.
-        name: of the file.
-        broken: told of each that cannot be read.
+        roots: folders that are searched.
+        name: name of the files.
+        on_broken: called with the error of each file that cannot be read.
     """
     found = []
     for path in sorted(path for root in roots for path in root.rglob(name)):
@@ -93,20 +94,44 @@ def find_documents(roots: Sequence[Path], name: str, broken: Broken = refuse) ->
             check(document, path.stem, str(path))
             found.append(document)
         except KnbenchError as error:
-            broken(error)
+            on_broken(error)
     return found
 
 
-COMPUTED = ("records", "cost", "summary", "effect", "checkpoints", "immediate", "curve", "drift")
-"""Parts of a result that come from its records; all others are the manifest's."""
+def comparable(result: Result) -> dict[str, Any]:
+    """Return the values that must agree for two results to be compared, besides their editors.
+
+    Settings that no other number depends on, and settings that are not in use, are left out.
+    """
+    protocol = to_json(result.protocol)
+    used = {k: v for k, v in protocol.items() if k not in ("batch_size", "drift", "fluency_tokens")}
+    return {
+        "task": result.task.name,
+        "version": result.task.version,
+        "content": result.task.content_hash,
+        "model": result.model.name,
+        "weights": result.model.weight_hash,
+        "dtype": result.model.dtype,
+        "seed": result.seed,
+        **{k: used[k] for k in sorted(used) if used[k] not in (None, (), 0)},
+    }
 
 
-def manifest_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a result was settled before the run: everything that its records do not give."""
-    return {key: value for key, value in result.items() if key not in COMPUTED}
+def first_difference(stored: Any, computed: Any, at: str = "") -> str | None:
+    """Return the JSON pointer of the first place where two documents differ by more than rounding, or None.
 
-
-def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Validate and write a run's ``result.json``, whole or not at all."""
-    check(json.loads(json_text(result)), "result", str(folder / RESULT))
-    write_json(folder / RESULT, result)
+    Args:
+        stored: plain JSON values, or a stored type.
+        computed: the other document.
+        at: JSON pointer of the two.
+    """
+    a, b = to_json(stored), to_json(computed)
+    if isinstance(a, float) and isinstance(b, float):
+        return None if math.isclose(a, b, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE) else at
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        parts = [(f"{at}/{key}", a.get(key), b.get(key)) for key in sorted({*a, *b})]
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        parts = [(f"{at}/{n}", *pair) for n, pair in enumerate(zip(a, b, strict=True))]
+    else:
+        return None if a == b else at
+    return next((place for pointer, x, y in parts if (place := first_difference(x, y, pointer)) is not None), None)

@@ -1,7 +1,8 @@
-"""Results on disk: reading, writing, checking. Imports no torch, so the site builds in a second.
+"""JSON files and files of JSON lines: reading with checks, and appending line by line. Imports no torch.
 
-A run folder holds ``manifest.json`` (what was run, written before the first case), ``records.jsonl`` (one line per
-case, appended as it is measured) and ``result.json`` (computed from the two).
+A run folder holds ``manifest.json`` (written before the first case), ``records.jsonl`` (one line per case, appended
+when it is measured) and ``result.json`` (computed from the two). Sequential runs have ``checkpoints.jsonl``, runs with
+drift have ``drift.jsonl``.
 """
 
 from __future__ import annotations
@@ -12,46 +13,76 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..core.errors import KnbenchError
 from ..core.files import write_text
+from ..core.records import CheckpointLine, DriftLine, Record, from_json, to_json
 from .json_schema import checker
 
 MANIFEST, RECORDS, RESULT = "manifest.json", "records.jsonl", "result.json"
 CHECKPOINTS, DRIFT = "checkpoints.jsonl", "drift.jsonl"
 PARTS, ANALYSIS = "parts.jsonl", "analysis.json"
-LARGEST = 1 << 28
-"""Bytes that a packed file may unpack to: a few kilobytes can unpack to any number of zeros."""
+MAX_UNPACKED_BYTES = 1 << 28
+"""Maximum size of a decompressed file. A few kilobytes can decompress to any number of zeros."""
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "record": ("case", "case_id"),
-    "checkpoint": ("edits and case", "edits", "case_id"),
-    "drift": ("place", "edits", "case_id", "block"),
-    "part": ("part", "key"),
-}
-"""Kinds of JSON lines: how people call what tells one from another, and in which fields it stands."""
+LineT = TypeVar("LineT")
+
+
+@dataclass(frozen=True)
+class LineKind(Generic[LineT]):
+    """A kind of JSON lines.
+
+    Attributes:
+        schema: name of the JSON Schema of a line.
+        label: name of the key in messages.
+        key_fields: fields that identify a line in its file.
+        decode: builds a line from its JSON value.
+    """
+
+    schema: str
+    label: str
+    key_fields: tuple[str, ...]
+    decode: Callable[[Any], LineT]
+
+    def key(self, fields: Mapping[str, Any]) -> Any:
+        """Return the key of the line with these fields."""
+        values = tuple(fields.get(name) for name in self.key_fields)
+        return values[0] if len(values) == 1 else values
+
+    def key_of(self, line: LineT) -> Any:
+        """Return the key of a line."""
+        if isinstance(line, Mapping):
+            return self.key(line)
+        return self.key({name: getattr(line, name) for name in self.key_fields})
+
+
+RECORD = LineKind("record", "case", ("case_id",), lambda value: from_json(value, Record))
+CHECKPOINT = LineKind("checkpoint", "edits and case", ("edits", "case_id"), lambda v: from_json(v, CheckpointLine))
+DRIFT_LINE = LineKind("drift", "measurement", ("edits", "case_id", "block"), lambda v: from_json(v, DriftLine))
+PART: LineKind[Mapping[str, Any]] = LineKind("part", "part", ("key",), lambda value: value)
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a file holds, unpacked where it is packed.
+    """Return the content of a file, decompressed if its name ends in ``.gz``.
 
     Raises:
-        KnbenchError: it is missing, cannot be unpacked, or unpacks to more than :data:`LARGEST` bytes.
+        KnbenchError: the file is missing, cannot be decompressed, or exceeds :data:`MAX_UNPACKED_BYTES`.
     """
     try:
         if path.suffix != ".gz":
             return path.read_bytes()
         with gzip.open(path) as stream:
-            data = stream.read(LARGEST + 1)
+            data = stream.read(MAX_UNPACKED_BYTES + 1)
     except FileNotFoundError:
         raise KnbenchError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise KnbenchError(f"{path}: {error}") from None
-    if len(data) > LARGEST:
-        raise KnbenchError(f"{path}: unpacks to more than {LARGEST >> 20} MB; no run has so many records")
+    if len(data) > MAX_UNPACKED_BYTES:
+        raise KnbenchError(f"{path}: decompresses to more than {MAX_UNPACKED_BYTES >> 20} MB")
     return data
 
 
@@ -59,80 +90,99 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        KnbenchError: it is missing or no JSON.
+        KnbenchError: the file is missing or not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
     except FileNotFoundError:
         raise KnbenchError(f"{path}: no such file") from None
-    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits, and of too deep a nest
+    except (ValueError, RecursionError) as error:  # also numbers with thousands of digits, and deep nesting
         raise KnbenchError(f"{path}: not valid JSON ({error}); delete it and run knbench score again") from None
     except OSError as error:
         raise KnbenchError(f"{path}: {error.strerror}") from None
 
 
-def read_records(path: Path, kind: str = "record") -> list[dict[str, Any]]:
-    """Read and validate a file of JSON lines: ``records.jsonl``, or another of the :data:`KEYS`.
+def read_lines(path: Path, kind: LineKind[LineT]) -> list[LineT]:
+    """Read and validate a file of JSON lines.
 
     Raises:
-        KnbenchError: it is missing, or a line is broken or repeats another; names the line.
+        KnbenchError: the file is missing, or a line is invalid or repeats another; names the line.
     """
-    check_line = checker(kind)
+    return parse_lines(path, read_bytes(path), kind)
+
+
+def parse_lines(path: Path, data: bytes, kind: LineKind[LineT]) -> list[LineT]:
+    """Parse and validate the content of a file of JSON lines.
+
+    Args:
+        path: of the file, for messages.
+        data: its decompressed content.
+        kind: the kind of its lines.
+
+    Raises:
+        KnbenchError: a line is invalid or repeats another; names the line.
+    """
+    find_flaw = checker(kind.schema)
     try:
-        lines = read_bytes(path).decode().split("\n")
+        lines = data.decode().split("\n")
     except UnicodeDecodeError as error:
         raise KnbenchError(f"{path}: {error}") from None
     if lines and lines[-1]:
         raise KnbenchError(f"{path}: line {len(lines)} was cut off; start the run again to continue it")
-    found: list[dict[str, Any]] = []
-    seen: dict[Any, int] = {}
+    parsed: list[LineT] = []
+    numbers: dict[Any, int] = {}
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            row = json.loads(line, parse_constant=_no_constant)
+            value = json.loads(line, parse_constant=_reject_constant)
         except (ValueError, RecursionError) as error:
             raise KnbenchError(f"{path}: line {number} is broken: {error}") from None
-        flaw = check_line(row)
+        flaw = find_flaw(value)
         if flaw is not None:
-            raise KnbenchError(f"{path}: line {number} is no valid {kind} {flaw}")
-        key = key_of(row, kind)
-        if key in seen:
-            raise KnbenchError(f"{path}: line {number} repeats {KEYS[kind][0]} '{key}' of line {seen[key]}")
-        seen[key] = number
-        found.append(row)
-    return found
+            raise KnbenchError(f"{path}: line {number} is not a valid {kind.schema} {flaw}")
+        try:
+            parsed.append(kind.decode(value))
+        except ValueError as error:  # a rule that the schema cannot state
+            raise KnbenchError(f"{path}: line {number} is not a valid {kind.schema}: {error}") from None
+        key = kind.key_of(parsed[-1])
+        if key in numbers:
+            raise KnbenchError(f"{path}: line {number} repeats {kind.label} '{key}' of line {numbers[key]}")
+        numbers[key] = number
+    return parsed
 
 
-def key_of(row: Mapping[str, Any], kind: str) -> Any:
-    """Return what tells a line from the others of its file."""
-    values = tuple(row.get(name) for name in KEYS[kind][1:])
-    return values[0] if len(values) == 1 else values
+def _reject_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+def lines_text(lines: Iterable[Any]) -> str:
+    """Return lines as the text of a file of JSON lines."""
+    return "".join(json.dumps(to_json(line), ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of what a file holds, unpacked where it is packed.
+    """Return the sha256 of the content of a file, decompressed if its name ends in ``.gz``.
 
     Raises:
-        KnbenchError: it cannot be read.
+        KnbenchError: the file cannot be read.
     """
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-class RecordsFile:
-    """A run's records, appended line by line so that what is measured is on disk.
+class JsonLinesFile(Generic[LineT]):
+    """A file of JSON lines that is appended to. An appended line is on disk when :meth:`append` returns.
 
-    Opening an existing file keeps its whole lines; a last line that was cut off is dropped, since its case will be
+    Opening an existing file keeps its complete lines. An incomplete last line is dropped, because its case will be
     measured again.
 
     Args:
-        path: the file; made where it is missing.
-        kind: which lines it holds, one of :data:`KEYS`.
+        path: the file; created if it does not exist.
+        kind: the kind of its lines.
+
+    Attributes:
+        keys: keys of the lines that are in the file.
     """
 
-    def __init__(self, path: Path, kind: str = "record") -> None:
+    def __init__(self, path: Path, kind: LineKind[LineT]) -> None:
         self.path, self.kind = path, kind
         if path.exists():
             data = path.read_bytes()
@@ -142,32 +192,36 @@ class RecordsFile:
                     stream.truncate(len(whole))
         else:
             path.touch()
-        self.done = {key_of(row, kind) for row in read_records(path, kind)}
+        self.keys = {kind.key_of(line) for line in read_lines(path, kind)}
 
-    def has(self, where: Mapping[str, Any]) -> bool:
-        """Whether there is a line with these keys."""
-        return key_of(where, self.kind) in self.done
+    def has(self, **fields: Any) -> bool:
+        """Return whether the file has a line with these key fields."""
+        return self.kind.key(fields) in self.keys
 
-    def drop(self, unwanted: Callable[[Mapping[str, Any]], bool]) -> int:
-        """Take lines out, so that what they say is measured again; returns how many."""
-        rows = read_records(self.path, self.kind)
-        kept = [row for row in rows if not unwanted(row)]
-        if len(kept) < len(rows):
-            write_text(self.path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in kept))
-            self.done = {key_of(row, self.kind) for row in kept}
-        return len(rows) - len(kept)
+    def drop(self, unwanted: Callable[[LineT], bool]) -> int:
+        """Remove lines, whose cases are then measured again, and return their number."""
+        lines = read_lines(self.path, self.kind)
+        kept = [line for line in lines if not unwanted(line)]
+        if len(kept) < len(lines):
+            write_text(self.path, lines_text(kept))
+            self.keys = {self.kind.key_of(line) for line in kept}
+        return len(lines) - len(kept)
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; it is on disk when this returns. A write that fails leaves no partial line."""
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    def append(self, line: LineT) -> None:
+        """Append a line.
+
+        Raises:
+            OSError: the line cannot be written; no part of it stays in the file.
+        """
+        text = lines_text([line]).encode()
         size = self.path.stat().st_size
         try:
             with self.path.open("ab", buffering=0) as stream:
-                stream.write(line.encode())
+                stream.write(text)
                 os.fsync(stream.fileno())
-            if self.path.stat().st_size != size + len(line.encode()):
+            if self.path.stat().st_size != size + len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             os.truncate(self.path, size)
             raise OSError(error.errno, error.strerror, str(self.path)) from None
-        self.done.add(key_of(record, self.kind))
+        self.keys.add(self.kind.key_of(line))

@@ -1,4 +1,4 @@
-"""Validation against the project's JSON Schemas."""
+"""Validation against the JSON Schemas in ``schemas``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..core.errors import KnbenchError
 
 @cache
 def schema(name: str) -> Mapping[str, Any]:
-    """Return one of the project's JSON Schemas: ``result`` or ``record``."""
+    """Return a JSON Schema by its name, such as ``result`` or ``record``."""
     text = files(__package__).joinpath(f"schemas/{name}.schema.json").read_text(encoding="utf-8")
     loaded: Mapping[str, Any] = json.loads(text)
     return loaded
@@ -25,29 +25,34 @@ def schema(name: str) -> Mapping[str, Any]:
 def check(document: Any, name: str, where: str) -> None:
     """Validate a document.
 
+    Args:
+        document: plain JSON values.
+        name: name of the schema.
+        where: path of the document, for messages.
+
     Raises:
-        KnbenchError: it does not fit; the message names the place as a JSON pointer.
+        KnbenchError: the document is invalid; names the place as a JSON pointer.
     """
     flaw = checker(name)(document)
     if flaw is not None:
-        raise KnbenchError(f"{where}: no valid {name} {flaw}")
+        raise KnbenchError(f"{where}: not a valid {name} {flaw}")
 
 
 @cache
-def checker(kind: str) -> Callable[[Any], str | None]:
-    """Return what tells a document's flaw, or None for a good one.
+def checker(name: str) -> Callable[[Any], str | None]:
+    """Return a function that describes the first flaw of a document, or returns None for a valid one.
 
-    jsonschema-rs decides, a hundred times faster; jsonschema words the complaint.
+    jsonschema-rs validates, a hundred times faster than jsonschema, which words the messages.
     """
-    quick = jsonschema_rs.Draft202012Validator(dict(schema(kind)))
+    validator = jsonschema_rs.Draft202012Validator(dict(schema(name)))
 
-    def flaw(document: Any) -> str | None:
-        if quick.is_valid(document):
+    def find_flaw(document: Any) -> str | None:
+        if validator.is_valid(document):
             return None
-        error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema(kind)).iter_errors(document))
+        error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema(name)).iter_errors(document))
         if error is None:
             return "by jsonschema-rs"
         message = error.message if len(error.message) < 200 else error.message[:200] + "..."
         return f"at /{'/'.join(str(part) for part in error.absolute_path)}: {message}"
 
-    return flaw
+    return find_flaw

@@ -1,86 +1,130 @@
-"""Computes a result from its manifest and its records, without a model."""
+"""Computes a result from its manifest and its files of JSON lines, without a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..core.documents import Manifest, Result
 from ..core.errors import KnbenchError
-from ..core.files import many_objects
-from ..scoring.summary import result_from, retention, summarise_drift
-from .io import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, read_json, read_records, sha256_of
-from .json_schema import check
+from ..core.files import gc_paused
+from ..core.records import CheckpointLine, DriftLine, Record
+from ..scoring.summary import in_order, result_from, summarise_drift
+from .documents import check_result
+from .io import CHECKPOINT, CHECKPOINTS, DRIFT, DRIFT_LINE, RECORD, RECORDS, LineKind, LineT, parse_lines, read_bytes
 
 
-def rescore(folder: Path) -> dict[str, Any]:
-    """Compute a folder's result from its manifest and records, without a model.
+@dataclass(frozen=True)
+class RunLines:
+    """The content of a run's files of JSON lines, each read once.
+
+    Attributes:
+        folder: folder of the files, for messages.
+        records: the records, in the order of the file.
+        checkpoints: the checkpoint lines; None unless the run is sequential.
+        drift: the drift lines; None if drift is not measured.
+        sha256: hash of each file by its name.
+    """
+
+    folder: Path
+    records: Sequence[Record]
+    checkpoints: Sequence[CheckpointLine] | None
+    drift: Sequence[DriftLine] | None
+    sha256: dict[str, str]
+
+
+def read_run_lines(manifest: Manifest, path_of: Callable[[str], Path]) -> RunLines:
+    """Read the files of a run.
+
+    Args:
+        manifest: the run's manifest, which says which files there are.
+        path_of: returns the path of a file by its name.
 
     Raises:
-        KnbenchError: a file is missing or broken, or records are missing.
+        KnbenchError: a file is missing or broken.
     """
-    return score_files(read_json(folder / MANIFEST), lambda name: folder / name)
+    sha256: dict[str, str] = {}
+
+    def read(name: str, kind: LineKind[LineT]) -> list[LineT]:
+        data = read_bytes(path_of(name))
+        sha256[name] = hashlib.sha256(data).hexdigest()
+        return parse_lines(path_of(name), data, kind)
+
+    with gc_paused():
+        records = read(RECORDS, RECORD)
+        checkpoints = read(CHECKPOINTS, CHECKPOINT) if manifest.protocol.regime == "sequential" else None
+        drift = read(DRIFT, DRIFT_LINE) if manifest.protocol.drift else None
+    return RunLines(path_of(RECORDS).parent, records, checkpoints, drift, sha256)
 
 
-def score_files(manifest: Mapping[str, Any], path_of: Callable[[str], Path]) -> dict[str, Any]:
-    """Compute a result from a manifest and the files of JSON lines that lie where ``path_of`` says.
+def score_lines(manifest: Manifest, lines: RunLines) -> Result:
+    """Compute a result.
 
     Raises:
-        KnbenchError: a file is missing or broken, or records are missing.
+        KnbenchError: lines are missing or do not belong to the run.
     """
-    protocol, path = manifest["protocol"], path_of(RECORDS)
-    with many_objects():
-        records = read_records(path)
-        _check_complete(path, records, protocol["cases"])
-        result = result_from(manifest, records, sha256_of(path))
-        if protocol["regime"] == "sequential":
-            path = path_of(CHECKPOINTS)
-            lines = read_records(path, "checkpoint")
-            _check_checkpoints(path, lines, records, protocol["checkpoints"])
-            result.update(retention(records, lines, sha256_of(path)))
-        if protocol.get("drift"):
-            path = path_of(DRIFT)
-            result["drift"] = summarise_drift(read_records(path, "drift"), str(path), sha256_of(path))
-    check(result, "result", str(path.parent))
+    _check_complete(lines, manifest.protocol.cases)
+    if lines.checkpoints is not None:
+        _check_checkpoints(lines, lines.checkpoints, manifest.protocol.checkpoints)
+    drift = lines.drift and summarise_drift(lines.drift, str(lines.folder / DRIFT), lines.sha256[DRIFT])
+    result = result_from(
+        manifest,
+        lines.records,
+        lines.sha256[RECORDS],
+        checkpoints=None if lines.checkpoints is None else (lines.checkpoints, lines.sha256[CHECKPOINTS]),
+        drift=drift or None,
+    )
+    check_result(result, str(lines.folder))
     return result
 
 
-def _check_complete(path: Path, records: Sequence[Mapping[str, Any]], expected: int) -> None:
-    """Make sure that there is one record of each case.
+def score_files(manifest: Manifest, path_of: Callable[[str], Path]) -> Result:
+    """Read the files of a run and compute its result.
 
     Raises:
-        KnbenchError: one is missing, or two claim the same place.
+        KnbenchError: a file is missing or broken, or lines are missing.
     """
-    places: dict[int, str] = {}
-    for record in records:
-        other = places.setdefault(record["index"], record["case_id"])
-        if other != record["case_id"]:
-            raise KnbenchError(f"{path}: cases '{other}' and '{record['case_id']}' both claim index {record['index']}")
-    missing = sorted(set(range(expected)) - set(places))
+    return score_lines(manifest, read_run_lines(manifest, path_of))
+
+
+def _check_complete(lines: RunLines, expected: int) -> None:
+    """Check that there is exactly one record for each case.
+
+    Raises:
+        KnbenchError: a record is missing, or two have the same index.
+    """
+    path = lines.folder / RECORDS
+    case_ids: dict[int, str] = {}
+    for record in lines.records:
+        other = case_ids.setdefault(record.index, record.case_id)
+        if other != record.case_id:
+            raise KnbenchError(f"{path}: cases '{other}' and '{record.case_id}' both have index {record.index}")
+    missing = sorted(set(range(expected)) - set(case_ids))
     if missing:
         which = f"index {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         raise KnbenchError(
-            f"{path}: {len(records)} of {expected} cases ({which} missing); start the run again to continue it"
+            f"{path}: {len(lines.records)} of {expected} cases ({which} missing); start the run again to continue it"
         )
-    beyond = sorted(set(places) - set(range(expected)))
+    beyond = sorted(set(case_ids) - set(range(expected)))
     if beyond:
-        raise KnbenchError(f"{path}: case '{places[beyond[0]]}' has index {beyond[0]}, the run has {expected} cases")
+        raise KnbenchError(f"{path}: case '{case_ids[beyond[0]]}' has index {beyond[0]}; the run has {expected} cases")
 
 
-def _check_checkpoints(
-    path: Path, lines: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], stops: Sequence[int]
-) -> None:
-    """Make sure that every case so far was measured again at every stop.
+def _check_checkpoints(lines: RunLines, checkpoints: Sequence[CheckpointLine], stops: Sequence[int]) -> None:
+    """Check that every case up to a checkpoint was measured there.
 
     Raises:
-        KnbenchError: one was not.
+        KnbenchError: a line is missing or does not belong to the run.
     """
-    ids = [record["case_id"] for record in sorted(records, key=lambda record: record["index"])]
-    found = {(line["edits"], line["case_id"]) for line in lines}
+    path = lines.folder / CHECKPOINTS
+    ids = [record.case_id for record in in_order(lines.records)]
+    found = {(line.edits, line.case_id) for line in checkpoints}
     wanted = {(stop, case_id) for stop in stops for case_id in ids[:stop]}
-    for what, left in (("missing", wanted - found), ("not of this run", found - wanted)):
-        if left:
-            edits, case_id = min(left)
+    for problem, lines_left in (("missing", wanted - found), ("not part of this run", found - wanted)):
+        if lines_left:
+            edits, case_id = min(lines_left)
             raise KnbenchError(
-                f"{path}: case '{case_id}' after {edits} edits is {what}; start the run again to continue it"
+                f"{path}: case '{case_id}' after {edits} edits is {problem}; start the run again to continue it"
             )

@@ -1,96 +1,97 @@
-"""Finished runs below a folder, with their results and, on demand, their records."""
+"""Finished runs on disk, with their results and, on demand, their records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..core.documents import Result
 from ..core.errors import KnbenchError
-from ..scoring.summary import measured_again
-from .documents import Broken, load_result, refuse
-from .io import ANALYSIS, CHECKPOINTS, RECORDS, RESULT, read_records, sha256_of
+from ..core.records import Record
+from ..scoring.summary import at_checkpoint
+from .documents import OnBroken, load_result, reraise
+from .io import ANALYSIS, CHECKPOINT, CHECKPOINTS, RECORD, RECORDS, RESULT, LineKind, LineT, read_lines, sha256_of
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: where it lies, its validated result, and its records on demand.
+    """A finished run.
 
     Attributes:
-        folder: the folder.
-        result: the result.
-        stem: of a stored result ``NAME.json`` with ``NAME.records.jsonl.gz`` beside it, the NAME; of a run folder, with
-            ``result.json`` and ``records.jsonl``, nothing.
+        folder: folder of its files.
+        result: its validated result.
+        stem: NAME of a stored result ``NAME.json`` with ``NAME.records.jsonl.gz`` beside it. Empty for a run folder
+            with ``result.json`` and ``records.jsonl``.
     """
 
     folder: Path
-    result: Mapping[str, Any]
+    result: Result
     stem: str = ""
 
     def path(self, name: str) -> Path:
-        """Return where one of the run's files of JSON lines lies."""
+        """Return the path of one of the run's files of JSON lines."""
         return self.folder / (f"{self.stem}.{name}.gz" if self.stem else name)
 
     @property
-    def where(self) -> Path:
-        """The path of the result itself."""
+    def result_path(self) -> Path:
+        """Path of the result."""
         return self.folder / (f"{self.stem}.json" if self.stem else RESULT)
 
-    def records(self) -> list[dict[str, Any]]:
-        """Read the records, checked against the result's hash.
+    def records(self) -> list[Record]:
+        """Read the records and check their hash.
 
         Raises:
-            KnbenchError: the file is missing, broken, or not the one that was scored.
+            KnbenchError: the file is missing, broken, or differs from the one that was scored.
         """
-        return self._lines(RECORDS, "record", self.result["records"]["sha256"])
+        return self._lines(RECORDS, RECORD, self.result.records.sha256)
 
-    def final_records(self) -> list[dict[str, Any]]:
-        """Read the records; of sequential edits, with what was observed after the last one.
+    def final_records(self) -> list[Record]:
+        """Read the records; for a sequential run, with the observations after the last edit.
 
         Raises:
-            KnbenchError: a file is missing, broken, or not the one that was scored.
+            KnbenchError: a file is missing, broken, or differs from the one that was scored.
         """
         records = self.records()
-        if "checkpoints" not in self.result:
+        if self.result.checkpoints is None or not self.result.curve:
             return records
-        last = self.result["curve"][-1]["edits"]
-        lines = self._lines(CHECKPOINTS, "checkpoint", self.result["checkpoints"]["sha256"])
-        found = {row["case_id"]: row for row in lines if row["edits"] == last}
-        return [measured_again(record, found[record["case_id"]]) for record in records]
+        last = self.result.curve[-1].edits
+        lines = self._lines(CHECKPOINTS, CHECKPOINT, self.result.checkpoints.sha256)
+        final = {line.case_id: line for line in lines if line.edits == last}
+        return [at_checkpoint(record, final[record.case_id]) for record in records]
 
-    def _lines(self, name: str, kind: str, sha256: str) -> list[dict[str, Any]]:
+    def _lines(self, name: str, kind: LineKind[LineT], sha256: str) -> list[LineT]:
         path = self.path(name)
         if sha256_of(path) != sha256:
             raise KnbenchError(f"{path}: changed since it was scored; run: knbench score {self.folder} --write")
-        return read_records(path, kind)
+        return read_lines(path, kind)
 
 
-def find_runs(roots: Sequence[Path], broken: Broken = refuse) -> list[Run]:
+def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]:
     """Return every finished run below the given folders, in a stable order.
 
     Args:
-        roots: the folders.
-        broken: told of each result that cannot be read.
+        roots: folders that are searched.
+        on_broken: called with the error of each result that cannot be read.
 
     Raises:
-        KnbenchError: a folder does not exist, or holds no result.
+        KnbenchError: a folder does not exist or holds no result.
     """
     runs = []
     for root in roots:
         if not root.is_dir():
             raise KnbenchError(f"results folder '{root}' does not exist; make one with: knbench run --output {root}")
         ending = f".{RECORDS}.gz"
-        places = [(path.parent, "") for path in sorted(root.rglob(RESULT))]
-        places += [(path.parent, path.name.removesuffix(ending)) for path in sorted(root.rglob(f"*{ending}"))]
-        if not places and not any(root.rglob(ANALYSIS)):
+        locations = [(path.parent, "") for path in sorted(root.rglob(RESULT))]
+        locations += [(path.parent, path.name.removesuffix(ending)) for path in sorted(root.rglob(f"*{ending}"))]
+        if not locations and not any(root.rglob(ANALYSIS)):
             raise KnbenchError(f"no {RESULT} below '{root}'; make one with: knbench run --output {root}")
-        for folder, stem in places:
+        for folder, stem in locations:
             try:
                 runs.append(Run(folder, load_result(folder / (f"{stem}.json" if stem else RESULT)), stem))
             except KnbenchError as error:
-                broken(error)
+                on_broken(error)
     if not runs:
         names = ", ".join(map(str, roots))
-        raise KnbenchError(f"no {RESULT} that can be read below '{names}'; make one with: knbench run --output ...")
+        raise KnbenchError(f"no readable {RESULT} below '{names}'; make one with: knbench run --output ...")
     return runs

@@ -1,6 +1,6 @@
-"""The results that a board is built from: ``results/{method}/{model}/{revision}/{task}.json``, records packed beside.
+"""The results store: ``results/{method}/{model}/{revision}/{task}.json``, with the compressed records beside it.
 
-A stored result is the run's own, to the byte; nothing that is there is ever overwritten by something else.
+A stored result is the run's own, byte for byte. Nothing in a store is overwritten with different content.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.files import json_text, write_bytes, write_json
-from .documents import differing, manifest_of
+from ..core.records import to_json
+from .documents import first_difference, load_result, manifest_of
 from .io import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, read_bytes, read_json
 from .json_schema import check
 from .runs import Run
@@ -22,20 +24,20 @@ from .runs import Run
 CARD = "card.md"
 CARD_BYTES = 1 << 16
 REPORTED = "reported.json"
-"""What a paper reports of a method, in its folder of a store."""
+"""Numbers that a paper reports for a method, in the method's folder."""
 STATUS = "status.json"
-"""Which stored results were scored again, or run again, in the folder above all methods."""
+"""Which stored results were re-scored or re-run, in the top folder."""
 BADGES: Mapping[str, str] = {
-    "re-scored": "Computed again from its raw records, with everything that validation looks for.",
+    "re-scored": "Recomputed from its raw records, with every check of validation.",
     "re-run": "Run again by the maintainers, with the same verdicts on the same probes.",
-    "not re-scored": "Stored, and not yet validated here.",
-    "reported only": "Published by a paper and not measured here; stands apart and is not ranked.",
+    "not re-scored": "Stored and not yet validated here.",
+    "reported only": "Published in a paper and not measured here. Shown separately and not ranked.",
 }
-"""What the marks of a row say."""
+"""Badges of a row with their meaning."""
 
 
 def slug(text: str) -> str:
-    """Return a file name that is safe anywhere.
+    """Return a text as a file name that is safe on every platform.
 
     >>> slug("../Org/My Model")
     'org-my-model'
@@ -43,41 +45,41 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.casefold()).strip("-.") or "unnamed"
 
 
-def place_of(result: Mapping[str, Any]) -> tuple[Path, str]:
-    """Return where a result belongs in a store, and its name there.
+def location_of(result: Result) -> tuple[Path, str]:
+    """Return the folder of a result, relative to the store, and its name in the folder.
 
-    A model without a revision is called by its weights. The lite subset, edits in batches and sequential ones have
-    names of their own.
+    A model without a revision is identified by its weight hash. The name states the subset and the regime, unless they
+    are the full set and single edits.
     """
-    model, protocol = result["model"], result["protocol"]
-    revision = model["revision"] or f"weights-{model['weight_hash'][:12]}"
-    folder = Path(slug(result["editor"]["name"])) / slug(model["name"]) / slug(revision)
+    model, protocol = result.model, result.protocol
+    revision = model.revision or f"weights-{model.weight_hash[:12]}"
+    folder = Path(slug(result.editor.name)) / slug(model.name) / slug(revision)
     suffix = {
         "single": "",
-        "batch": f".batch-{protocol.get('batch_edits')}",
-        "sequential": f".sequential-{protocol['cases']}",
-    }[protocol["regime"]]
-    subset = ".lite" if protocol.get("subset") == "lite" else ""
-    return folder, slug(result["task"]["name"]) + subset + suffix
+        "batch": f".batch-{protocol.batch_edits}",
+        "sequential": f".sequential-{protocol.cases}",
+    }[protocol.regime]
+    subset = ".lite" if protocol.subset == "lite" else ""
+    return folder, slug(result.task.name) + subset + suffix
 
 
 def store_run(run: Run, root: Path) -> Path:
-    """Copy a finished run into a store; does nothing where it is there already.
+    """Copy a finished run into a store. Does nothing if the store has it already.
 
     Returns:
         The path of the stored result.
 
     Raises:
-        KnbenchError: another result is there.
+        KnbenchError: the store has a different result there.
     """
-    folder, name = place_of(run.result)
+    folder, name = location_of(run.result)
     path = root / folder / f"{name}.json"
-    text = json_text(run.result)
+    text = json_text(to_json(run.result))
     if path.exists():
-        if differing(read_json(path), run.result) is None:  # the same records, scored on another processor
+        if first_difference(load_result(path), run.result) is None:  # the same records, scored on another processor
             return path
         raise KnbenchError(f"{path} is another result of the same method, model and task; results are never replaced")
-    for file in _files(run.result):  # the result comes last: where it stands, its records do
+    for file in _files(run.result):  # the result is written last: if it exists, so do its records
         packed = gzip.compress(read_bytes(run.path(file)), mtime=0)
         write_bytes(root / folder / f"{name}.{file}.gz", packed)
     write_bytes(path, text.encode())
@@ -85,21 +87,22 @@ def store_run(run: Run, root: Path) -> Path:
 
 
 def unpack_run(run: Run, root: Path) -> bool:
-    """Lay a stored result out as the run folder that it came from; returns whether it was not there yet.
+    """Restore the run folder of a stored result, and return whether it was written.
 
-    It becomes ``root/{model}/{editor}/{task}``, the model with the subset and regime behind it where they are named.
-    The manifest is written first: what has been laid out in part is a run that was stopped, and goes on.
+    The folder is ``root/{model}/{editor}/{task}``, with the subset and regime of the stored name appended to the model.
+    An existing folder is kept. The manifest is written first, so that an interrupted restoration is a
+    stopped run, which continues.
     """
     result = run.result
-    task = slug(result["task"]["name"])
-    way = slug(result["model"]["name"]) + place_of(result)[1].removeprefix(task)
-    folder = root / way / slug(result["editor"]["name"]) / task
+    task = slug(result.task.name)
+    settings = slug(result.model.name) + location_of(result)[1].removeprefix(task)
+    folder = root / settings / slug(result.editor.name) / task
     if (folder / MANIFEST).exists():
         return False
-    write_json(folder / MANIFEST, manifest_of(result))
+    write_json(folder / MANIFEST, to_json(manifest_of(result)))
     for file in _files(result):
         write_bytes(folder / file, read_bytes(run.path(file)))
-    write_json(folder / RESULT, result)
+    write_json(folder / RESULT, to_json(result))
     return True
 
 
@@ -107,55 +110,50 @@ def store_card(card: Path, method: str, root: Path) -> Path:
     """Copy a method's card into a store.
 
     Raises:
-        KnbenchError: it cannot be read, is empty or too large, or another card is there.
+        KnbenchError: the card cannot be read, is empty or too large, or differs from the one in the store.
     """
     text = read_card(card)
     path = root / slug(method) / CARD
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise KnbenchError(f"{path} is another card of '{method}'; change it there, or leave out --card")
+        raise KnbenchError(f"{path} holds another card of '{method}'; edit it there, or omit --card")
     write_bytes(path, text.encode())
     return path
 
 
 def read_card(path: Path) -> str:
-    """Return a card's Markdown.
+    """Return the Markdown of a card.
 
     Raises:
-        KnbenchError: it cannot be read, is empty or too large.
+        KnbenchError: the file cannot be read, is empty or exceeds :data:`CARD_BYTES`.
     """
     try:
         if path.stat().st_size > CARD_BYTES:
-            raise KnbenchError(
-                f"{path}: a card may have {CARD_BYTES >> 10} kB, this one has {path.stat().st_size >> 10}"
-            )
+            raise KnbenchError(f"{path}: {path.stat().st_size >> 10} kB; a card has at most {CARD_BYTES >> 10} kB")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise KnbenchError(f"{path}: no such file; a card says in Markdown what the method does") from None
+        raise KnbenchError(f"{path}: no such file; write a card in Markdown that describes the method") from None
     except (OSError, UnicodeDecodeError) as error:
         raise KnbenchError(f"{path}: {error}") from None
     if not text.strip():
-        raise KnbenchError(f"{path}: the card is empty; say in Markdown what the method does")
+        raise KnbenchError(f"{path}: the card is empty; describe the method in Markdown")
     return text
 
 
-def stored_names(result: Mapping[str, Any]) -> Sequence[str]:
-    """Return the names of the files that belong to a stored result."""
-    _, name = place_of(result)
+def stored_names(result: Result) -> Sequence[str]:
+    """Return the names of the files of a stored result."""
+    _, name = location_of(result)
     return [f"{name}.json", *(f"{name}.{file}.gz" for file in _files(result))]
 
 
-def _files(result: Mapping[str, Any]) -> list[str]:
-    return [RECORDS, *([CHECKPOINTS] if "checkpoints" in result else []), *([DRIFT] if "drift" in result else [])]
-
-
-# --- status ------------------------------------------------------------------------------------------------------
+def _files(result: Result) -> list[str]:
+    return [RECORDS, *([CHECKPOINTS] if result.checkpoints else []), *([DRIFT] if result.drift else [])]
 
 
 def read_status(roots: Sequence[Path]) -> dict[Path, Mapping[str, Any]]:
-    """Return what is noted of stored results, by the path of the result.
+    """Return the status of stored results, by the path of the result.
 
     Raises:
-        KnbenchError: a note is broken.
+        KnbenchError: a status file is broken.
     """
     found: dict[Path, Mapping[str, Any]] = {}
     for path in sorted(path for root in roots for path in root.rglob(STATUS)):
@@ -167,28 +165,28 @@ def read_status(roots: Sequence[Path]) -> dict[Path, Mapping[str, Any]]:
 
 
 def write_status(root: Path, runs: Sequence[Run], rerun: Collection[Path]) -> None:
-    """Note which results of a store were scored again just now; what was once run again stays so while it is the same.
+    """Write which results of a store are valid. A result that was re-run keeps its status while it is unchanged.
 
     Args:
         root: the store.
-        runs: its results that are good.
-        rerun: of these, the paths of those that another run agrees with.
+        runs: its valid results.
+        rerun: paths of the results that another run confirms.
     """
     earlier = read_status([root])
     notes = {}
-    for run in sorted(runs, key=lambda run: run.where):
-        digest = hashlib.sha256(run.where.read_bytes()).hexdigest()
-        before = earlier.get(run.where.resolve(), {})
-        again = run.where in rerun or (before.get("sha256") == digest and bool(before.get("rerun")))
-        notes[run.where.relative_to(root).as_posix()] = {"sha256": digest, "rerun": again}
+    for run in sorted(runs, key=lambda run: run.result_path):
+        digest = hashlib.sha256(run.result_path.read_bytes()).hexdigest()
+        before = earlier.get(run.result_path.resolve(), {})
+        again = run.result_path in rerun or (before.get("sha256") == digest and bool(before.get("rerun")))
+        notes[run.result_path.relative_to(root).as_posix()] = {"sha256": digest, "rerun": again}
     write_json(root / STATUS, {"schema_version": 1, "results": notes})
 
 
 def badges_of(run: Run, status: Mapping[Path, Mapping[str, Any]]) -> list[str]:
-    """Return the marks of a stored result; a run folder of one's own has none."""
+    """Return the badges of a stored result; a run folder has none."""
     if not run.stem:
         return []
-    note = status.get(run.where.resolve(), {})
-    if note.get("sha256") != hashlib.sha256(run.where.read_bytes()).hexdigest():
+    note = status.get(run.result_path.resolve(), {})
+    if note.get("sha256") != hashlib.sha256(run.result_path.read_bytes()).hexdigest():
         return ["not re-scored"]
     return ["re-scored", *(["re-run"] if note["rerun"] else [])]

@@ -1,4 +1,4 @@
-"""What a result was measured with: versions, machine, memory."""
+"""Describes the environment of a run: package versions, hardware and peak memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("knbench", "torch", "transformers", "tokenizers", "numpy")
+"""Distributions whose versions a result records."""
 
 
 def describe_environment(device: str, command: str | None = None) -> dict[str, Any]:
-    """Return versions, hardware and what was typed as JSON values. Names no user or host."""
+    """Return versions and hardware as JSON values, without the name of a user or host.
+
+    Args:
+        device: the torch device of the run.
+        command: the command line, which is included if given.
+
+    Returns:
+        The versions of Python and :data:`PACKAGES`, the platform, the processor, its logical cores, torch's threads,
+        the main memory in GiB (``memory_gb``), and the name of the GPU or else the device.
+    """
     import psutil
     import torch
 
@@ -51,10 +61,16 @@ def _processor() -> str:
 
 
 class PeakMemory:
-    """``peak = PeakMemory(device); ...; peak.megabytes()``: the most memory in use since it was made.
+    """Measures the peak memory since the object was created.
 
-    On a GPU this is what torch allocated there; on a CPU the resident size of the process, whose high-water mark
-    Linux lets a process reset. Where it cannot be reset the mark since the process began is given.
+    On a GPU this is the memory that torch allocated on the device. On a CPU it is the resident set size of the process.
+    Linux lets a process reset its high-water mark; on systems where this is not possible, the peak since the process
+    started is returned.
+
+    Example: ``peak = PeakMemory("cpu"); ...; peak.megabytes()``
+
+    Args:
+        device: the torch device.
     """
 
     def __init__(self, device: str) -> None:
@@ -69,7 +85,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def megabytes(self) -> float:
-        """Return the peak so far in MB (2**20 bytes)."""
+        """Return the peak in MiB (2**20 bytes)."""
         if self._cuda:
             import torch
 

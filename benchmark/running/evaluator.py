@@ -1,34 +1,42 @@
-"""The side of a run that holds the model: it plans a run, and measures units of it one after the other."""
+"""The measuring side of a run: holds the model, plans a run, and measures its units one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from .. import __version__
-from ..core.errors import KnbenchError
+from ..core.documents import SCHEMA_VERSION, Manifest
+from ..core.errors import KnbenchError, first_line
 from ..core.progress import Reporter
-from ..core.schema import JsonObject, Task, derived_seed, digest
+from ..core.records import to_json
+from ..core.schema import Case, JsonObject, Task, derived_seed, digest
 from ..core.settings import RunSettings
+from ..core.version import __version__
 from ..editing import Editor, build_editor
 from ..models.language_model import LanguageModel
-from ..probing.baseline import Baselines, Selection, select_cases
+from ..probing.baseline import Baselines, select_cases, with_fluency_probe
 from ..probing.drift import make_gauge
-from ..probing.masked import make_prober
-from ..results.documents import SCHEMA_VERSION
+from ..probing.prober import make_prober
+from .attempts import seeded
 from .environment import describe_environment
 from .plan import BLOCK, Plan, RunKey, WorkItem
-from .provenance import describe_editor, describe_model, describe_protocol
-from .regimes import Emit, Job, run_batch, run_sequential, run_single, seeded
+from .provenance import describe_editor, describe_model, describe_protocol, describe_task
+from .regimes import Emit, Job, run_batch, run_sequential, run_single
 
 
 class Evaluator:
-    """A model with editors, tasks and settings laid out.
+    """A model with the editors, tasks and settings of a run. Editors are prepared when they are first needed.
 
-    Editors are made ready when they are first needed.
+    Args:
+        lm: the model.
+        editors: classes of the methods.
+        tasks: the tasks.
+        settings: settings of the run.
+        reporter: receives progress; may be replaced.
 
     Raises:
         KnbenchError: an editor, a setting or a drift task does not fit the model.
@@ -47,80 +55,87 @@ class Evaluator:
         built = [build_editor(cls, lm, settings.editor_args.get(cls.name), settings.seed) for cls in editors]
         self._editors = {editor.name: (editor, source) for editor, source in built}
         if settings.fluency_tokens and not lm.causal:
-            raise KnbenchError(f"'{lm.name}' is a masked model and writes no text; leave out --fluency-tokens")
+            raise KnbenchError(f"'{lm.name}' is a masked model and generates no text; omit --fluency-tokens")
         self._prober = make_prober(
             lm, batch_size=settings.batch_size, new_tokens=settings.new_tokens, free_tokens=settings.fluency_tokens
         )
         self._gauge = make_gauge(lm, settings.drift) if settings.drift else None
         self._fingerprint = lm.fingerprint()
         self._prepared: dict[str, JsonObject] = {}
-        self._selections: dict[str, Selection] = {}
         self._baselines = Baselines(self._prober, settings, BLOCK)
 
     def plan(self, environment: Mapping[str, Any]) -> Plan:
-        """Make every editor ready, choose the cases, and say what the run comes to.
+        """Prepare every editor, select the cases, and return the plan of the run.
 
         Args:
-            environment: what a result shall tell of its making besides versions and machine.
+            environment: entries for the manifest's environment besides versions and hardware.
 
         Raises:
-            KnbenchError: a task has no case for this run.
+            KnbenchError: a task has no case for this run, or an editor cannot be prepared.
         """
-        common = {
-            "schema_version": SCHEMA_VERSION,
-            "benchmark_version": __version__,
-            "model": describe_model(self.lm),
-            "seed": self.settings.seed,
-            "environment": {**describe_environment(str(self.lm.device)), **environment},
-        }
+        model = describe_model(self.lm)
+        environment = {**describe_environment(str(self.lm.device)), **environment}
         cards = {
             name: describe_editor(editor, source, self._prepare(name))
             for name, (editor, source) in self._editors.items()
         }
-        manifests: dict[RunKey, Mapping[str, Any]] = {}
+        manifests: dict[RunKey, Manifest] = {}
         cases = {}
         for name, task in self._tasks.items():
-            chosen = self._select(name).cases
-            cases[name] = [case.id for case in chosen]
-            about = {
-                "task": {**task.card(), "content_hash": task.content_hash(), "cases_total": len(task.cases)},
-                "protocol": describe_protocol(self.lm, self.settings, len(chosen), self._gauge),
-            }
+            self.reporter.doing(f"selecting cases of {name}")
+            cases[name] = [case.id for case in select_cases(self._prober, task, self.settings)]
+            protocol = describe_protocol(self.lm, self.settings, len(cases[name]), self._gauge)
             for editor, card in cards.items():
-                manifests[editor, name] = {**common, "editor": card, **about}
-        joint_batch_size = {name: editor.joint_batch_size for name, (editor, _) in self._editors.items()}
-        return Plan(manifests, cases, joint_batch_size, {name: self._origin(name) for name in self._editors})
+                manifests[editor, name] = Manifest(
+                    schema_version=SCHEMA_VERSION,
+                    benchmark_version=__version__,
+                    model=model,
+                    seed=self.settings.seed,
+                    environment=environment,
+                    editor=card,
+                    task=describe_task(task),
+                    protocol=protocol,
+                )
+        sizes = {name: editor.joint_batch_size for name, (editor, _) in self._editors.items()}
+        return Plan(manifests, cases, sizes, {name: self._digest(name) for name in self._editors})
 
-    def measure(self, order: WorkItem, emit: Emit) -> None:
-        """Measure what of a unit is missing.
+    def measure(self, item: WorkItem, emit: Emit) -> None:
+        """Measure what is missing of a unit.
 
         Args:
-            order: the unit, and what of it there is.
-            tell: takes each line as soon as it is measured.
+            item: the unit, its case ids, and the part that was measured before.
+            emit: receives each line as soon as it is measured.
 
         Raises:
-            KnbenchError: an editor left the model changed, or what it prepared here is not what it prepared where the
-                run was planned.
+            KnbenchError: an editor left the model changed, or its prepared values differ from those of the plan.
         """
-        unit, settings = order.unit, self.settings
-        if order.origin not in (None, self._origin(unit.editor)):
+        unit, settings = item.unit, self.settings
+        if item.digest not in (None, self._digest(unit.editor)):
             raise KnbenchError(
-                f"editor '{unit.editor}' has other weights or prepared something else here than where the run was "
-                "planned; use machines of one kind, with the same versions and threads"
+                f"editor '{unit.editor}' has other weights or prepared values here than where the run was planned; "
+                "use machines of one kind, with the same versions and threads"
             )
-        selection = self._select(unit.task)
+        cases = {index: self._case(unit.task, case_id) for index, case_id in item.case_ids.items()}
         self.reporter.doing(f"unedited model on {unit.task}")
-        baseline = self._baselines.of(unit.task, selection, unit.indices)
+        baseline = self._baselines.of(unit.task, cases)
         self.reporter.doing(f"{unit.editor} on {unit.task}")
         editor, _ = self._editors[unit.editor]
         job = Job(
-            unit, editor, self._prober, baseline, order.written, emit, settings.seed, self._fingerprint,
-            self.reporter, self._gauge,
-        )  # fmt: skip
+            unit=unit,
+            editor=editor,
+            prober=self._prober,
+            baseline=baseline,
+            completed=item.completed,
+            emit=emit,
+            seed=settings.seed,
+            fingerprint=self._fingerprint,
+            reporter=self.reporter,
+            drift=self._gauge,
+        )
         if unit.first == 0:
-            job.note_drift(edits=0)
+            job.measure_drift(edits=0)
         if settings.sequential:
-            run_sequential(job, settings.stops)
+            run_sequential(job, settings.resolved_checkpoints)
         elif settings.batch_edits:
             run_batch(job, settings.batch_edits)
         else:
@@ -136,28 +151,31 @@ class Evaluator:
             except (KnbenchError, OSError):
                 raise
             except Exception as error:
-                why = (str(error).strip().splitlines() or [""])[0]
-                raise KnbenchError(f"editor '{name}' cannot be prepared: {type(error).__name__}: {why}") from error
+                raise KnbenchError(
+                    f"editor '{name}' cannot be prepared: {type(error).__name__}: {first_line(error)}"
+                ) from error
         return self._prepared[name]
 
-    def _origin(self, name: str) -> str:
+    def _digest(self, name: str) -> str:
         editor, source = self._editors[name]
-        return digest([self._fingerprint, describe_editor(editor, source, self._prepare(name))])
+        return digest([self._fingerprint, to_json(describe_editor(editor, source, self._prepare(name)))])
 
-    def _select(self, name: str) -> Selection:
-        if name not in self._selections:
-            self.reporter.doing(f"selecting cases of {name}")
-            self._selections[name] = select_cases(self._prober, self._tasks[name], self.settings)
-        return self._selections[name]
+    @cached_property
+    def _cases(self) -> dict[str, dict[str, Case]]:
+        return {name: {case.id: case for case in task.cases} for name, task in self._tasks.items()}
+
+    def _case(self, task: str, case_id: str) -> Case:
+        case = self._cases[task][case_id]
+        return with_fluency_probe(case) if self.settings.fluency_tokens else case
 
 
 @dataclass(frozen=True)
 class WorkerDevice:
-    """Where a workbench is laid out.
+    """Where an evaluator runs.
 
     Attributes:
-        device: a torch device; ``cuda`` is dealt out among the workers of a machine.
-        threads: of the process; None leaves it to torch.
+        device: a torch device; ``cuda`` distributes the workers of a machine over its GPUs.
+        threads: CPU threads of the process; None keeps torch's default.
     """
 
     device: str = "cpu"
@@ -166,32 +184,35 @@ class WorkerDevice:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that decides what is measured; can be pickled where its parts can.
+    """Everything that decides what a run measures. It can be pickled if its parts can.
 
     Attributes:
-        load: gives the model on a device.
-        leave_out: editors that need a causal model are left out, not refused, where the model is a masked one.
+        load: returns the model on a device.
+        editors: classes of the methods.
+        tasks: the tasks.
+        settings: settings of the run.
+        skip_unsupported: whether to skip editors that need a causal model, instead of refusing them, on a masked model.
     """
 
     load: Callable[[str], LanguageModel]
     editors: Sequence[type[Editor[Any]]]
     tasks: Sequence[Task]
     settings: RunSettings
-    leave_out: bool = False
+    skip_unsupported: bool = False
 
-    def build_evaluator(self, post: WorkerDevice, reporter: Reporter) -> Evaluator:
-        """Load the model and return the workbench.
+    def build_evaluator(self, worker: WorkerDevice, reporter: Reporter) -> Evaluator:
+        """Load the model and return the evaluator.
 
         Args:
-            post: where; the threads are set for the whole process.
-            reporter: told how far it is.
+            worker: device and threads; the threads are set for the whole process.
+            reporter: receives progress.
 
         Raises:
-            KnbenchError: the model cannot be loaded, or something does not fit it.
+            KnbenchError: the model cannot be loaded, or an editor or setting does not fit it.
         """
         reporter.doing("loading")
-        if post.threads:
-            torch.set_num_threads(post.threads)
-        lm = self.load(post.device)
-        editors = [cls for cls in self.editors if lm.causal or not (self.leave_out and cls.causal_only)]
+        if worker.threads:
+            torch.set_num_threads(worker.threads)
+        lm = self.load(worker.device)
+        editors = [cls for cls in self.editors if lm.causal or not (self.skip_unsupported and cls.causal_only)]
         return Evaluator(lm, editors, self.tasks, self.settings, reporter)

@@ -1,7 +1,7 @@
-"""A run's log, for people's scripts and for ``knbench status``: one JSON line per event, in ``events.jsonl``.
+"""The event log of a run, ``events.jsonl``: one JSON line per event, read by scripts and by ``knbench status``.
 
-An event tells the time of day, which somebody who sets the clock may turn back, and the seconds since its run began,
-which never decrease. ``schemas/event.schema.json`` says what each event holds.
+An event has the time of day, which can decrease when the clock is set, and the seconds since its run began, which never
+decrease. ``schemas/event.schema.json`` describes the fields of each event.
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ from pathlib import Path
 from typing import Any
 
 EVENTS = "events.jsonl"
+"""File name of the log in the folder that a run writes to."""
 
 
 class EventLog:
-    """``log = EventLog(path); log.note("unit_started", worker=0)`` appends a line.
+    """Appends events to a log.
 
-    A last line that was cut off is dropped when the log is opened. Several starts of a run share a file: ``run`` tells
-    them apart.
+    Several starts of a run share a file, and the field ``run`` distinguishes them. An incomplete last line, which an
+    interrupted write leaves, is removed when the log is opened.
+
+    Example: ``log = EventLog(path); log.note("unit_started", worker=0)``
 
     Args:
-        path: the file; made where it is missing.
+        path: the file; created with its folder if it does not exist.
+
+    Raises:
+        OSError: the file cannot be opened or written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, uuid.uuid4().hex[:12]
-        self._began = time.monotonic()
+        self._start = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as stream:
             stream.seek(0)
@@ -37,11 +43,16 @@ class EventLog:
     def note(self, event: str, **fields: Any) -> None:
         """Append an event.
 
+        Args:
+            event: its name, one of those in the schema.
+            **fields: its other fields, as JSON values.
+
         Raises:
-            OSError: it cannot be written; what there is of its line is dropped when the log is opened again.
+            OSError: the event cannot be written. An incomplete line is removed when the log is opened again.
+            ValueError: a field is NaN or infinite.
         """
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        row = {"run": self.run, "time": now, "seconds": round(time.monotonic() - self._began, 3), "event": event}
+        row = {"run": self.run, "time": now, "seconds": round(time.monotonic() - self._start, 3), "event": event}
         line = json.dumps({**row, **fields}, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             with self.path.open("ab", buffering=0) as stream:
@@ -51,7 +62,10 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events that stand whole; none where there is no log."""
+    """Return the complete events of a log, or an empty list if the file does not exist.
+
+    Lines that are not valid JSON objects are skipped.
+    """
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -60,6 +74,6 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             rows.append(json.loads(line))
-        except ValueError:  # two runs that write at once: a log is read for its gist, and nothing is scored by it
+        except ValueError:  # two runs wrote at once; a lost line does not matter, because nothing is scored by the log
             continue
     return [row for row in rows if isinstance(row, dict)]

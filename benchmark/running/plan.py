@@ -1,8 +1,8 @@
-"""How a run is cut into pieces that can be measured anywhere, in any order, and give the same numbers.
+"""The plan of a run: units of work that give the same numbers wherever and in whatever order they are measured.
 
-A *block* is :data:`BLOCK` cases of a task, always the same ones: the unedited model is measured block by block, so that
-what shares a batch does not depend on who measures. A *unit* is one editor on one or more whole blocks' worth of cases;
-it never parts cases that are edited together. Sequential edits are one unit.
+A *block* is :data:`BLOCK` consecutive cases of a task. The unedited model is measured block by block, so that the cases
+that share a batch do not depend on the worker. A *unit* is one editor on consecutive cases. It has at least the size of
+a block and never separates cases that are edited together. A sequential run is one unit.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..core.documents import Manifest
+from ..core.records import CheckpointLine, DriftLine, Record
 from ..core.settings import RunSettings
 
 BLOCK = 8
-"""Cases whose unedited model is measured at once, and the fewest in a unit, for they are also what ROME edits at once.
+"""Cases whose unedited model is measured at once, and minimum number of cases in a unit.
 
-Few enough that a dozen workers share a task, many enough that batches of probes are full.
+ROME optimises as many requests together. The number is small enough for a dozen workers to share a task, and large
+enough to fill batches of probes.
 """
 
 RunKey = tuple[str, str]
-"""An editor and a task: one run folder."""
+"""Editor and task: identifies a run folder."""
 BlockKey = tuple[str, int]
-"""A task and one of its blocks."""
+"""Task and number of a block."""
 FileName = Literal["records", "checkpoints", "drift"]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One editor on the cases of a task from ``first`` up to, without, ``end``."""
+    """One editor on the cases of a task from index ``first`` to ``end`` (exclusive)."""
 
     editor: str
     task: str
@@ -39,50 +42,50 @@ class Unit:
         return f"{self.editor} on {self.task}, cases {self.first + 1} to {self.end}"
 
     @property
-    def place(self) -> RunKey:
+    def run(self) -> RunKey:
         """The editor and the task."""
         return self.editor, self.task
 
     @property
     def indices(self) -> range:
-        """Places of its cases in the task's selection."""
+        """Indices of its cases in the run."""
         return range(self.first, self.end)
 
     @property
-    def start(self) -> BlockKey:
-        """What units that need the same answers of the unedited model have in common."""
+    def block(self) -> BlockKey:
+        """The first block of its cases; units with the same block need the same answers of the unedited model."""
         return self.task, self.first // BLOCK
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run comes to, once its model has been asked.
+    """A run that is ready to be measured.
 
     Attributes:
-        manifests: by place, what its folder's manifest says.
-        cases: by task, the ids of the cases that are run, in order.
-        together: by editor, how many cases it edits at once.
-        origins: by editor, a digest of the weights, the hyper-parameters and what the editor prepared: where it
-            differs, so may the numbers.
+        manifests: manifest of each run folder.
+        cases: by task, the ids of the cases in their order.
+        joint_batch_sizes: by editor, the number of cases that are edited together.
+        digests: by editor, a digest of the model's weights, the hyper-parameters and the prepared values. A worker with
+            another digest would give other numbers.
     """
 
-    manifests: Mapping[RunKey, Mapping[str, Any]]
+    manifests: Mapping[RunKey, Manifest]
     cases: Mapping[str, Sequence[str]]
-    joint_batch_size: Mapping[str, int]
-    origins: Mapping[str, str]
+    joint_batch_sizes: Mapping[str, int]
+    digests: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class OutputLine:
-    """What was measured: a row of one of a run folder's files."""
+    """A measured line of one of a run folder's files."""
 
     file: FileName
-    row: Mapping[str, Any]
+    line: Record | CheckpointLine | DriftLine
 
 
 @dataclass(frozen=True)
-class State:
-    """What a sequential run that goes on needs of a record: whether its edit failed, and the weights after it."""
+class EditState:
+    """State of a recorded sequential edit: whether it failed, and the fingerprint of the weights after it."""
 
     failed: bool
     weights: str | None
@@ -90,10 +93,15 @@ class State:
 
 @dataclass(frozen=True)
 class Completed:
-    """What of a unit was measured before: keys of lines by file, and of sequential edits their states by case id."""
+    """The part of a unit that was measured before.
+
+    Attributes:
+        keys: keys of the lines in each file.
+        states: for sequential runs, the state after each recorded edit by case id.
+    """
 
     keys: Mapping[FileName, Collection[Any]]
-    states: Mapping[str, State] = field(default_factory=dict)
+    states: Mapping[str, EditState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,29 +109,40 @@ class WorkItem:
     """A unit to be measured.
 
     Attributes:
-        unit: which.
-        written: what of it was measured before.
-        origin: of :attr:`Plan.origins`, what the numbers must come from; None does not ask.
+        unit: the unit.
+        case_ids: ids of the cases in all blocks that the unit covers, by their index in the run.
+        completed: the part that was measured before.
+        digest: the value of :attr:`Plan.digests` that the worker must have; None skips the check.
     """
 
     unit: Unit
-    written: Completed
-    origin: str | None = None
+    case_ids: Mapping[int, str]
+    completed: Completed
+    digest: str | None = None
+
+
+def covered_blocks(indices: range, cases: int) -> range:
+    """Return the indices of all cases in the blocks that some cases lie in.
+
+    >>> covered_blocks(range(9, 12), 100), covered_blocks(range(9, 12), 14)
+    (range(8, 16), range(8, 14))
+    """
+    return range(indices.start // BLOCK * BLOCK, min(-(-indices.stop // BLOCK) * BLOCK, cases))
 
 
 def units_of(plan: Plan, settings: RunSettings) -> list[Unit]:
-    """Cut a run into units, in the order in which they are best begun: what shares a block stands together."""
+    """Return the units of a run in the order in which to start them. Units that share a block are adjacent."""
     units = []
     for number, (task, ids) in enumerate(plan.cases.items()):
-        for editor, joint_batch_size in plan.joint_batch_size.items():
+        for editor, joint_batch_size in plan.joint_batch_sizes.items():
             size = unit_size(len(ids), (settings.sequential and len(ids)) or settings.batch_edits or joint_batch_size)
             for first in range(0, len(ids), size):
                 units.append((number, first, Unit(editor, task, first, min(first + size, len(ids)))))
-    return [unit for _, _, unit in sorted(units, key=lambda found: found[:2])]
+    return [unit for _, _, unit in sorted(units, key=lambda entry: entry[:2])]
 
 
 def unit_size(cases: int, joint_batch_size: int) -> int:
-    """Return how many of a task's cases make a unit, where so many are edited at once.
+    """Return the number of cases in a unit, a multiple of the number that is edited together.
 
     >>> unit_size(100, 1), unit_size(100, 8), unit_size(100, 3), unit_size(100, 50), unit_size(5, 1)
     (8, 8, 9, 50, 5)
@@ -132,39 +151,40 @@ def unit_size(cases: int, joint_batch_size: int) -> int:
 
 
 class WorkQueue:
-    """Units that nobody has taken, so kept that those which ask the same of the unedited model go to one worker.
+    """Units that no worker has taken. Units that need the same answers of the unedited model go to one worker.
 
     >>> a, b, c = (Unit("rome", "capital", first, first + 8) for first in (0, 8, 16))
-    >>> waiting = Waiting([a, b, c])
-    >>> waiting.take(mine=b.start, theirs=[]) == b, waiting.take(mine=None, theirs=[a.start]) == c, bool(waiting)
+    >>> queue = WorkQueue([a, b, c])
+    >>> queue.take(own=b.block, others=[]) == b, queue.take(own=None, others=[a.block]) == c, bool(queue)
     (True, True, True)
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self._groups: dict[BlockKey, list[Unit]] = {}
         for unit in units:
-            self._groups.setdefault(unit.start, []).append(unit)
+            self._groups.setdefault(unit.block, []).append(unit)
 
     def __bool__(self) -> bool:
         return bool(self._groups)
 
-    def take(self, mine: BlockKey | None, theirs: Collection[BlockKey]) -> Unit:
-        """Take out the unit that a worker best measures next.
+    def take(self, own: BlockKey | None, others: Collection[BlockKey]) -> Unit:
+        """Remove and return the next unit for a worker.
 
-        One for which it has asked the unedited model already, else one that no other worker has asked for, else any.
+        The order of preference is: a unit of the block that the worker has measured, a unit of a block that no other
+        worker has measured, any unit.
 
         Args:
-            mine: the start of the unit that the worker measured last.
-            theirs: those of the other workers.
+            own: block of the unit that the worker measured last.
+            others: those of the other workers.
         """
-        fresh = next((start for start in self._groups if start not in theirs), next(iter(self._groups)))
-        start = mine if mine in self._groups else fresh
-        unit = self._groups[start].pop(0)
-        if not self._groups[start]:
-            del self._groups[start]
+        fresh = next((block for block in self._groups if block not in others), next(iter(self._groups)))
+        block = own if own in self._groups else fresh
+        unit = self._groups[block].pop(0)
+        if not self._groups[block]:
+            del self._groups[block]
         return unit
 
     def put_back(self, unit: Unit) -> None:
-        """Put a unit back, before all others."""
-        others = self._groups.pop(unit.start, [])
-        self._groups = {unit.start: [unit, *others], **self._groups}
+        """Return a unit to the front of the queue."""
+        others = self._groups.pop(unit.block, [])
+        self._groups = {unit.block: [unit, *others], **self._groups}

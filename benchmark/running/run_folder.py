@@ -1,35 +1,43 @@
-"""A run's folder: start it or continue it, and compute its result from its records. Needs no model and no torch."""
+"""A run folder: start or continue it, and compute its result from its records. Needs no model and no torch."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..core.documents import Manifest
 from ..core.errors import KnbenchError
 from ..core.files import write_json, write_text
-from ..results.documents import write_result
+from ..core.records import CheckpointLine, DriftLine, Record, to_json
+from ..results.documents import load_manifest, load_result, write_result
 from ..results.io import (
+    CHECKPOINT,
     CHECKPOINTS,
     DRIFT,
+    DRIFT_LINE,
     MANIFEST,
+    RECORD,
     RECORDS,
     RESULT,
-    RecordsFile,
+    JsonLinesFile,
+    lines_text,
     read_json,
-    read_records,
+    read_lines,
 )
-from ..results.rescoring import rescore
+from ..results.rescoring import RunLines, read_run_lines, score_lines
+from ..results.runs import Run
+from .plan import FileName
 
 VOLATILE = ("environment",)
 """Parts of a manifest that may differ when a run is continued."""
 DERIVED = ("editor.prepared", "task.content_hash", "task.cases_total")
-"""What follows from other differences, and is named only where there are no others."""
+"""Parts that follow from other parts. They are named only if nothing else differs."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +46,50 @@ class RunFiles:
 
     Attributes:
         records: one line per case.
-        checkpoints: of sequential edits, all cases so far measured again; None in other regimes.
-        drift: what no edit is about; None where it is not measured.
+        checkpoints: all cases so far, measured again; None unless the run is sequential.
+        drift: drift measurements; None if drift is not measured.
     """
 
-    records: RecordsFile
-    checkpoints: RecordsFile | None = None
-    drift: RecordsFile | None = None
+    records: JsonLinesFile[Record]
+    checkpoints: JsonLinesFile[CheckpointLine] | None = None
+    drift: JsonLinesFile[DriftLine] | None = None
 
-    def stored_records(self) -> dict[str, dict[str, Any]]:
-        """Return the records on disk by case id."""
-        return {record["case_id"]: record for record in read_records(self.records.path)}
+    def file(self, name: FileName) -> JsonLinesFile[Any] | None:
+        """Return a file by its name."""
+        files: Mapping[FileName, JsonLinesFile[Any] | None] = {
+            "records": self.records,
+            "checkpoints": self.checkpoints,
+            "drift": self.drift,
+        }
+        return files[name]
+
+    def stored_records(self) -> list[Record]:
+        """Return the records on disk."""
+        return read_lines(self.records.path, RECORD)
 
 
-def open_folder(folder: Path, manifest: Mapping[str, Any]) -> RunFiles:
+def open_folder(folder: Path, manifest: Manifest) -> RunFiles:
     """Start or continue a run folder.
 
     Raises:
-        KnbenchError: it holds another run; names what differs.
+        KnbenchError: the folder holds another run; names the difference.
     """
-    for torn in folder.glob(".*.tmp"):  # of a process that was killed while it wrote; the folder is locked now
-        torn.unlink()
-    claim(folder, manifest)
-    protocol = manifest["protocol"]
+    for incomplete in folder.glob(".*.tmp"):  # of a process that was killed while it wrote; the folder is locked
+        incomplete.unlink()
+    claim(folder, to_json(manifest))
     return RunFiles(
-        RecordsFile(folder / RECORDS),
-        RecordsFile(folder / CHECKPOINTS, "checkpoint") if protocol["regime"] == "sequential" else None,
-        RecordsFile(folder / DRIFT, "drift") if protocol.get("drift") else None,
+        JsonLinesFile(folder / RECORDS, RECORD),
+        JsonLinesFile(folder / CHECKPOINTS, CHECKPOINT) if manifest.protocol.regime == "sequential" else None,
+        JsonLinesFile(folder / DRIFT, DRIFT_LINE) if manifest.protocol.drift else None,
     )
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """``with locked(folder): ...`` keeps other processes out; a process that dies lets its folder go.
+    """``with locked(folder): ...`` excludes other processes. The lock ends with the process.
 
     Raises:
-        KnbenchError: a living process has it.
+        KnbenchError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
@@ -90,33 +106,39 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write a folder's manifest, or make sure that the one that is there says the same.
+    """Write a folder's manifest, or check that the existing one is equal.
+
+    Args:
+        folder: the folder.
+        manifest: the manifest as JSON values.
 
     Raises:
-        KnbenchError: it says something else; names what differs.
+        KnbenchError: the existing manifest differs; names the difference.
     """
     path = folder / MANIFEST
-    if path.exists():
-        other = read_json(path)
-        was, now = other.get("task", {}), manifest.get("task", {})
-        same = was.get("name") == now.get("name") and was.get("version") == now.get("version")
-        if same and was.get("content_hash") != now.get("content_hash"):
-            raise KnbenchError(
-                f"{folder} holds another run: task '{now.get('name')}' changed its content and not its version "
-                f"({now.get('version')}); raise the version, and choose another --output"
-            )
-        differing = [
-            f"{place}: {_short(was)} there, {_short(now)} now"
-            for place, was, now in sorted(_differences(other, manifest), key=lambda d: d[0].startswith(DERIVED))
-            if place.split(".")[0] not in VOLATILE
-        ]
-        if differing:
-            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-            raise KnbenchError(
-                f"{folder} holds another run ({differing[0]}{more}); choose another --output, or delete it"
-            )
-    else:
+    if not path.exists():
         write_json(path, manifest)
+        return
+    existing = read_json(path)
+    if not isinstance(existing, Mapping):
+        raise KnbenchError(f"{path}: not a manifest; choose another --output, or delete the folder")
+    old, new = existing.get("task", {}), manifest.get("task", {})
+    same = old.get("name") == new.get("name") and old.get("version") == new.get("version")
+    if same and old.get("content_hash") != new.get("content_hash"):
+        raise KnbenchError(
+            f"{folder} holds another run: task '{new.get('name')}' changed its content and not its version "
+            f"({new.get('version')}); raise the version, and choose another --output"
+        )
+    differences = [
+        f"{place}: {_short(old)} there, {_short(new)} now"
+        for place, old, new in sorted(_differences(existing, manifest), key=lambda d: d[0].startswith(DERIVED))
+        if place.split(".")[0] not in VOLATILE
+    ]
+    if differences:
+        more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+        raise KnbenchError(
+            f"{folder} holds another run ({differences[0]}{more}); choose another --output, or delete it"
+        )
 
 
 def _short(value: Any) -> str:
@@ -124,39 +146,47 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _differences(was: Any, now: Any, place: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
+def _differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
-        for key in sorted({*was, *now}):
-            found += _differences(was.get(key), now.get(key), f"{place}.{key}" if place else key)
+        for key in sorted({*old, *new}):
+            found += _differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
         return found
-    same = list(was) == list(now) if isinstance(was, list | tuple) and isinstance(now, list | tuple) else was == now
-    return [] if same else [(place, was, now)]
+    same = list(old) == list(new) if isinstance(old, list | tuple) and isinstance(new, list | tuple) else old == new
+    return [] if same else [(place, old, new)]
 
 
-def finish(folder: Path) -> Mapping[str, Any]:
-    """Put a folder's complete records in order, and compute and write its result."""
-    _put_in_order(folder)
-    result = rescore(folder)
-    if not (folder / RESULT).exists() or read_json(folder / RESULT) != result:
+def finish(folder: Path) -> Run:
+    """Sort the lines of a complete run folder, compute its result, write it, and return the run.
+
+    Raises:
+        KnbenchError: a file is missing or broken, or records are missing.
+    """
+    manifest = load_manifest(folder / MANIFEST)
+    lines = _sort(read_run_lines(manifest, lambda name: folder / name))
+    result = score_lines(manifest, lines)
+    if not (folder / RESULT).exists() or load_result(folder / RESULT) != result:
         write_result(folder, result)
-    return result
+    return Run(folder, result)
 
 
-def _put_in_order(folder: Path) -> None:
-    """Sort records by case, and drift by what it was measured after: several workers give them as they come."""
-    records = read_records(folder / RECORDS)
-    _rewrite(folder / RECORDS, records, sorted(records, key=lambda record: record["index"]))
-    if (folder / DRIFT).exists():
-        index = {record["case_id"]: record["index"] for record in records}
-        lines = read_records(folder / DRIFT, "drift")
+def _sort(lines: RunLines) -> RunLines:
+    """Return lines sorted by case and by the time of measurement; rewrite files whose order differs.
 
-        def place(line: Mapping[str, Any]) -> tuple[int, int]:  # the unedited model, with edits 0, comes first
-            return line.get("edits", 0), line.get("block", index.get(line.get("case_id", ""), -1))
+    Several workers write lines in the order in which they measure them.
+    """
+    index = {record.case_id: record.index for record in lines.records}
 
-        _rewrite(folder / DRIFT, lines, sorted(lines, key=place))
+    def drift_order(line: DriftLine) -> tuple[int, int]:  # the unedited model, with edits 0, is first
+        position = index.get(line.case_id or "", -1) if line.block is None else line.block
+        return line.edits or 0, position
 
-
-def _rewrite(path: Path, rows: Sequence[Mapping[str, Any]], ordered: Sequence[Mapping[str, Any]]) -> None:
-    if rows != ordered:
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in ordered))
+    records = sorted(lines.records, key=lambda record: record.index)
+    drift = None if lines.drift is None else sorted(lines.drift, key=drift_order)
+    sha256 = dict(lines.sha256)
+    for name, before, after in ((RECORDS, lines.records, records), (DRIFT, lines.drift, drift)):
+        if before != after and after is not None:
+            text = lines_text(after)
+            write_text(lines.folder / name, text)
+            sha256[name] = hashlib.sha256(text.encode()).hexdigest()
+    return replace(lines, records=records, drift=drift, sha256=sha256)

@@ -1,17 +1,18 @@
-"""Chooses hyper-parameters on a task's tuning cases, which no method is judged by.
+"""Tunes hyper-parameters on a task's tuning cases, which are never used to judge a method.
 
-Every point of a grid is an ordinary run over the cases of the split ``tune`` (see :mod:`~.core.split`), with
-its records in a folder of its own, so that a stopped tuning goes on where it stopped and ``knbench score`` computes
-every number again.
+Every point of the grid is an ordinary run over the cases of the split ``tune`` (see :mod:`~.core.split`), with its own
+run folder. An interrupted tuning therefore continues where it stopped, and ``knbench score`` recomputes every number.
 
-The objective is ROME's S, the harmonic mean of reliability, paraphrase and neighbourhood, averaged over the tasks.
-Symmetry, synonymous invariance and the other criteria are never looked at: they are what methods are judged by, and a
-method tuned on them would be taught to the test.
+The objective is ROME's S, the harmonic mean of reliability, paraphrase and neighbourhood (Meng et al. 2022), averaged
+over the tasks. Symmetry, synonymous invariance and the other criteria are not used, because they judge the methods:
+tuning on them would leak the test criteria into the methods.
 
-On few cases S soon is 100 for several points. Ties are broken by the margin, which does not saturate: the mean
-magnitude, P(wanted) - P(rival), of the same three criteria, so that a point gains nothing by saying the new answer
-louder where that costs the neighbours as much. What is still equal is decided by the share of neighbours whose next
-token is as before the edit, and at last by the order of the grid.
+On few cases, S often reaches 100 at several points. Ties are broken by
+
+1. the margin, which does not saturate: the mean magnitude, P(wanted) - P(rival), of the same three criteria. A point
+   gains nothing by raising the probability of the new answer at an equal cost to the neighbours;
+2. the share of neighbours whose next token is the same as before the edit;
+3. the order of the grid.
 """
 
 from __future__ import annotations
@@ -28,22 +29,25 @@ from typing import Any
 
 import yaml
 
-from .. import __version__
+from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.progress import Reporter
+from ..core.records import to_json
 from ..core.schema import Task, digest
 from ..core.settings import RunSettings
-from ..core.split import SMALLEST, split_cases
+from ..core.split import MIN_SPLIT_CASES, split_cases
+from ..core.version import __version__
 from ..editing import Editor, build_editor, parse_overrides
 from ..models.language_model import LanguageModel
-from ..results.documents import load_result
-from ..results.io import RECORDS, RESULT, read_records
-from ..scoring.summary import ROME_SCORE
-from .provenance import describe_model
+from ..results.io import RECORD, RECORDS, read_lines
+from ..scoring.summary import ROME_SCORE, in_order
+from .provenance import describe_model, json_value
 from .runner import run
 
 REPORT = "tuning.json"
-SAME = 9  # decimals to which two numbers are compared: their last bits depend on the order of a sum
+"""File name of the report in a tuning's folder."""
+DECIMALS = 9
+"""Decimals to which two points are compared, because the last bits of a mean depend on the order of its sum."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Point:
     """One combination of hyper-parameters.
 
     Attributes:
-        texts: as the user wrote them.
-        values: as the editor's config takes them.
+        texts: the values as the user wrote them, by field name.
+        values: the values converted for the editor's config, by field name.
     """
 
     texts: Mapping[str, str]
@@ -60,30 +64,31 @@ class Point:
 
     @property
     def folder(self) -> str:
-        """A name for the point's folder that is readable, and safe on every file system.
+        """Name of the point's folder: readable, and valid on every file system.
 
         >>> Point({}, {"layer": 3, "weight_decay": 1e-3}).folder
         'layer=3,weight_decay=0.001'
         """
-        whole = ",".join(f"{name}={value}" for name, value in self.values.items())
-        safe = re.sub(r"[^a-z0-9=,._+-]+", "-", whole.casefold())[:100]
-        # Where letters were replaced or cut, a digest keeps two points from meeting in one folder.
-        return safe if safe == whole else f"{safe}-{digest(whole)[:8]}"
+        name = ",".join(f"{field}={value}" for field, value in self.values.items())
+        safe = re.sub(r"[^a-z0-9=,._+-]+", "-", name.casefold())[:100]
+        # Replacing or cutting characters can give two points the same name, which the digest distinguishes.
+        return safe if safe == name else f"{safe}-{digest(name)[:8]}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a point reached on the tuning cases, averaged over the tasks.
+    """The results of a point on the tuning cases, averaged over the tasks.
 
     Attributes:
-        score: the objective, ROME's S.
-        margin: the first tie-break, the mean magnitude of S's criteria.
-        same_token: the second, the share of neighbours whose next token is as before the edit.
-        criteria: reliability, paraphrase and neighbourhood.
-        seconds: median seconds of an edit.
-        failed: edits that failed, over all tasks.
-        cases: edits, over all tasks.
-        by_task: the same numbers task by task.
+        point: the hyper-parameters.
+        score: the objective, ROME's S, between 0 and 1.
+        margin: the first tie-break, the mean magnitude of the criteria of S, between -1 and 1.
+        same_token: the second tie-break, the share of neighbours whose next token is the same as before the edit.
+        criteria: reliability, paraphrase and neighbourhood, between 0 and 1, by name.
+        seconds: median seconds per edit, or None if every edit failed.
+        failed: number of failed edits over all tasks.
+        cases: number of edits over all tasks.
+        by_task: the same numbers for each task, by name.
     """
 
     point: Point
@@ -96,30 +101,34 @@ class Outcome:
     cases: int
     by_task: Mapping[str, Mapping[str, Any]]
 
-    def order(self) -> tuple[float, ...]:
-        """Return the key that sorts the best first."""
-        return tuple(-round(value, SAME) for value in (self.score, self.margin, self.same_token))
+    def sort_key(self) -> tuple[float, ...]:
+        """Return a key that sorts the best outcome first."""
+        return tuple(-round(value, DECIMALS) for value in (self.score, self.margin, self.same_token))
 
 
 def parse_grid(cls: type[Editor[Any]], items: Sequence[str]) -> list[Point]:
-    """Turn ``["layer=3,5", "weight_decay=1e-3,0.5"]`` into the points of their product, the last varying fastest.
+    """Return the Cartesian product of ``["layer=3,5", "weight_decay=1e-3,0.5"]``; the last field varies fastest.
+
+    Args:
+        cls: the editor, whose config has the fields.
+        items: one ``FIELD=VALUE,VALUE...`` per field.
 
     Raises:
-        KnbenchError: nothing to vary, a field that is unknown or named twice, or a value that does not fit it.
+        KnbenchError: there is no field, a field is unknown or occurs twice, or a value is invalid or occurs twice.
     """
     axes: dict[str, dict[str, Any]] = {}
     for item in items:
         name, equals, text = (part.strip() for part in item.partition("="))
         texts = [part.strip() for part in text.split(",")]
         if not equals or not name or not all(texts):
-            raise KnbenchError(f"--grid '{item}': expected FIELD=VALUE,VALUE..., such as layer=3,5,8")
+            raise KnbenchError(f"--grid '{item}': expected FIELD=VALUE,VALUE..., for example layer=3,5,8")
         if name in axes:
-            raise KnbenchError(f"--grid '{item}': '{name}' has a --grid already; name all its values in one")
+            raise KnbenchError(f"--grid '{item}': '{name}' already has a --grid; list all its values in one")
         axes[name] = {part: _value(cls, name, part) for part in texts}
         if len({repr(value) for value in axes[name].values()}) < len(texts):
-            raise KnbenchError(f"--grid '{item}': a value stands there twice")
+            raise KnbenchError(f"--grid '{item}': a value occurs twice")
     if not axes:
-        raise KnbenchError("nothing to tune; name a hyper-parameter and its values, such as --grid layer=3,5,8")
+        raise KnbenchError("no hyper-parameter to tune; add --grid FIELD=VALUE,..., for example --grid layer=3,5,8")
     return [
         Point(dict(zip(axes, texts, strict=True)), {name: axes[name][t] for name, t in zip(axes, texts, strict=True)})
         for texts in itertools.product(*axes.values())
@@ -129,28 +138,30 @@ def parse_grid(cls: type[Editor[Any]], items: Sequence[str]) -> list[Point]:
 def _value(cls: type[Editor[Any]], name: str, text: str) -> Any:
     try:
         return parse_overrides(cls, {name: text})[name]
-    except KnbenchError as error:  # it names the option of ``knbench run``
+    except KnbenchError as error:  # its message names the option of ``knbench run``
         raise KnbenchError(str(error).replace(f"--editor-args {cls.name}.", "--grid ", 1)) from error
 
 
 def check_tasks(tasks: Sequence[Task]) -> None:
-    """Make sure that every task can be tuned on.
+    """Check that every task can be used for tuning.
 
     Raises:
-        KnbenchError: a task has no tuning cases, or does not ask what S is made of.
+        KnbenchError: a task has no tuning cases, or no probe for a criterion of S.
     """
     for task in tasks:
         cases = task.cases
         held_out = split_cases(task.name, cases, "tune")
         if not held_out:
             raise KnbenchError(
-                f"task '{task.name}' has no tuning cases among its {len(cases)}; a task of fewer than {SMALLEST} is "
-                "kept whole for testing"
+                f"task '{task.name}' has no tuning cases among its {len(cases)}; "
+                f"a task of fewer than {MIN_SPLIT_CASES} cases has test cases only; choose another task"
             )
-        asked = {probe.criterion for case in held_out for probe in case.probes}
-        missing = [criterion for criterion in ROME_SCORE if criterion not in asked]
+        probed = {probe.criterion for case in held_out for probe in case.probes}
+        missing = [criterion for criterion in ROME_SCORE if criterion not in probed]
         if missing:
-            raise KnbenchError(f"task '{task.name}' asks nothing about {', '.join(missing)}: it has no S to tune by")
+            raise KnbenchError(
+                f"task '{task.name}' has no probes for {', '.join(missing)}, which S needs; choose another task"
+            )
 
 
 def tune(
@@ -164,69 +175,75 @@ def tune(
     measure: str = "success",
     reporter: Reporter | None = None,
 ) -> list[Outcome]:
-    """Run the editor at every point over the tuning cases, and return what each reached, best first.
+    """Run the editor at every point over the tuning cases, and return the outcomes, best first.
 
     Args:
-        lm: the model, loaded once for all points.
+        lm: the model, which all points share.
         cls: the editor.
-        tasks: what it is tuned on.
-        points: its hyper-parameters, see :func:`parse_grid`.
-        output: where each point's run gets a folder; what is already there is not measured again.
-        settings: of the runs; their split and the editor's hyper-parameters are set here.
-        measure: what S is taken by.
-        reporter: is told of all points as of one run.
+        tasks: the tasks whose tuning cases are run.
+        points: the hyper-parameters; see :func:`parse_grid`.
+        output: folder with one run folder per point. Existing records of the same run are not measured again.
+        settings: settings of the runs. ``split`` and the editor's ``editor_args`` are overridden.
+        measure: the measure that S is computed by, for example ``success``.
+        reporter: receives the progress of all points as that of one run.
 
     Raises:
-        KnbenchError: a task or a point that cannot be run, told before anything is; or a folder of another run.
+        KnbenchError: a task or a point is invalid, which is reported before anything runs; or a folder contains
+            another run.
     """
     check_tasks(tasks)
     for point in points:
         build_editor(cls, lm, point.texts, settings.seed)
-    over_all = _OverPoints(reporter or Reporter(), len(points))
+    grid_reporter = _GridReporter(reporter or Reporter(), len(points))
     outcomes = []
     for number, point in enumerate(points, start=1):
-        over_all.label = f"{number}/{len(points)}"
-        here = dataclasses.replace(settings, split="tune", editor_args={cls.name: point.texts})
-        folders = run(lm, [cls], tasks, output / point.folder, here, over_all)
-        outcomes.append(outcome(point, [load_result(folder / RESULT) for folder in folders], measure))
-    return sorted(outcomes, key=Outcome.order)
+        grid_reporter.label = f"{number}/{len(points)}"
+        point_settings = dataclasses.replace(settings, split="tune", editor_args={cls.name: point.texts})
+        runs = run(lm, [cls], tasks, output / point.folder, point_settings, grid_reporter)
+        outcomes.append(average_results(point, [finished.result for finished in runs], measure))
+    return sorted(outcomes, key=Outcome.sort_key)
 
 
-class _OverPoints(Reporter):
-    """Tells of all points' runs as of one, so that the time left is that of the whole grid."""
+class _GridReporter(Reporter):
+    """Reports the runs of all points as one run, whose remaining time is that of the whole grid."""
 
     def __init__(self, inner: Reporter, points: int) -> None:
-        self._inner, self._points, self._begun = inner, points, False
+        self._inner, self._points, self._started = inner, points, False
         self.label = ""
 
     def begin(self, total: int) -> None:
-        """Announce all points' cases with the first's: each has the same ones."""
-        if not self._begun:
+        """Announce the cases of all points when the first point begins; all points have the same cases."""
+        if not self._started:
             self._inner.begin(total * self._points)
-            self._begun = True
+            self._started = True
 
     def doing(self, what: str) -> None:
-        """Name the point too."""
+        """Forward the stage, with the point's number."""
         self._inner.doing(f"{self.label} {what}")
 
     def advance(self, count: int = 1) -> None:
-        """Pass on."""
+        """Forward the number of finished cases."""
         self._inner.advance(count)
 
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """Pass on."""
+        """Forward the stage."""
         with self._inner.stage(what, total) as step:
             yield step
 
 
-def outcome(point: Point, results: Sequence[Mapping[str, Any]], measure: str) -> Outcome:
-    """Average what a point reached over its tasks, from the summaries of their results.
+def average_results(point: Point, results: Sequence[Result], measure: str) -> Outcome:
+    """Average the results of a point over its tasks.
+
+    Args:
+        point: the hyper-parameters.
+        results: one result per task.
+        measure: the measure that S is computed by.
 
     Raises:
         KnbenchError: a task has no S by this measure.
     """
-    by_task = {result["task"]["name"]: _reached(result, measure) for result in results}
+    by_task = {result.task.name: _task_numbers(result, measure) for result in results}
     rows = list(by_task.values())
     times = [row["seconds"] for row in rows if row["seconds"] is not None]
     return Outcome(
@@ -242,27 +259,25 @@ def outcome(point: Point, results: Sequence[Mapping[str, Any]], measure: str) ->
     )
 
 
-def _reached(result: Mapping[str, Any], measure: str) -> dict[str, Any]:
-    found = {
-        (row["criterion"], row["measure"]): float(row["value"])
-        for row in result["summary"]
-        if row["criterion"] in ("score", *ROME_SCORE)
+def _task_numbers(result: Result, measure: str) -> dict[str, Any]:
+    values = {
+        (row.criterion, row.measure): row.value for row in result.summary if row.criterion in ("score", *ROME_SCORE)
     }
-    if ("score", measure) not in found:
+    if ("score", measure) not in values:
         raise KnbenchError(
-            f"task '{result['task']['name']}' has no S by '{measure}': no tuning case is asked about all of "
-            f"{', '.join(ROME_SCORE)} in that measure"
+            f"task '{result.task.name}' has no S by '{measure}': no tuning case has values of that measure for "
+            f"all of {', '.join(ROME_SCORE)}; choose another --measure or task"
         )
-    magnitudes = [found[criterion, "magnitude"] for criterion in ROME_SCORE if (criterion, "magnitude") in found]
+    magnitudes = [values[criterion, "magnitude"] for criterion in ROME_SCORE if (criterion, "magnitude") in values]
     return {
-        "score": found["score", measure],
-        **{criterion: found[criterion, measure] for criterion in ROME_SCORE},
-        # A task of sentences has neither, at any point of the grid: zero there decides nothing.
+        "score": values["score", measure],
+        **{criterion: values[criterion, measure] for criterion in ROME_SCORE},
+        # A task of minimal pairs has neither at any point of the grid, where 0 breaks no tie.
         "margin": _mean(magnitudes) if magnitudes else 0.0,
-        "same_token": found.get(("neighbourhood", "exact"), 0.0),
-        "seconds": result["cost"]["edit_seconds"],
-        "failed": result["records"]["failed"],
-        "cases": result["records"]["cases"],
+        "same_token": values.get(("neighbourhood", "exact"), 0.0),
+        "seconds": result.cost.edit_seconds,
+        "failed": result.records.failed,
+        "cases": result.records.cases,
     }
 
 
@@ -271,20 +286,29 @@ def _mean(values: Iterator[float] | Sequence[float]) -> float:
     return math.fsum(numbers) / len(numbers)
 
 
-# --- what is handed on -------------------------------------------------------------------------------------------
+# --- report ------------------------------------------------------------------------------------------------------
 
 
 def published_entry(lm: LanguageModel, cls: type[Editor[Any]], best: Outcome, command: str) -> dict[str, Any] | None:
-    """Return the best point in the form of ``editors/published.yaml``; None where no edit of it did anything.
+    """Return the best point in the format of ``editors/published.yaml``.
 
-    The values are those that a config does not have by itself, so that the entry stands for itself, whatever was
-    published for the model before.
+    The values are those of the tuned fields and of all other fields that have no default or differ from it. The entry
+    therefore gives the same config regardless of the values that were published for the model before.
+
+    Args:
+        lm: the model, whose architecture and shape identify the entry.
+        cls: the editor.
+        best: the outcome of the best point.
+        command: the command line, which becomes the entry's source.
+
+    Returns:
+        The entry, or None if S is 0 or every edit failed.
     """
     if best.score <= 0 or best.failed == best.cases:
         return None
     editor, _ = build_editor(cls, lm, best.point.texts)
     values = {
-        field.name: _plain(getattr(editor.config, field.name))
+        field.name: json_value(getattr(editor.config, field.name))
         for field in dataclasses.fields(cls.Config)
         if field.name in best.point.values
         or field.default is dataclasses.MISSING
@@ -299,7 +323,7 @@ def published_entry(lm: LanguageModel, cls: type[Editor[Any]], best: Outcome, co
 
 
 def yaml_block(entry: Mapping[str, Any]) -> str:
-    """Return an entry as YAML, one line for a shape and one for the values."""
+    """Return an entry as YAML, with the shape on one line and the values on one line."""
     text: str = yaml.safe_dump(entry, default_flow_style=None, sort_keys=False, allow_unicode=True, width=10**6)
     return text
 
@@ -315,30 +339,45 @@ def report(
     measure: str,
     command: str,
 ) -> dict[str, Any]:
-    """Return everything about a finished tuning as plain JSON values: what was run, on which cases, every point."""
+    """Return the report of a finished tuning as plain JSON values.
+
+    Args:
+        lm: the model.
+        cls: the editor.
+        tasks: the tasks.
+        outcomes: the outcomes, best first; see :func:`tune`.
+        output: the folder of the runs, from whose records the case ids are read.
+        settings: the settings that :func:`tune` received.
+        measure: the measure that S was computed by.
+        command: the command line.
+
+    Returns:
+        The versions and settings, the tasks with the ids of their tuning cases, the outcome of every point, and the
+        entry of :func:`published_entry` as ``published``.
+    """
     first = output / outcomes[0].point.folder / cls.name
-    used = {
-        task.name: [r["case_id"] for r in sorted(read_records(first / task.name / RECORDS), key=lambda r: r["index"])]
+    case_ids = {
+        task.name: [record.case_id for record in in_order(read_lines(first / task.name / RECORDS, RECORD))]
         for task in tasks
     }
     return {
         "benchmark_version": __version__,
         "command": command,
         "editor": cls.name,
-        "model": describe_model(lm),
+        "model": to_json(describe_model(lm)),
         "split": "tune",
         "known_only": settings.known_only,
         "limit": settings.limit,
         "seed": settings.seed,
         "measure": measure,
         "tasks": [
-            {"name": t.name, "version": t.version, "content_hash": t.content_hash(), "cases": used[t.name]}
+            {"name": t.name, "version": t.version, "content_hash": t.content_hash(), "cases": case_ids[t.name]}
             for t in tasks
         ],
         "points": [
             {
                 "folder": o.point.folder,
-                "values": {name: _plain(value) for name, value in o.point.values.items()},
+                "values": {name: json_value(value) for name, value in o.point.values.items()},
                 "score": o.score,
                 "margin": o.margin,
                 "same_token": o.same_token,
@@ -352,7 +391,3 @@ def report(
         ],
         "published": published_entry(lm, cls, outcomes[0], command),
     }
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The side of a run that writes: what is left to measure, and where each line goes as it comes in."""
+"""The writing side of a run: which units remain, and where each measured line is written."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.progress import Reporter
+from ..core.records import Record
 from ..core.settings import RunSettings
-from ..results.io import RecordsFile
 from .events import EventLog
-from .plan import Completed, OutputLine, Plan, RunKey, State, Unit, WorkItem, units_of
+from .plan import Completed, EditState, OutputLine, Plan, RunKey, Unit, WorkItem, covered_blocks, units_of
 from .run_folder import RunFiles
 
 
 class RunWriter:
-    """Knows what a run has measured and what not, and writes down what comes in, each line once.
+    """Tracks what a run has measured, and writes each measured line once.
 
     Args:
         plan: the run.
-        files: the open run folders by place.
-        settings: of the run.
-        events: its log.
-        reporter: told of every case.
-        close: called with each place whose units are all measured.
+        files: the open files of each run folder.
+        settings: settings of the run.
+        events: its event log.
+        reporter: receives progress.
+        finish: called with each run folder whose units are all measured.
 
     Attributes:
-        left: the units that are not measured yet, in the order in which they are best begun.
+        remaining: units that are not measured yet, in the order in which to start them.
+        cases: number of cases in the run.
+        done: number of cases that were recorded before.
     """
 
     def __init__(
@@ -36,84 +38,96 @@ class RunWriter:
         settings: RunSettings,
         events: EventLog,
         reporter: Reporter,
-        close: Callable[[RunKey], object],
+        finish: Callable[[RunKey], object],
     ) -> None:
-        self._plan, self._files, self._settings = plan, files, settings
-        self.events, self.reporter, self._close = events, reporter, close
+        self._plan, self._files, self._settings, self._finish = plan, files, settings, finish
+        self.events, self.reporter = events, reporter
         units = units_of(plan, settings)
-        self.left = [unit for unit in units if not self._is_complete(unit)]
-        self._open = Counter(unit.place for unit in self.left)
+        self.remaining = [unit for unit in units if not self._is_complete(unit)]
+        self._open = Counter(unit.run for unit in self.remaining)
         self.cases = sum(len(unit.indices) for unit in units)
         self.done = sum(self._count(unit) for unit in units)
         reporter.begin(self.cases)
         reporter.advance(self.done)
-        for place in files:
-            if not self._open[place]:
-                close(place)
+        for run in files:
+            if not self._open[run]:
+                finish(run)
 
-    def order(self, unit: Unit, worker: int = 0) -> WorkItem:
-        """Give a unit to a worker: what it is told besides, is what is written of the unit by now."""
-        self.events.note("unit_started", worker=worker, **_place(unit), cases=len(unit.indices))
-        return WorkItem(unit, self._written(unit), self._plan.origins[unit.editor])
+    def start(self, unit: Unit, worker: int = 0) -> WorkItem:
+        """Return a unit with what a worker needs to know about it."""
+        self.events.note("unit_started", worker=worker, **_fields(unit), cases=len(unit.indices))
+        ids = self._plan.cases[unit.task]
+        case_ids = {index: ids[index] for index in covered_blocks(unit.indices, len(ids))}
+        return WorkItem(unit, case_ids, self._completed(unit), self._plan.digests[unit.editor])
 
-    def receive(self, unit: Unit, line: OutputLine, worker: int = 0) -> None:
-        """Write a line down, unless it is there.
+    def write(self, unit: Unit, output: OutputLine, worker: int = 0) -> None:
+        """Write a line, unless it exists.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the line cannot be written.
         """
-        file: RecordsFile | None = getattr(self._files[unit.place], line.file)
-        if file is None or file.has(line.row):
+        files = self._files[unit.run]
+        file = files.file(output.file)
+        if file is None or file.kind.key_of(output.line) in file.keys:
             return
-        file.append(line.row)
-        if line.file == "records":
+        file.append(output.line)
+        if isinstance(output.line, Record):
             self.reporter.advance()
-            failure, timings = line.row["failure"], line.row["timings"]
-            what = {"editor": unit.editor, "task": unit.task, "case_id": line.row["case_id"], "worker": worker}
-            taken = {key: timings[key] for key in ("edit_seconds", "probe_seconds")}
-            if failure:
-                self.events.note("case_failed", **what, **taken, failure=failure)
-            else:
-                self.events.note("case_done", **what, **taken)
+            self._note_case(unit, output.line, worker)
 
-    def finished(self, unit: Unit, worker: int = 0) -> None:
-        """Take note that a unit is measured; the last of its folder closes the folder."""
-        self.events.note("unit_finished", worker=worker, **_place(unit))
-        self.left.remove(unit)
-        self._open[unit.place] -= 1
-        if not self._open[unit.place]:
-            self._close(unit.place)
+    def _note_case(self, unit: Unit, record: Record, worker: int) -> None:
+        about: dict[str, Any] = {
+            "editor": unit.editor,
+            "task": unit.task,
+            "case_id": record.case_id,
+            "worker": worker,
+            "edit_seconds": record.timings.edit_seconds,
+            "probe_seconds": record.timings.probe_seconds,
+        }
+        if record.failure:
+            failure = {"phase": record.failure.phase, "type": record.failure.type, "message": record.failure.message}
+            self.events.note("case_failed", **about, failure=failure)
+        else:
+            self.events.note("case_done", **about)
+
+    def complete(self, unit: Unit, worker: int = 0) -> None:
+        """Mark a unit as measured. The last unit of a run folder finishes the folder."""
+        self.events.note("unit_finished", worker=worker, **_fields(unit))
+        self.remaining.remove(unit)
+        self._open[unit.run] -= 1
+        if not self._open[unit.run]:
+            self._finish(unit.run)
 
     def _ids(self, unit: Unit) -> list[str]:
         return list(self._plan.cases[unit.task][unit.first : unit.end])
 
     def _count(self, unit: Unit) -> int:
-        done = self._files[unit.place].records.done
-        return sum(case_id in done for case_id in self._ids(unit))
+        recorded = self._files[unit.run].records.keys
+        return sum(case_id in recorded for case_id in self._ids(unit))
 
     def _is_complete(self, unit: Unit) -> bool:
-        files, ids, stops = self._files[unit.place], self._ids(unit), self._settings.stops
-        again, drift = files.checkpoints, files.drift
+        files, ids, stops = self._files[unit.run], self._ids(unit), self._settings.resolved_checkpoints
+        checkpoints, drift = files.checkpoints, files.drift
         unedited = (0,) if unit.first == 0 else ()
         return (
             self._count(unit) == len(ids)
-            and (again is None or all(again.has({"edits": k, "case_id": i}) for k in stops for i in ids[:k]))
-            and (drift is None or all(drift.has({"edits": k}) for k in (*unedited, *stops)))
+            and (checkpoints is None or all(checkpoints.has(edits=k, case_id=i) for k in stops for i in ids[:k]))
+            and (drift is None or all(drift.has(edits=k) for k in (*unedited, *stops)))
         )
 
-    def _written(self, unit: Unit) -> Completed:
-        files, ids = self._files[unit.place], set(self._ids(unit))
+    def _completed(self, unit: Unit) -> Completed:
+        files, ids = self._files[unit.run], set(self._ids(unit))
         if not self._settings.sequential:
-            # Keys of drift are edits, case and block: of all cases' only this unit's are of use.
-            drift = {key for key in files.drift.done if key[1] is None or key[1] in ids} if files.drift else ()
-            return Completed({"records": ids & files.records.done, "drift": drift})
+            # Keys of drift lines are edits, case and block. Only those of the unit's own cases are needed.
+            drift = {key for key in files.drift.keys if key[1] is None or key[1] in ids} if files.drift else ()
+            return Completed({"records": ids & files.records.keys, "drift": drift})
         states = {
-            case_id: State(bool(record["failure"]), record["edit"].get("state"))
-            for case_id, record in files.stored_records().items()
+            record.case_id: EditState(record.failure is not None, record.edit.state)
+            for record in files.stored_records()
         }
-        checkpoints, drift = (file.done if file else () for file in (files.checkpoints, files.drift))
-        return Completed({"records": files.records.done, "checkpoints": checkpoints, "drift": drift}, states)
+        checkpoints, drift = (file.keys if file else () for file in (files.checkpoints, files.drift))
+        return Completed({"records": files.records.keys, "checkpoints": checkpoints, "drift": drift}, states)
 
 
-def _place(unit: Unit) -> dict[str, Any]:
+def _fields(unit: Unit) -> dict[str, Any]:
     return {"editor": unit.editor, "task": unit.task, "first": unit.first}

@@ -1,11 +1,11 @@
-"""What is asked of an edit (criteria) and how an answer is judged (measures), as pure functions.
+"""Criteria (the questions that an edit is judged by) and measures (how an answer is judged), as pure functions.
 
-Numbers in, number out: no model here, and nothing that could not be recomputed from a record. A measure that
-does not apply to a probe is None and never a zero.
+A measure takes a probe and its observations and returns a number. It needs no model, and every value can be recomputed
+from a record. A measure that does not apply to a probe returns None, never 0.
 
-Sources: success and magnitude are ES/PS/NS and EM/PM/NM of Meng et al. 2022 (ROME, section 3.4); token accuracy
-is what Niu et al. 2024 and EasyEdit report; generated follows the argument of Yang et al. 2025 (WILD); symmetry
-and synonymous invariance are Niu et al. 2024, section 5.
+Sources: ``success`` and ``magnitude`` are ES/PS/NS and EM/PM/NM of Meng et al. 2022 (ROME, section 3.4).
+``token_accuracy`` is the number that Niu et al. 2024 and EasyEdit report. ``generated`` follows Yang et al. 2025
+(WILD). Symmetry and synonymous invariance are defined by Niu et al. 2024, section 5.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-Obs = Mapping[str, Any]
-ProbeJson = Mapping[str, Any]
+from ..core.records import Observation
+from ..core.schema import Probe
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One thing an edit is judged by."""
+    """One question that an edit is judged by.
+
+    Attributes:
+        name: identifier in records and tables.
+        title: name in headings.
+        question: the question in one or two sentences.
+    """
 
     name: str
     title: str
@@ -40,33 +45,33 @@ CRITERIA: Mapping[str, Criterion] = {
         Criterion(
             "symmetry",
             "Symmetry",
-            "Does the edit hold in the other direction? Facts: asked of the new object, the inverse relation "
-            "names the subject. Phenomena: with the new target fixed, the edited cue is preferred to the old one.",
+            "Does the edit hold in the inverse direction? Facts: the inverse relation, asked of the new object, names "
+            "the subject. Phenomena: with the new target fixed, the edited cue is preferred to the old one.",
         ),
         Criterion(
             "release",
             "Release",
-            "Symmetry's second question: asked of the old object, does the inverse relation no longer name "
-            "the subject?",
+            "The second question of symmetry: does the inverse relation, asked of the old object, no longer name the "
+            "subject?",
         ),
         Criterion(
             "synonym",
             "Synonymous invariance",
-            "Does a word of the same meaning or class take part in the edit?",
+            "Does the edit extend to a word of the same meaning or class?",
         ),
         Criterion(
             "portability",
             "Portability",
-            "Does what follows from the new fact by one step of reasoning become true with it?",
+            "Do one-step consequences of the new fact become true?",
         ),
         Criterion(
             "extension",
             "Extension",
-            "Do other words of the same phenomenon follow the edit of one cue? Reported, and neither wanted nor not.",
+            "Do other words of the same phenomenon follow the edit of one cue? Reported without a preferred direction.",
         ),
-        Criterion("neighbourhood", "Neighbourhood", "Is what the edit is not about as it was?"),
-        Criterion("unrelated", "Unrelated", "Are other facts about the same subject as they were?"),
-        Criterion("fluency", "Fluency", "Is text that the model writes after the subject as varied as before?"),
+        Criterion("neighbourhood", "Neighbourhood", "Do prompts that the edit is not about keep their answers?"),
+        Criterion("unrelated", "Unrelated", "Do other facts about the same subject keep their answers?"),
+        Criterion("fluency", "Fluency", "Is text that the model writes about the subject as varied as before?"),
     )
 }
 
@@ -76,104 +81,114 @@ class Measure:
     """One way to judge an answer.
 
     Attributes:
-        of: the number for (probe, observation before, observation after), or None where it does not apply.
-        share: whether it lies between 0 and 1.
-        higher_is_better: how to read it; None where neither is wanted.
+        name: identifier in records and tables.
+        title: name in headings.
+        definition: the definition in words.
+        of: function of (probe, observation before the edit, observation after it) that returns the value, or None
+            where the measure does not apply.
+        share: whether the value lies between 0 and 1.
+        higher_is_better: direction of the measure; None if it has none.
     """
 
     name: str
     title: str
     definition: str
-    of: Callable[[ProbeJson, Obs, Obs], float | None]
+    of: Callable[[Probe, Observation, Observation], float | None]
     share: bool = True
     higher_is_better: bool | None = True
 
 
-def success(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """1 if the wanted answer is more probable than its rival: P(o*) > P(o), and the other way for the rest.
+def success(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return 1 if the wanted answer is more probable than its rival, else 0.
 
-    >>> success({"kind": "completion", "expect": "new"}, {}, {"target": {"logprob": -1.0}, "rival": {"logprob": -2.0}})
-    1.0
+    The wanted answer is the target, except for probes with ``expect="gone"``, where it is the rival.
     """
     del before
-    if probe["kind"] == "generation":
+    if probe.kind == "generation":
         return None
-    margin = after["target"]["logprob"] - after["rival"]["logprob"]
-    return float(margin < 0 if probe["expect"] == "gone" else margin > 0)
+    margin = after.target.logprob - after.rival.logprob
+    return float(margin < 0 if probe.expect == "gone" else margin > 0)
 
 
-def flipped(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """1 if the edit changed which of target and rival is the more probable: the categorical prediction."""
-    if probe["kind"] == "generation":
+def flipped(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return 1 if the edit changed the categorical prediction: which of target and rival is more probable."""
+    if probe.kind == "generation":
         return None
-    first, then = (o["target"]["logprob"] > o["rival"]["logprob"] for o in (before, after))
-    return float(first != then)
+    return float(before.prefers_target != after.prefers_target)
 
 
-def magnitude(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """P(wanted) - P(rival); None for sentences, whose probabilities are too small to subtract."""
+def magnitude(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return P(wanted) - P(rival); None for sentence pairs, whose probabilities are too small to subtract."""
     del before
-    if probe["kind"] != "completion":
+    if probe.kind != "completion":
         return None
-    difference: float = math.exp(after["target"]["logprob"]) - math.exp(after["rival"]["logprob"])
-    return -difference if probe["expect"] == "gone" else difference
+    difference = math.exp(after.target.logprob) - math.exp(after.rival.logprob)
+    return -difference if probe.expect == "gone" else difference
 
 
-def exact(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """1 if every target token is the most probable one; of an unchanged probe, if the next token is as before."""
-    if probe["kind"] != "completion":
-        return None
-    if probe["expect"] == "unchanged":
-        return float(before["top_id"] == after["top_id"])
-    said = all(rank == 0 for rank in after["target"]["ranks"])
-    return float(said != (probe["expect"] == "gone"))
+def exact(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return 1 if every target token is the argmax; for unchanged probes, if the next-token argmax is the same.
 
-
-def token_accuracy(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """Share of target tokens that are most probable, the true previous ones being fed (teacher forcing).
-
-    Of an unchanged probe: share of target positions whose most probable token is as before.
+    Raises:
+        ValueError: an observation of an unchanged completion holds no next token.
     """
-    if probe["kind"] != "completion":
+    if probe.kind != "completion":
         return None
-    if probe["expect"] == "unchanged":
-        pairs = list(zip(before["target"]["argmax"], after["target"]["argmax"], strict=True))
-        return float(sum(a == b for a, b in pairs) / len(pairs))
-    ranks = after["target"]["ranks"]
-    share: float = sum(rank == 0 for rank in ranks) / len(ranks)
-    return 1 - share if probe["expect"] == "gone" else share
+    if probe.expect == "unchanged":
+        if before.top_id is None or after.top_id is None:
+            raise ValueError("the observation has no next token")
+        return float(before.top_id == after.top_id)
+    predicted = all(rank == 0 for rank in after.target.ranks)
+    return float(predicted != (probe.expect == "gone"))
 
 
-def generated(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """1 if the greedy continuation begins with the target; of an unchanged probe, if it is the same text."""
-    if probe["kind"] != "completion":
-        return None
-    if probe["expect"] == "unchanged":
-        return float(normalise(before["generated"]) == normalise(after["generated"]))
-    said = begins_with(after["generated"], [probe["target"], *probe["aliases"]])
-    return float(said != (probe["expect"] == "gone"))
+def token_accuracy(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return the share of target tokens that are the argmax, with the true previous tokens fed (teacher forcing).
 
-
-def kl(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """KL(before || after) of the next token in nats; unchanged completions only."""
-    del before
-    if probe["kind"] != "completion" or probe["expect"] != "unchanged":
-        return None
-    value: float | None = after.get("kl")
-    return value
-
-
-def entropy(probe: ProbeJson, before: Obs, after: Obs) -> float | None:
-    """N-gram entropy of the text written freely, in bits (Meng et al. 2022, section 3.4, GE; Zhang et al. 2018).
-
-    The entropies of its 2- and 3-grams, weighted 2/3 and 4/3 and halved; a text that repeats itself has little.
+    For unchanged probes: the share of target positions whose argmax is the same as before the edit.
     """
+    if probe.kind != "completion":
+        return None
+    if probe.expect == "unchanged":
+        pairs = list(zip(before.target.argmax, after.target.argmax, strict=True))
+        return sum(a == b for a, b in pairs) / len(pairs)
+    ranks = after.target.ranks
+    share = sum(rank == 0 for rank in ranks) / len(ranks)
+    return 1 - share if probe.expect == "gone" else share
+
+
+def generated(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return 1 if the greedy continuation begins with the target; for unchanged probes, if its text is the same.
+
+    Raises:
+        ValueError: an observation of a completion holds no continuation.
+    """
+    if probe.kind != "completion":
+        return None
+    if after.generated is None or before.generated is None:
+        raise ValueError("the observation has no continuation")
+    if probe.expect == "unchanged":
+        return float(normalise(before.generated) == normalise(after.generated))
+    predicted = begins_with(after.generated, [probe.target, *probe.aliases])
+    return float(predicted != (probe.expect == "gone"))
+
+
+def kl(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return KL(before || after) of the next-token distribution in nats; unchanged completions only."""
     del before
-    return ngram_entropy(after["text"]) if probe["kind"] == "generation" else None
+    return after.kl if probe.kind == "completion" and probe.expect == "unchanged" else None
+
+
+def entropy(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return the n-gram entropy of the sampled text in bits (Meng et al. 2022, section 3.4, GE; Zhang et al. 2018)."""
+    del before
+    return ngram_entropy(after.text or "") if probe.kind == "generation" else None
 
 
 def ngram_entropy(text: str) -> float | None:
-    """Return the weighted entropy of a text's word 2- and 3-grams in bits, None for fewer than three words.
+    """Return the weighted entropy of a text's word 2-grams and 3-grams in bits; None for fewer than three words.
+
+    The two entropies are weighted 2/3 and 4/3 and halved. Repetitive text has a low value.
 
     >>> ngram_entropy("so so so so so"), ngram_entropy("one two")
     (0.0, None)
@@ -196,8 +211,8 @@ MEASURES: Mapping[str, Measure] = {
             "success",
             "success",
             "Share of probes where the wanted answer is more probable than its rival: P(o*) > P(o) where the new "
-            "answer is wanted, P(o) > P(o*) where the old one is. A model in ruins is right half of the time: read it "
-            "beside neighbourhood and the stricter measures.",
+            "answer is wanted, P(o) > P(o*) where the old one is. A collapsed model scores about 0.5 by chance. Read "
+            "success together with neighbourhood and the stricter measures.",
             success,
         ),
         Measure(
@@ -210,28 +225,28 @@ MEASURES: Mapping[str, Measure] = {
         Measure(
             "exact",
             "exact",
-            "Share of probes where every token of the wanted answer is the most probable one. For probes that shall "
-            "not change: the most probable next token is the same as before the edit.",
+            "Share of probes where every token of the wanted answer is the most probable one. For unchanged probes: "
+            "the most probable next token is the same as before the edit.",
             exact,
         ),
         Measure(
             "token_accuracy",
             "token accuracy",
-            "Teacher forcing: share of target tokens that are most probable when the true previous ones are fed. For "
-            "probes that shall not change: share of positions with the same most probable token as before.",
+            "Teacher forcing: share of target tokens that are most probable when the true previous tokens are fed. For "
+            "unchanged probes: share of positions with the same most probable token as before the edit.",
             token_accuracy,
         ),
         Measure(
             "generated",
             "generated",
-            "Share of probes whose greedy continuation, fed the prompt alone, begins with the wanted answer. For "
-            "probes that shall not change: the continuation is the same text as before.",
+            "Share of probes whose greedy continuation of the prompt begins with the wanted answer. For unchanged "
+            "probes: the continuation is the same text as before the edit.",
             generated,
         ),
         Measure(
             "kl",
             "KL",
-            "KL(before || after) of the next-token distribution in nats, for probes that shall not change.",
+            "KL(before || after) of the next-token distribution in nats, for unchanged probes.",
             kl,
             share=False,
             higher_is_better=False,
@@ -239,16 +254,16 @@ MEASURES: Mapping[str, Measure] = {
         Measure(
             "flipped",
             "flipped",
-            "Share of probes whose categorical prediction, which of target and rival is the more probable, is not what "
-            "it was before the edit.",
+            "Share of probes whose categorical prediction (which of target and rival is more probable) differs from "
+            "the one before the edit.",
             flipped,
             higher_is_better=None,
         ),
         Measure(
             "entropy",
             "n-gram entropy",
-            "Entropy of the 2- and 3-grams of text written freely after the subject, weighted 2/3 and 4/3 and halved, "
-            "in bits.",
+            "Entropy of the 2-grams and 3-grams of sampled text about the subject, weighted 2/3 and 4/3 and halved, in "
+            "bits.",
             entropy,
             share=False,
         ),
@@ -257,7 +272,7 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def normalise(text: str) -> str:
-    """Fold what does not make another text: case, width, accents' encoding, white space.
+    """Return a text with case, character width, accent encoding and white space normalised.
 
     >>> normalise("  St.  Louis ")
     'st. louis'
@@ -266,22 +281,22 @@ def normalise(text: str) -> str:
 
 
 def begins_with(text: str, answers: Sequence[str]) -> bool:
-    """Whether a continuation begins with one of the answers as whole words.
+    """Return whether a continuation begins with one of the answers as whole words.
 
-    A quotation mark or "the" may stand before it. Marks inside an answer may be left out, so that the point of "St."
-    is no end; marks that it does not have are not passed over.
+    A quotation mark or "the" may precede the answer. Punctuation inside an answer is optional, such as the full stop
+    of "St.". Punctuation that the answer does not have is not skipped.
 
     >>> begins_with(" Rome, the", ["Rome"]), begins_with("Romeo", ["Rome"]), begins_with("not Rome", ["Rome"])
     (True, False, False)
     >>> begins_with("St Louis", ["St. Louis"]), begins_with("Mexico. City", ["Mexico City"])
     (True, False)
     """
-    said = normalise(text)
-    return any(_opening(answer).match(said) for answer in answers if answer.strip())
+    continuation = normalise(text)
+    return any(_answer_pattern(answer).match(continuation) for answer in answers if answer.strip())
 
 
 @cache
-def _opening(answer: str) -> re.Pattern[str]:
+def _answer_pattern(answer: str) -> re.Pattern[str]:
     parts = []
     for char in normalise(answer).removeprefix("the "):
         if char in " -":

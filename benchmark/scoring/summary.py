@@ -1,12 +1,29 @@
-"""From raw records to the numbers of a result: pure, without a model, reproducible to the byte."""
+"""Summaries: from the records of a run to the numbers of its result.
+
+Every function is pure and needs no model. The numbers are reproducible to the byte.
+"""
 
 from __future__ import annotations
 
-import statistics as stdlib_statistics
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+import msgspec
+
+from ..core.documents import (
+    CheckpointsInfo,
+    Cost,
+    CurvePoint,
+    DriftInfo,
+    DriftPoint,
+    DriftTask,
+    Manifest,
+    RecordsInfo,
+    Result,
+    SummaryRow,
+)
 from ..core.errors import KnbenchError
+from ..core.records import CheckpointLine, DriftLine, Observation, ProbeRecord, Record
 from .criteria import CRITERIA, MEASURES
 from .effects import word_effects
 from .intervals import Estimate, harmonic_mean_over_cases, mean_over_cases
@@ -15,68 +32,95 @@ ROME_SCORE = ("reliability", "paraphrase", "neighbourhood")
 EXTENDED_SCORE = (*ROME_SCORE, "symmetry", "synonym")
 COMPOSITES: Mapping[str, tuple[str, ...]] = {"score": ROME_SCORE, "extended_score": EXTENDED_SCORE}
 COMPOSITE_MEASURES = ("success", "exact", "token_accuracy", "generated")
-
-Row = Mapping[str, Any]
-
+CURVE_MEASURES = ("success", "exact", "token_accuracy", "generated", "kl")
 
 Table = dict[tuple[str, str], list[list[float]]]
 """By criterion and measure: for each case, the values of its probes."""
 
 
-def measured_again(record: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with what was observed at a stop in place of what was observed after its own edit.
+class CheckpointRecord(Record, frozen=True, kw_only=True):
+    """A record whose probes hold the observations of a checkpoint instead of those after the case's own edit.
+
+    Attributes:
+        collapsed: whether the model gave no probabilities at the checkpoint.
+    """
+
+    collapsed: bool
+
+
+def at_checkpoint(record: Record, line: CheckpointLine) -> CheckpointRecord:
+    """Return a record with the observations of a checkpoint.
 
     Raises:
-        KnbenchError: the line has not as many observations as the case has probes.
+        KnbenchError: the number of observations differs from the number of probes.
     """
-    if len(line["after"]) != len(record["probes"]):
+    if len(line.after) != len(record.probes):
         raise KnbenchError(
-            f"checkpoint of case '{record['case_id']}' after {line['edits']} edits holds {len(line['after'])} "
-            f"observations for {len(record['probes'])} probes"
+            f"checkpoint of case '{record.case_id}' after {line.edits} edits holds {len(line.after)} observations for "
+            f"{len(record.probes)} probes"
         )
-    probes = [{**probe, "after": after} for probe, after in zip(record["probes"], line["after"], strict=True)]
-    return {**record, "probes": probes, "collapsed": bool(line["failure"])}
+    fields = {name: getattr(record, name) for name in Record.__struct_fields__}
+    probes = tuple(
+        ProbeRecord(**{**vars(probe), "after": after}) for probe, after in zip(record.probes, line.after, strict=True)
+    )
+    return CheckpointRecord(**{**fields, "probes": probes}, collapsed=line.failure is not None)
 
 
-def case_table(records: Sequence[Row], measures: Sequence[str]) -> Table:
-    """Return every probe's value by every measure that applies to it.
+def case_table(records: Sequence[Record], measures: Sequence[str]) -> Table:
+    """Return the value of every probe by every measure that applies to it.
 
-    A failed edit changed nothing, so its probes count as answered by the unedited model: leaving the case out
-    would reward a method for failing on hard cases. Where a model fell apart under the edits that piled up, every
+    The probes of a failed edit keep the answers of the unedited model, because the edit changed nothing. Leaving the
+    case out would reward a method for failing on hard cases. Where the model collapsed under accumulated edits, every
     share is 0 instead.
 
+    Args:
+        records: the cases.
+        measures: names of measures.
+
     Raises:
-        KnbenchError: a record's observations cannot be judged, as no run writes them.
+        KnbenchError: the observations of a record contradict each other or their probe.
     """
-    judged = [MEASURES[name] for name in measures]
-    present = dict.fromkeys(probe["criterion"] for record in records for probe in record["probes"])
-    table: Table = {(c, m.name): [[] for _ in records] for c in CRITERIA if c in present for m in judged}
-    for place, record in enumerate(records):
-        for number, probe in enumerate(record["probes"]):
-            before, after = probe.get("before"), probe.get("after")
-            if before is None or probe["criterion"] not in CRITERIA:
+    selected = [MEASURES[name] for name in measures]
+    present = {probe.criterion for record in records for probe in record.probes}
+    table: Table = {(c, m.name): [[] for _ in records] for c in CRITERIA if c in present for m in selected}
+    for position, record in enumerate(records):
+        collapsed = isinstance(record, CheckpointRecord) and record.collapsed
+        for number, probe in enumerate(record.probes):
+            before, after = probe.before, probe.after
+            if before is None or probe.criterion not in CRITERIA:
                 continue
             if after is None:
-                after = {**before, "kl": 0.0} if probe["expect"] == "unchanged" else before
-            for measure in judged:
+                after = unchanged(probe)
+            for measure in selected:
                 try:
                     value = measure.of(probe, before, after)
-                except (KeyError, ValueError, OverflowError) as error:
+                except (ValueError, OverflowError) as error:
                     raise KnbenchError(
-                        f"case '{record['case_id']}': the observations of probe {number} do not fit each other or "
-                        f"their probe ({type(error).__name__}: {error})"
+                        f"case '{record.case_id}': the observations of probe {number} contradict each other or their "
+                        f"probe ({type(error).__name__}: {error})"
                     ) from None
-                if value is not None and record.get("collapsed"):
+                if value is not None and collapsed:
                     value = 0.0 if measure.share and measure.higher_is_better else None
                 if value is not None:
-                    table[probe["criterion"], measure.name][place].append(value)
+                    table[probe.criterion, measure.name][position].append(value)
     return table
 
 
-def summarise(records: Sequence[Row], measures: Sequence[str] = tuple(MEASURES)) -> list[dict[str, Any]]:
-    """Return one row per criterion and measure, then the composite scores.
+def unchanged(probe: ProbeRecord) -> Observation:
+    """Return the observation after an edit that changed nothing: the one before it, at a divergence of 0.
 
-    Probes are averaged within their case first, then over cases, each case counting the same.
+    Raises:
+        ValueError: the probe was not measured.
+    """
+    if probe.before is None:
+        raise ValueError("the probe was not measured on the unedited model")
+    return msgspec.structs.replace(probe.before, kl=0.0) if probe.expect == "unchanged" else probe.before
+
+
+def summarise(records: Sequence[Record], measures: Sequence[str] = tuple(MEASURES)) -> tuple[SummaryRow, ...]:
+    """Return one row per criterion and measure, followed by the composite scores.
+
+    Probes are averaged within their case, then over cases. Every case has the same weight.
     """
     rows = []
     table = case_table(records, measures)
@@ -87,25 +131,25 @@ def summarise(records: Sequence[Row], measures: Sequence[str] = tuple(MEASURES))
             estimate = mean_over_cases(means, share=MEASURES[name].share)
             rows.append(_row(criterion, name, estimate, sum(map(len, per_case))))
     for score, all_parts in COMPOSITES.items():
-        parts = [c for c in all_parts if c in present]
+        parts = tuple(c for c in all_parts if c in present)
         if score == "extended_score" and set(parts) <= set(ROME_SCORE):
-            continue  # the task has nothing that would extend the score
+            continue  # the task has no criterion that would extend the score
         for name in COMPOSITE_MEASURES:
             composite = _composite([table[part, name] for part in parts], parts) if name in measures else None
             if composite is not None:
-                rows.append({**_row(score, name, *composite), "parts": parts})
-    return rows
+                rows.append(_row(score, name, *composite, parts))
+    return tuple(rows)
 
 
 def _composite(columns: Sequence[Sequence[list[float]]], parts: Sequence[str]) -> tuple[Estimate, int] | None:
-    """Harmonic mean of criteria, over the cases that have them all.
+    """Return the harmonic mean of criteria over the cases that have all of them, and the number of probes.
 
-    None where some criterion of the score does not have this measure: leaving it out would give another score
-    under the same name.
+    Returns None if a criterion of the score does not have the measure: the harmonic mean of the others would be another
+    score under the same name.
 
     Args:
-        columns: of each part, each case's values.
-        parts: their criteria.
+        columns: for each part, the values of each case.
+        parts: the criteria.
     """
     if not set(ROME_SCORE) <= set(parts):
         return None
@@ -117,149 +161,161 @@ def _composite(columns: Sequence[Sequence[list[float]]], parts: Sequence[str]) -
     return (estimate, sum(len(cell) for row in whole for cell in row)) if estimate else None
 
 
-def _row(criterion: str, measure: str, estimate: Estimate, probes: int) -> dict[str, Any]:
-    return {
-        "criterion": criterion,
-        "measure": measure,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "interval": estimate.method,
-        "cases": estimate.cases,
-        "probes": probes,
-    }
+def _row(
+    criterion: str, measure: str, estimate: Estimate, probes: int, parts: tuple[str, ...] | None = None
+) -> SummaryRow:
+    return SummaryRow(
+        criterion=criterion,
+        measure=measure,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        interval=estimate.method,
+        cases=estimate.cases,
+        probes=probes,
+        parts=parts,
+    )
 
 
-def cost(records: Iterable[Row]) -> dict[str, Any]:
+def cost(records: Iterable[Record]) -> Cost:
     """Return the median seconds of an edit and of its probes, and the peak memory, over the cases that have them."""
-    timings = [record["timings"] for record in records]
-
-    def median(key: str) -> float | None:
-        values = [t[key] for t in timings if t.get(key) is not None]
-        return stdlib_statistics.median(values) if values else None
-
-    peaks = [t["peak_memory_mb"] for t in timings if t.get("peak_memory_mb") is not None]
-    return {
-        "edit_seconds": median("edit_seconds"),
-        "probe_seconds": median("probe_seconds"),
-        "peak_memory_mb": max(peaks, default=None),
-    }
+    timings = [record.timings for record in records]
+    edit = [t.edit_seconds for t in timings if t.edit_seconds is not None]
+    probe = [t.probe_seconds for t in timings if t.probe_seconds is not None]
+    peaks = [t.peak_memory_mb for t in timings if t.peak_memory_mb is not None]
+    return Cost(
+        edit_seconds=statistics.median(edit) if edit else None,
+        probe_seconds=statistics.median(probe) if probe else None,
+        peak_memory_mb=max(peaks, default=None),
+    )
 
 
-def result_from(manifest: Row, records: Sequence[Row], records_sha256: str) -> dict[str, Any]:
-    """Build the result document of a finished run: a pure function of its manifest and its records."""
+def result_from(
+    manifest: Manifest,
+    records: Sequence[Record],
+    records_sha256: str,
+    *,
+    checkpoints: tuple[Sequence[CheckpointLine], str] | None = None,
+    drift: DriftInfo | None = None,
+) -> Result:
+    """Build the result of a finished run, a pure function of its manifest and its files.
+
+    Args:
+        manifest: the run's manifest.
+        records: one record per case, in any order.
+        records_sha256: hash of the records file.
+        checkpoints: for sequential runs, the checkpoint lines and the hash of their file. ``summary`` is then taken
+            after the last edit, ``immediate`` right after each case's own edit, and ``curve`` at every checkpoint.
+        drift: where it was measured.
+    """
     ordered = in_order(records)
     failures: dict[str, int] = {}
     for record in ordered:
-        if record["failure"]:
-            failures[record["failure"]["type"]] = failures.get(record["failure"]["type"], 0) + 1
-    linguistic = manifest.get("task", {}).get("kind") == "linguistic"
-    return {
-        **manifest,
-        "records": {
-            "file": "records.jsonl",
-            "sha256": records_sha256,
-            "cases": len(ordered),
-            "failed": sum(failures.values()),
-            "failures": failures,
-        },
-        "cost": cost(ordered),
-        "summary": summarise(ordered),
-        **({"effect": word_effects(ordered)} if linguistic else {}),
-    }
+        if record.failure:
+            failures[record.failure.type] = failures.get(record.failure.type, 0) + 1
+    immediate = summarise(ordered)
+    summary, curve = (immediate, None) if checkpoints is None else retention(ordered, checkpoints[0])
+    return Result(
+        **{name: getattr(manifest, name) for name in Manifest.__struct_fields__},
+        records=RecordsInfo(
+            file="records.jsonl",
+            sha256=records_sha256,
+            cases=len(ordered),
+            failed=sum(failures.values()),
+            failures=failures,
+        ),
+        cost=cost(ordered),
+        summary=summary,
+        effect=tuple(word_effects(ordered)) if manifest.task.kind == "linguistic" else None,
+        checkpoints=checkpoints
+        and CheckpointsInfo(file="checkpoints.jsonl", sha256=checkpoints[1], lines=len(checkpoints[0])),
+        immediate=immediate if checkpoints else None,
+        curve=curve,
+        drift=drift,
+    )
 
 
-def in_order(records: Iterable[Row]) -> list[Row]:
-    """Return records in the order of their cases, which need not be that of their lines."""
-    return sorted(records, key=lambda record: record["index"])
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Return records in the order of their cases; lines of a file may have another order."""
+    return sorted(records, key=lambda record: record.index)
 
 
-# --- sequential edits --------------------------------------------------------------------------------------------
+def retention(
+    ordered: Sequence[Record], lines: Sequence[CheckpointLine]
+) -> tuple[tuple[SummaryRow, ...], tuple[CurvePoint, ...]]:
+    """Return the summary after the last edit of a sequential run, and summaries at every checkpoint.
 
-CURVE_MEASURES = ("success", "exact", "token_accuracy", "generated", "kl")
-
-
-def retention(records: Sequence[Row], lines: Sequence[Row], lines_sha256: str) -> dict[str, Any]:
-    """Return what a sequential run adds to a result, and the summary that takes the place of the other.
-
-    ``summary`` is that of all cases after the last edit, ``immediate`` that of each right after its own, and ``curve``
-    holds at every stop both of them over the cases so far.
+    Args:
+        ordered: the records in the order of their edits.
+        lines: the checkpoint lines.
     """
-    ordered = in_order(records)
-    again: dict[int, dict[str, Row]] = {}
+    checkpoints: dict[int, dict[str, CheckpointLine]] = {}
     for line in lines:
-        again.setdefault(line["edits"], {})[line["case_id"]] = line
+        checkpoints.setdefault(line.edits, {})[line.case_id] = line
     curve = []
-    for edits in sorted(again):
+    for edits in sorted(checkpoints):
         so_far = ordered[:edits]
-        now = [measured_again(record, again[edits][record["case_id"]]) for record in so_far]
+        now = [at_checkpoint(record, checkpoints[edits][record.case_id]) for record in so_far]
         curve.append(
-            {
-                "edits": edits,
-                "immediate": summarise(so_far, CURVE_MEASURES),
-                "now": summarise(now, CURVE_MEASURES),
-            }
+            CurvePoint(edits=edits, immediate=summarise(so_far, CURVE_MEASURES), now=summarise(now, CURVE_MEASURES))
         )
-    last = again[max(again)]
-    return {
-        "checkpoints": {"file": "checkpoints.jsonl", "sha256": lines_sha256, "lines": len(lines)},
-        "summary": summarise([measured_again(record, last[record["case_id"]]) for record in ordered]),
-        "immediate": summarise(ordered),
-        "curve": curve,
-    }
+    last = checkpoints[max(checkpoints)]
+    return summarise([at_checkpoint(record, last[record.case_id]) for record in ordered]), tuple(curve)
 
 
-# --- drift -------------------------------------------------------------------------------------------------------
+def summarise_drift(lines: Sequence[DriftLine], where: str, lines_sha256: str) -> DriftInfo:
+    """Return, for each drift task, its mean on the unedited model and the differences after edits.
 
+    Sequential runs have one difference per checkpoint. Its interval is over the samples of the task, each compared with
+    itself. Single edits and batches have one difference, the mean over all edits, with an interval over edits. A
+    measurement whose model gave no probabilities contributes no difference and is counted in ``failed``.
 
-def summarise_drift(lines: Sequence[Row], where: str, lines_sha256: str) -> dict[str, Any]:
-    """Return drift: of each task its mean on the unedited model, and the difference to it after edits.
-
-    Of sequential edits there is one difference per stop, whose interval is over the task's samples, each compared with
-    itself. Of single edits and batches there is one, the mean over all edits, whose interval is over the edits. Where
-    the edited model gave no probabilities there is no difference; ``failed`` counts these.
+    Args:
+        lines: the drift lines.
+        where: path of their file, for messages.
+        lines_sha256: hash of the file.
 
     Raises:
-        KnbenchError: the unedited model was not measured, or something else was measured on the edited one.
+        KnbenchError: the unedited model was not measured, or samples differ between lines.
     """
-    unedited = next((line for line in lines if line.get("edits") == 0), None)
+    unedited = next((line for line in lines if line.edits == 0), None)
     if unedited is None:
-        raise KnbenchError(f"{where}: the unedited model's line is missing; start the run again to continue it")
-    edited = [line for line in lines if line.get("edits") != 0 and not line.get("failure")]
-    rows = []
-    for number, task in enumerate(unedited["tasks"]):
-        before = task["values"]
-        points: list[dict[str, Any]] = []
+        raise KnbenchError(f"{where}: the line of the unedited model is missing; start the run again to continue it")
+    edited = [line for line in lines if line.edits != 0 and line.failure is None]
+    tasks = []
+    for number, task in enumerate(unedited.tasks):
+        points: list[DriftPoint] = []
         changes = []
         for line in edited:
-            found = line["tasks"][number] if number < len(line["tasks"]) else {"task": None, "values": []}
-            if found["task"] != task["task"] or len(found["values"]) != len(before):
-                raise KnbenchError(f"{where}: task '{task['task']}' was not measured on the same samples everywhere")
-            differences = [a - b for a, b in zip(found["values"], before, strict=True)]
+            samples = line.tasks[number] if number < len(line.tasks) else None
+            if samples is None or samples.task != task.task or len(samples.values) != len(task.values):
+                raise KnbenchError(f"{where}: task '{task.task}' was not measured on the same samples everywhere")
+            differences = [a - b for a, b in zip(samples.values, task.values, strict=True)]
             changes.append(sum(differences) / len(differences))
-            if "edits" in line:
-                points.append({"edits": line["edits"], **_difference(mean_over_cases(differences, share=False))})
+            if line.edits is not None:
+                points.append(_drift_point(line.edits, mean_over_cases(differences, share=False)))
         if changes and not points:
-            points = [{"edits": None, **_difference(mean_over_cases(changes, share=False))}]
-        rows.append(
-            {
-                "task": task["task"],
-                "metric": task["metric"],
-                "higher_is_better": task["higher_is_better"],
-                "samples": len(before),
-                "before": sum(before) / len(before),
-                "points": sorted(points, key=lambda point: point["edits"] or 0),
-            }
+            points = [_drift_point(None, mean_over_cases(changes, share=False))]
+        tasks.append(
+            DriftTask(
+                task=task.task,
+                metric=task.metric,
+                higher_is_better=task.higher_is_better,
+                samples=len(task.values),
+                before=sum(task.values) / len(task.values),
+                points=tuple(sorted(points, key=lambda point: point.edits or 0)),
+            )
         )
-    failed = sum(bool(line.get("failure")) for line in lines)
-    return {"file": "drift.jsonl", "sha256": lines_sha256, "failed": failed, "tasks": rows}
+    failed = sum(line.failure is not None for line in lines)
+    return DriftInfo(file="drift.jsonl", sha256=lines_sha256, failed=failed, tasks=tuple(tasks))
 
 
-def _difference(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "difference": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "interval": estimate.method,
-        "over": estimate.cases,
-    }
+def _drift_point(edits: int | None, estimate: Estimate) -> DriftPoint:
+    return DriftPoint(
+        edits=edits,
+        difference=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        interval=estimate.method,
+        over=estimate.cases,
+    )

@@ -1,4 +1,4 @@
-"""Who measures a run: this process, several on this machine, or workers on a Ray cluster."""
+"""Choice of executor: this process, several on this machine, or workers on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 
 Kind = Literal["serial", "local", "ray"]
 KINDS: tuple[Kind, ...] = ("serial", "local", "ray")
+DEFAULT_LOCAL_WORKERS = 2
 
 
 @dataclass(frozen=True)
 class ExecutorConfig:
-    """How a run is carried out; decides its time, and of its numbers the last bits.
+    """How a run is executed. It affects the time of the run and, by rounding, the last bits of its numbers.
 
     Attributes:
-        kind: ``serial``: this process; ``local``: several on this machine; ``ray``: those of a Ray cluster.
-        workers: how many, each with a model of its own; None takes two, and on Ray one per card or machine.
+        kind: ``serial``: this process; ``local``: several processes on this machine; ``ray``: a Ray cluster.
+        workers: number of workers, each with its own model; None takes two, and on Ray one per GPU or machine.
         address: of the Ray cluster; None starts one on this machine for the run.
-        threads: of each worker; None shares out the processors. Sums come out otherwise with another number of them
-            in the last bits.
-        device: a torch device; ``cuda`` is dealt out among the workers of a machine.
+        threads: CPU threads of each worker; None divides the cores among the workers. The number changes the order of
+            floating-point sums.
+        device: a torch device; ``cuda`` distributes the workers of a machine over its GPUs.
 
     Raises:
-        KnbenchError: what is asked for does not go together.
+        KnbenchError: the settings contradict each other.
     """
 
     kind: Kind = "serial"
@@ -48,35 +49,35 @@ class ExecutorConfig:
 
 @contextmanager
 def open_executor(config: ExecutorConfig) -> Iterator[Callable[[RunSpec], Executor]]:
-    """``with engaged(staff) as brief: executor = brief(recipe)`` has the workers at hand, and lets them go.
+    """``with open_executor(config) as start: executor = start(spec)`` starts the workers, and stops them at the end.
 
-    Workers start at once: they get ready while the recipe is being put together here.
+    Workers start at once and import their libraries while the caller builds the run spec.
 
     Raises:
-        KnbenchError: they cannot be had; says why.
+        KnbenchError: the workers cannot be started.
     """
     if config.kind == "serial":
-        yield lambda spec: _alone(config, spec)
+        yield lambda spec: _serial(config, spec)
     elif config.kind == "local":
-        from .local import local_crew
+        from .local import local_pool
 
-        workers = config.workers or 2
-        with local_crew(workers) as pool:
-            yield lambda spec: pool.configure((spec, _shared_out(config, workers)))
+        workers = config.workers or DEFAULT_LOCAL_WORKERS
+        with local_pool(workers) as pool:
+            yield lambda spec: pool.configure((spec, _local_device(config, workers)))
     else:
-        from .ray import ray_crew
+        from .ray import ray_pool
 
-        with ray_crew(config.address, config.workers, on_cards=config.device.startswith("cuda")) as (ray, pool):
+        with ray_pool(config.address, config.workers, use_gpus=config.device.startswith("cuda")) as (ray, pool):
 
-            def start_executor(spec: RunSpec) -> Executor:
+            def start(spec: RunSpec) -> Executor:
                 from ..evaluator import WorkerDevice
 
                 return pool.configure(ray.put((spec, WorkerDevice(config.device, config.threads))))
 
-            yield start_executor
+            yield start
 
 
-def _alone(config: ExecutorConfig, spec: RunSpec) -> Executor:
+def _serial(config: ExecutorConfig, spec: RunSpec) -> Executor:
     from ...core.progress import Reporter
     from ..evaluator import WorkerDevice
     from ..runner import Serial
@@ -84,7 +85,7 @@ def _alone(config: ExecutorConfig, spec: RunSpec) -> Executor:
     return Serial(spec.build_evaluator(WorkerDevice(config.device, config.threads), Reporter()))
 
 
-def _shared_out(config: ExecutorConfig, workers: int) -> WorkerDevice:
+def _local_device(config: ExecutorConfig, workers: int) -> WorkerDevice:
     import torch
 
     from ..evaluator import WorkerDevice

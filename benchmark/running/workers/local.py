@@ -1,4 +1,4 @@
-"""``--executor local``: several processes on this machine, each with the model."""
+"""``--executor local``: several processes on this machine, each with its own model."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
     from ..evaluator import WorkerDevice
 
 
-def local_crew(workers: int) -> WorkerPool:
-    """Return a crew of processes on this machine, which are told their recipe and their post."""
+def local_pool(workers: int) -> WorkerPool:
+    """Return a pool of processes on this machine. Its setup is a tuple of run spec and :class:`WorkerDevice`."""
     return WorkerPool("local", [LocalWorker(number) for number in range(workers)])
 
 
 class LocalWorker(Worker):
-    """A process on this machine, started afresh and asked over a pipe."""
+    """A spawned process that receives commands over a pipe."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
-        self._knows = False
+        self._is_set_up = False
 
     def start(self) -> None:
         """Start the process."""
         self.stop()
         spawn = get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
-        with _deaf_to_interrupts():
+        self._pipe, child_pipe = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(child_pipe,), daemon=True)
+        with _sigint_blocked():
             self._process.start()
-        theirs.close()
-        self._knows = False
+        child_pipe.close()
+        self._is_set_up = False
 
-    def ask(self, question: Command) -> Iterator[Message]:
-        """Yield what the process tells.
+    def execute(self, command: Command) -> Iterator[Message]:
+        """Send a command and yield the messages.
 
         Raises:
-            WorkerLost: it ended.
+            WorkerLost: the process ended.
         """
         pipe, process = self._pipe, self._process
         if pipe is None or process is None:
-            raise WorkerLost("it was not started")
+            raise WorkerLost(f"worker {self.number} was not started")
         try:
-            if not self._knows:
-                pipe.send((*self.told, self.number))
-                self._knows = True
-            pipe.send(question)
+            if not self._is_set_up:
+                pipe.send((*self.setup, self.number))
+                self._is_set_up = True
+            pipe.send(command)
             while True:
                 message = pipe.recv()
                 yield message
@@ -72,7 +72,7 @@ class LocalWorker(Worker):
             raise WorkerLost(f"worker {self.number} {how}") from None
 
     def stop(self) -> None:
-        """Kill the process; it owns nothing that would have to be put away."""
+        """Kill the process, which owns nothing that needs to be closed."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -83,8 +83,8 @@ class LocalWorker(Worker):
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let what is started here not hear of Ctrl-C, which reaches a terminal's whole group: the run ends its workers."""
+def _sigint_blocked() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C, which reaches the terminal's process group: the run stops its workers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -93,30 +93,30 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _serve(pipe: Connection) -> None:
-    """Answer questions for as long as there is somebody to ask them."""
-    questions: SimpleQueue[Any] = SimpleQueue()
-    threading.Thread(target=_hear, args=(pipe, questions), daemon=True).start()
-    from .loop import WorkerLoop  # which takes seconds, and goes on while this process is not told anything yet
+    """Execute commands until the run's process ends."""
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
+    from .loop import WorkerLoop  # imports torch, which takes seconds, while the run is being set up
 
-    spec, post, number = questions.get()
-    station = WorkerLoop(spec, _dealt(post, number))
+    spec, device, number = inbox.get()
+    loop = WorkerLoop(spec, _assigned(device, number))
     while True:
-        station.answer(questions.get(), pipe.send)
+        loop.execute(inbox.get(), pipe.send)
 
 
-def _hear(pipe: Connection, questions: SimpleQueue[Any]) -> None:
-    """Queue questions; end the process when the run's own is gone, also in the middle of an answer."""
+def _receive(pipe: Connection, inbox: SimpleQueue[Any]) -> None:
+    """Queue what arrives. End the process when the run's process is gone, also in the middle of a command."""
     try:
         while True:
-            questions.put(pipe.recv())
+            inbox.put(pipe.recv())
     except (EOFError, OSError):
         os._exit(0)
 
 
-def _dealt(post: WorkerDevice, number: int) -> WorkerDevice:
-    """Return the post of a worker: of ``cuda`` each takes the next card."""
-    if post.device != "cuda":
-        return post
+def _assigned(device: WorkerDevice, number: int) -> WorkerDevice:
+    """Return the device of a worker. ``cuda`` assigns the GPUs in turn."""
+    if device.device != "cuda":
+        return device
     import torch
 
-    return replace(post, device=f"cuda:{number % torch.cuda.device_count()}")
+    return replace(device, device=f"cuda:{number % torch.cuda.device_count()}")

@@ -1,4 +1,4 @@
-"""A worker's own side: it loads the model once, and answers one question after the other."""
+"""The worker side: load the model once, and execute one command after the other."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from contextlib import contextmanager
 from ...core.errors import KnbenchError
 from ...core.progress import Reporter
 from ..evaluator import Evaluator, RunSpec, WorkerDevice
-from .messages import Command, Doing, Done, Emit, Failed, Ready
+from .messages import Command, Done, Emit, Failed, Progress, Ready
 
 
 class WorkerLoop:
-    """Lays out a workbench when it is first asked for something, and keeps it."""
+    """Builds an evaluator for the first command and keeps it for the following ones."""
 
-    def __init__(self, spec: RunSpec, post: WorkerDevice) -> None:
-        self._recipe, self._post = spec, post
-        self._bench: Evaluator | None = None
+    def __init__(self, spec: RunSpec, device: WorkerDevice) -> None:
+        self._spec, self._device = spec, device
+        self._evaluator: Evaluator | None = None
 
-    def answer(self, question: Command, emit: Emit) -> None:
-        """Answer a question; the last thing told is :class:`Done` or :class:`Failed`."""
-        reporter = Telling(emit)
+    def execute(self, command: Command, emit: Emit) -> None:
+        """Execute a command. The last emitted message is :class:`Done` or :class:`Failed`."""
+        reporter = _EmittingReporter(emit)
         try:
-            if self._bench is None:
-                self._bench = self._recipe.build_evaluator(self._post, reporter)
+            if self._evaluator is None:
+                self._evaluator = self._spec.build_evaluator(self._device, reporter)
                 emit(Ready(os.getpid()))
-            self._bench.reporter = reporter
-            question.answer(self._bench, emit)
+            self._evaluator.reporter = reporter
+            command.execute(self._evaluator, emit)
         except (KnbenchError, OSError) as error:
             emit(Failed(error))
-        except Exception as error:  # a mistake of the program's: say where, for nobody sees this process
+        except Exception as error:  # a bug: include the traceback, which would be lost with this process
             emit(Failed(RuntimeError(f"{error}\n\nin a worker:\n{traceback.format_exc()}")))
         else:
             emit(Done())
 
 
-class Telling(Reporter):
-    """Passes on what is being done."""
+class _EmittingReporter(Reporter):
+    """Emits progress as messages."""
 
     def __init__(self, emit: Emit) -> None:
-        self._tell = emit
+        self._emit = emit
 
     def doing(self, what: str) -> None:
-        """Tell the stage."""
-        self._tell(Doing(what))
+        """Emit a stage."""
+        self._emit(Progress(what))
 
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """Tell every step."""
+        """Emit every step of a stage."""
         steps = iter(range(1, total + 1))
-        yield lambda: self._tell(Doing(f"{what} {next(steps, total)}/{total}"))
+        yield lambda: self._emit(Progress(f"{what} {next(steps, total)}/{total}"))

@@ -1,4 +1,4 @@
-"""What a run's process and its workers say to each other. Everything here can be sent to another process."""
+"""Messages between a run's process and its workers. All of them can be pickled."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has its model; ``pid`` is its process there."""
+    """The worker has loaded its model; ``pid`` is its process id."""
 
     pid: int
 
 
 @dataclass(frozen=True)
-class Doing:
-    """A stage begins."""
+class Progress:
+    """The worker starts a stage."""
 
-    what: str
+    stage: str
 
 
 @dataclass(frozen=True)
 class Done:
-    """What was asked for is done."""
+    """The command is finished."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """It cannot be done, anywhere."""
+    """The command cannot be executed by any worker."""
 
     error: Exception
 
 
-Message = Ready | Doing | Done | Failed | OutputLine | Plan
+Message = Ready | Progress | Done | Failed | OutputLine | Plan
 Emit = Callable[[Message], None]
 
 
 class Command(Protocol):
-    """What a worker can be asked."""
+    """A request to a worker."""
 
-    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
-        """Let a workbench do it."""
+    def execute(self, evaluator: Evaluator, emit: Emit) -> None:
+        """Execute the command on an evaluator, and emit what it gives."""
 
 
 @dataclass(frozen=True)
 class LoadModel:
-    """Have the model ready."""
+    """Load the model."""
 
-    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
-        """Do nothing: a workbench has its model."""
+    def execute(self, evaluator: Evaluator, emit: Emit) -> None:
+        """Do nothing: an evaluator holds its model."""
 
 
 @dataclass(frozen=True)
 class MakePlan:
-    """Say what the run comes to."""
+    """Plan the run."""
 
     environment: Mapping[str, Any]
 
-    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
-        """Tell the plan."""
+    def execute(self, evaluator: Evaluator, emit: Emit) -> None:
+        """Emit the plan."""
         emit(evaluator.plan(self.environment))
 
 
@@ -72,8 +72,8 @@ class MakePlan:
 class MeasureItem:
     """Measure a unit."""
 
-    order: WorkItem
+    item: WorkItem
 
-    def answer(self, evaluator: Evaluator, emit: Emit) -> None:
-        """Tell every line."""
-        evaluator.measure(self.order, emit)
+    def execute(self, evaluator: Evaluator, emit: Emit) -> None:
+        """Emit every line."""
+        evaluator.measure(self.item, emit)

@@ -1,4 +1,4 @@
-"""Several workers on one run: who takes which unit, and what happens when one of them is lost."""
+"""A pool of worker processes: assigns units to workers and restarts workers that are lost."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from ...core.errors import KnbenchError
 from ...core.progress import Reporter
 from ..plan import BlockKey, OutputLine, Plan, Unit, WorkQueue
 from ..writer import RunWriter
-from .messages import Command, Doing, Done, Failed, LoadModel, MakePlan, MeasureItem, Message, Ready
+from .messages import Command, Done, Failed, LoadModel, MakePlan, MeasureItem, Message, Progress, Ready
 
-MOST_LOSSES = 20
-"""Workers lost one after the other, with nothing measured in between, before a run is given up."""
+MAX_CONSECUTIVE_LOSSES = 20
+"""Number of workers that may be lost in a row, with nothing measured in between, before a run is given up."""
 
 
 class WorkerLost(Exception):
-    """A worker is gone; the message says how."""
+    """A worker process ended; the message says how."""
 
 
 class Worker(ABC):
-    """A process, here or elsewhere, that holds the model once.
+    """A process, local or remote, that holds one model.
 
     Attributes:
-        number: from 0.
-        told: what its process is told before the first question, in the form in which it is sent: recipe and post.
+        number: position in the pool, from 0.
+        setup: the run spec and the device, in the form in which they are sent; set before the first command.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.told: Any = None
+        self.setup: Any = None
 
     @abstractmethod
     def start(self) -> None:
-        """Have the process started, again where it was lost; returns at once, and needs not know what it is told."""
+        """Start the process, or start it again after it was lost. Returns at once and does not need ``setup``."""
 
     @abstractmethod
-    def ask(self, question: Command) -> Iterator[Message]:
-        """Yield what the worker tells, up to :class:`Done` or :class:`Failed`.
+    def execute(self, command: Command) -> Iterator[Message]:
+        """Send a command and yield the messages up to :class:`Done` or :class:`Failed`.
 
         Raises:
-            WorkerLost: it ended before that.
+            WorkerLost: the process ended before that.
         """
 
     @abstractmethod
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,15 @@ class _Lost:
 
 
 class WorkerPool:
-    """``with Crew("local", workers) as crew: ...`` is an executor with several workers; see :class:`~.runner.Executor`.
+    """``with WorkerPool("local", workers) as pool: ...`` is an executor with several workers.
 
-    Workers start at once, and are told by :meth:`configure` what to do: they can import while a run is put together.
-    One thread for each question under way listens to its worker; everything else happens in the caller's thread.
+    Workers start at once and receive the run spec through :meth:`configure`, so that they import their libraries while
+    the run is being set up. One thread per command reads the worker's messages. Everything else happens in the caller's
+    thread. See :class:`~..runner.Executor`.
+
+    Args:
+        name: name of the executor on the command line.
+        workers: the workers.
     """
 
     def __init__(self, name: str, workers: Sequence[Worker]) -> None:
@@ -73,7 +78,7 @@ class WorkerPool:
 
     @property
     def workers(self) -> int:
-        """How many models are held at once."""
+        """Number of models that are held at once."""
         return len(self._workers)
 
     def __enter__(self) -> WorkerPool:
@@ -85,102 +90,102 @@ class WorkerPool:
         for worker in self._workers:
             worker.stop()
 
-    def configure(self, told: Any) -> WorkerPool:
-        """Have every worker told what the run is about."""
+    def configure(self, setup: Any) -> WorkerPool:
+        """Set the run spec and device of every worker, and return the pool."""
         for worker in self._workers:
-            worker.told = told
+            worker.setup = setup
         return self
 
     def plan(self, command: str | None, reporter: Reporter) -> Plan:
-        """Have the first worker plan the run, while the others load their models.
+        """Let the first worker plan the run while the others load their models.
 
         Raises:
-            KnbenchError: it cannot be planned, or workers are lost again and again.
+            KnbenchError: the run cannot be planned, or workers are lost repeatedly.
         """
-        about: Mapping[str, Any] = {"executor": self.name, "workers": self.workers}
-        wanted = MakePlan({**about, "command": command} if command else about)
+        environment: Mapping[str, Any] = {"executor": self.name, "workers": self.workers}
+        make_plan = MakePlan({**environment, "command": command} if command else environment)
         first, *others = self._workers
-        self._ask(first, wanted)
+        self._send(first, make_plan)
         for worker in others:
-            self._ask(worker, LoadModel())
+            self._send(worker, LoadModel())
         while True:
             worker, message = self._inbox.get()
             match message:
                 case Plan():
                     return message
                 case _Lost():
-                    self._restart(worker, message.reason, wanted if worker is first else LoadModel())
+                    self._restart(worker, message.reason, make_plan if worker is first else LoadModel())
                 case _:
-                    self._note(worker, message, reporter)
+                    self._handle(worker, message, reporter)
 
     def measure(self, writer: RunWriter) -> None:
-        """Measure every unit that the ledger has left.
+        """Measure every remaining unit.
 
         Raises:
-            KnbenchError: a worker's complaint, or workers are lost again and again.
-            OSError: what was measured cannot be written.
+            KnbenchError: a worker reports an error, or workers are lost repeatedly.
+            OSError: a line cannot be written.
         """
-        waiting = WorkQueue(writer.left)
-        under_way: dict[int, Unit] = {}
+        queue = WorkQueue(writer.remaining)
+        running: dict[int, Unit] = {}
         last: dict[int, BlockKey] = {}
         for number, pid in self._pids.items():
             writer.events.note("worker_ready", worker=number, pid=pid)
-        while waiting or under_way:
+        while queue or running:
             for worker in self._workers:
-                if waiting and worker.number not in self._busy:
-                    mine = last.pop(worker.number, None)
-                    unit = waiting.take(mine, set(last.values()))
-                    under_way[worker.number], last[worker.number] = unit, unit.start
-                    self._ask(worker, MeasureItem(writer.order(unit, worker.number)))
+                if queue and worker.number not in self._busy:
+                    own = last.pop(worker.number, None)
+                    unit = queue.take(own, set(last.values()))
+                    running[worker.number], last[worker.number] = unit, unit.block
+                    self._send(worker, MeasureItem(writer.start(unit, worker.number)))
             worker, message = self._inbox.get()
             match message:
                 case OutputLine():
-                    writer.receive(under_way[worker.number], message, worker.number)
+                    writer.write(running[worker.number], message, worker.number)
                     self._losses = 0
                 case _Lost():
                     writer.events.note("worker_lost", worker=worker.number, reason=message.reason)
-                    if worker.number in under_way:
-                        waiting.put_back(under_way.pop(worker.number))
+                    if worker.number in running:
+                        queue.put_back(running.pop(worker.number))
                     last.pop(worker.number, None)
                     self._restart(worker, message.reason, LoadModel())
                 case _:
-                    self._note(worker, message, writer.reporter)
+                    self._handle(worker, message, writer.reporter)
                     if isinstance(message, Ready):
                         writer.events.note("worker_ready", worker=worker.number, pid=message.pid)
-                    elif isinstance(message, Done) and worker.number in under_way:
-                        writer.finished(under_way.pop(worker.number), worker.number)
+                    elif isinstance(message, Done) and worker.number in running:
+                        writer.complete(running.pop(worker.number), worker.number)
 
-    def _note(self, worker: Worker, message: Message, reporter: Reporter) -> None:
+    def _handle(self, worker: Worker, message: Message, reporter: Reporter) -> None:
         match message:
             case Ready():
                 self._pids[worker.number] = message.pid
-            case Doing():
-                reporter.doing(f"worker {worker.number}: {message.what}")
+            case Progress():
+                reporter.doing(f"worker {worker.number}: {message.stage}")
             case Done():
                 del self._busy[worker.number]
             case Failed():
                 raise message.error
 
-    def _ask(self, worker: Worker, question: Command) -> None:
-        self._busy[worker.number] = question
-        threading.Thread(target=self._listen, args=(worker, question), daemon=True).start()
+    def _send(self, worker: Worker, command: Command) -> None:
+        self._busy[worker.number] = command
+        threading.Thread(target=self._listen, args=(worker, command), daemon=True).start()
 
-    def _listen(self, worker: Worker, question: Command) -> None:
+    def _listen(self, worker: Worker, command: Command) -> None:
         try:
-            for message in worker.ask(question):
+            for message in worker.execute(command):
                 self._inbox.put((worker, message))
         except WorkerLost as error:
             self._inbox.put((worker, _Lost(str(error))))
-        except Exception as error:  # such as what cannot be sent: asking again would not help
+        except Exception as error:  # for example an object that cannot be pickled: another attempt would fail, too
             self._inbox.put((worker, Failed(error)))
 
-    def _restart(self, worker: Worker, reason: str, question: Command) -> None:
+    def _restart(self, worker: Worker, reason: str, command: Command) -> None:
         self._losses += 1
         self._pids.pop(worker.number, None)
-        if self._losses > MOST_LOSSES:
+        if self._losses > MAX_CONSECUTIVE_LOSSES:
             raise KnbenchError(
-                f"{self._losses} workers were lost one after the other with nothing measured in between ({reason}); "
-                "start the same command again to continue, with fewer workers if memory is short"
+                f"{self._losses} workers were lost in a row with nothing measured in between ({reason}); start the "
+                "same command again to continue, with fewer workers if memory is short"
             )
         worker.start()
-        self._ask(worker, question)
+        self._send(worker, command)

@@ -1,6 +1,6 @@
-"""``--executor ray``: workers on the machines of a Ray cluster, or of one that is started here for the run.
+"""``--executor ray``: workers on the machines of a Ray cluster, or on a cluster that is started here for the run.
 
-Ray is an optional part: ``pip install 'knbench[ray]'``.
+Ray is an optional dependency: ``pip install 'knbench[ray]'``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ...core.errors import KnbenchError
+from ...core.errors import KnbenchError, first_line
 from .messages import Command, Done, Failed, Message
 from .pool import Worker, WorkerLost, WorkerPool
 
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from ..evaluator import RunSpec, WorkerDevice
     from .loop import WorkerLoop
 
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for an address to accept a connection."""
+
 
 def import_ray() -> Any:
-    """Return the library.
+    """Return the ray module.
 
     Raises:
-        KnbenchError: it is not installed.
+        KnbenchError: Ray is not installed.
     """
     try:
         import ray
@@ -36,97 +39,94 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def ray_crew(address: str | None, workers: int | None, *, on_cards: bool) -> Iterator[tuple[Any, WorkerPool]]:
-    """``with ray_crew("auto", None, on_cards=True) as (ray, crew): ...`` has a crew on a cluster.
+def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool) -> Iterator[tuple[Any, WorkerPool]]:
+    """``with ray_pool("auto", None, use_gpus=True) as (ray, pool): ...`` has a pool on a cluster.
 
-    Connecting comes before everything else: beside the imports of this process it would take as long, and the workers
-    could not begin with theirs.
+    The connection is made before everything else. Later it would take longer, because this process imports its
+    libraries at the same time, and the workers could not start to import theirs. The pool's setup is a reference to a
+    tuple of run spec and :class:`WorkerDevice`.
 
     Args:
-        address: the cluster's; None starts one for as long as this lasts.
-        workers: how many; None takes one per card, or without cards one per machine.
-        on_cards: whether each takes a card.
+        address: of the cluster; None starts one and stops it at the end.
+        workers: number of workers; None takes one per GPU, or without GPUs one per machine.
+        use_gpus: whether each worker takes a GPU.
 
     Raises:
-        KnbenchError: Ray is not installed, there is no cluster at the address, or it has not so many cards or
-            processors.
+        KnbenchError: Ray is not installed, no cluster answers at the address, or it has too few GPUs or CPUs.
     """
     ray = import_ray()
-    own = not ray.is_initialized()  # otherwise it is the caller's, who will also end it
+    own = not ray.is_initialized()  # a connection of the caller's is closed by the caller
     try:
         if own:
             _connect(ray, address, workers)
-        with _crew_on(ray, workers, on_cards) as pool:
+        with _pool_on(ray, workers, use_gpus) as pool:
             yield ray, pool
     finally:
         if own:
             ray.shutdown()
 
 
-def _crew_on(ray: Any, workers: int | None, on_cards: bool) -> WorkerPool:
-    has = ray.cluster_resources()
-    room = int(has.get("GPU" if on_cards else "CPU", 0))
-    number = workers or (room if on_cards else sum(node["Alive"] for node in ray.nodes()))
-    if not 1 <= number <= room:
+def _pool_on(ray: Any, workers: int | None, use_gpus: bool) -> WorkerPool:
+    available = int(ray.cluster_resources().get("GPU" if use_gpus else "CPU", 0))
+    number = workers or (available if use_gpus else sum(node["Alive"] for node in ray.nodes()))
+    if not 1 <= number <= available:
         raise KnbenchError(
-            f"--num-workers {number}: the Ray cluster has {room} {'cards' if on_cards else 'processors'}, "
-            "and each worker takes one"
+            f"--num-workers {number}: the Ray cluster has {available} {'GPUs' if use_gpus else 'CPUs'}, and each "
+            "worker takes one"
         )
-    remote = ray.remote(_Answering).options(num_cpus=1, num_gpus=int(on_cards), scheduling_strategy="SPREAD")
+    remote = ray.remote(_Actor).options(num_cpus=1, num_gpus=int(use_gpus), scheduling_strategy="SPREAD")
     return WorkerPool("ray", [RayWorker(ray, remote, number) for number in range(number)])
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
-        # By default Ray's workers give way to every other program of the machine, and stand still where one is busy.
-        own = {"worker_niceness": 0}
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False, "_system_config": own}
+        # By default Ray's workers have the lowest priority, and make no progress on a busy machine.
+        system = {"worker_niceness": 0}
+        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False, "_system_config": system}
     else:
         options |= {"address": address}
     try:
-        _knock(address or "")
+        _check_reachable(address or "")
         ray.init(**options)
-    except (OSError, ValueError, RuntimeError) as error:  # a connection that fails, or takes too long, is an OSError
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KnbenchError(f"--address '{address}': no Ray cluster answers there: {first}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # a failed or slow connection is an OSError
+        raise KnbenchError(f"--address '{address}': no Ray cluster answers there: {first_line(error)}") from error
 
 
-def _knock(address: str) -> None:
-    """See whether anything listens at ``host:port`` or ``ray://host:port``: Ray itself tries for minutes."""
+def _check_reachable(address: str) -> None:
+    """Check that ``host:port`` or ``ray://host:port`` accepts a connection: Ray itself would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
 
 
 class RayWorker(Worker):
-    """An actor; where its machine is lost, another one starts wherever the cluster has room."""
+    """A Ray actor. If its machine is lost, a new one starts wherever the cluster has capacity."""
 
     def __init__(self, ray: Any, remote: Any, number: int) -> None:
         super().__init__(number)
         self._ray, self._remote = ray, remote
         self._actor: Any = None
-        self._knows = False
+        self._is_set_up = False
 
     def start(self) -> None:
-        """Ask the cluster for an actor."""
-        self._actor, self._knows = self._remote.remote(), False
+        """Request an actor from the cluster."""
+        self._actor, self._is_set_up = self._remote.remote(), False
 
-    def ask(self, question: Command) -> Iterator[Message]:
-        """Yield what the actor tells.
+    def execute(self, command: Command) -> Iterator[Message]:
+        """Send a command and yield the messages.
 
         Raises:
-            WorkerLost: it is gone.
+            WorkerLost: the actor is gone.
         """
         try:
-            if not self._knows:
-                self._actor.be_told.remote(self.told)
-                self._knows = True
-            for told in self._actor.answer.options(num_returns="streaming").remote(question):
-                yield self._ray.get(told)
+            if not self._is_set_up:
+                self._actor.set_up.remote(self.setup)
+                self._is_set_up = True
+            for message in self._actor.execute.options(num_returns="streaming").remote(command):
+                yield self._ray.get(message)
         except self._ray.exceptions.RayError as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise WorkerLost(f"worker {self.number}: {first}") from None
+            raise WorkerLost(f"worker {self.number}: {first_line(error)}") from None
 
     def stop(self) -> None:
         """Kill the actor."""
@@ -135,27 +135,27 @@ class RayWorker(Worker):
             self._actor = None
 
 
-class _Answering:
-    """The actor's class: a station whose answers are a stream."""
+class _Actor:
+    """Class of the actor: a worker loop whose messages are a stream."""
 
     def __init__(self) -> None:
-        from . import loop as station  # which takes seconds, and goes on while this process is not told anything yet
+        from . import loop  # imports torch, which takes seconds, while the run is being set up
 
-        self._make = station.WorkerLoop
-        self._station: WorkerLoop | None = None
+        self._make = loop.WorkerLoop
+        self._loop: WorkerLoop | None = None
 
-    def be_told(self, told: tuple[RunSpec, WorkerDevice]) -> None:
-        """Take the recipe and the post; Ray shows each actor no card but its own."""
-        self._station = self._make(*told)
+    def set_up(self, setup: tuple[RunSpec, WorkerDevice]) -> None:
+        """Receive run spec and device. Ray shows each actor only its own GPU."""
+        self._loop = self._make(*setup)
 
-    def answer(self, question: Command) -> Iterator[Message]:
-        """Yield what is told as it is told, the answering being done in a thread of its own."""
-        if self._station is None:
-            raise RuntimeError("asked before it was told what the run is about")
-        told: SimpleQueue[Message] = SimpleQueue()
-        threading.Thread(target=self._station.answer, args=(question, told.put), daemon=True).start()
+    def execute(self, command: Command) -> Iterator[Message]:
+        """Execute a command in a thread, and yield its messages as they are emitted."""
+        if self._loop is None:
+            raise RuntimeError("the worker received a command before its setup")
+        messages: SimpleQueue[Message] = SimpleQueue()
+        threading.Thread(target=self._loop.execute, args=(command, messages.put), daemon=True).start()
         while True:
-            message = told.get()
+            message = messages.get()
             yield message
             if isinstance(message, Done | Failed):
                 return

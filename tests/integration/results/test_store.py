@@ -13,18 +13,18 @@ import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.core.split import LITE, lite_cases, split_cases
+from knbench.benchmark.core.split import LITE_CASES, lite_cases, split_cases
 from knbench.benchmark.probing.baseline import select_cases
-from knbench.benchmark.probing.masked import make_prober
+from knbench.benchmark.probing.prober import make_prober
 from knbench.benchmark.results.runs import find_runs
 from knbench.benchmark.results.store import BADGES, badges_of, read_status
 from knbench.benchmark.results.validation import validate
-from knbench.benchmark.running.runner import run
 from knbench.editors.none import NoEdit
 from knbench.leaderboard.build import build_site
 from knbench.leaderboard.cards import card_html
 
 from tests.conftest import called, make_lm
+from tests.files import run_folders as run
 from tests.integration.running.test_regimes import Nudge
 
 TASK = "anaphor-gender"
@@ -64,7 +64,7 @@ def store(made, tmp_path, capsys):
 
 def test_what_is_laid_out_is_the_run_again_and_is_not_run_again(store, made, capsys, tmp_path):
     status, said, _ = called(capsys, "unpack", store, "--output", tmp_path / "again")
-    assert (status, "2 run folders laid out, 0 were there" in said) == (0, True)
+    assert (status, "2 run folders written, 0 already exist" in said) == (0, True)
     for name in ("records.jsonl", "result.json", "manifest.json"):
         (path,) = (tmp_path / "again").rglob(f"nudge/{TASK}/{name}")
         assert path.read_bytes() == (made / "runs" / "nudge" / TASK / name).read_bytes()
@@ -76,7 +76,9 @@ def test_what_is_laid_out_is_the_run_again_and_is_not_run_again(store, made, cap
     output = path.parents[2]
     run(make_lm("llama"), [Refuses], [registry.task(TASK)], output, SETTINGS)
     assert path.read_bytes() == (made / "runs" / "nudge" / TASK / "manifest.json").read_bytes()
-    assert "0 run folders laid out, 2 were there" in called(capsys, "unpack", store, "--output", tmp_path / "again")[1]
+    assert (
+        "0 run folders written, 2 already exist" in called(capsys, "unpack", store, "--output", tmp_path / "again")[1]
+    )
 
 
 def test_marks_tell_what_was_scored_and_run_again_and_end_with_the_result_they_are_of(store, made, capsys):
@@ -107,7 +109,7 @@ def test_a_run_that_says_otherwise_does_not_bear_a_result_out(store, made, capsy
     status, _, said = called(capsys, "score", tmp_path / "runs" / "nudge", "--write")
     assert status == 0, said
     status, _, said = called(capsys, "validate", store, "--mark", "--rerun", tmp_path / "runs" / "nudge")
-    assert (status, "does not bear out" in said, "of the verdicts are the same" in said) == (0, True, True)
+    assert (status, "does not confirm" in said, "of the verdicts are the same" in said) == (0, True, True)
     assert not any(note["rerun"] for note in read_status([store]).values())
     assert called(capsys, "validate", store, "--rerun", made / "runs")[0] == 2
 
@@ -177,9 +179,9 @@ def test_lite_is_the_same_draw_for_everybody():
     task = registry.task(TASK)
     cases = split_cases(task.name, task.cases, "test")
     drawn = lite_cases(task.name, cases)
-    assert len(drawn) == LITE
+    assert len(drawn) == LITE_CASES
     assert drawn == lite_cases(task.name, cases[::-1])
-    assert {case.id for case in drawn} != {case.id for case in cases[:LITE]}
+    assert {case.id for case in drawn} != {case.id for case in cases[:LITE_CASES]}
     prober = make_prober(make_lm("llama"))
     assert select_cases(prober, task, RunSettings(subset="lite")).cases == drawn
     with pytest.raises(KnbenchError, match="leave out one"):

@@ -12,15 +12,15 @@ from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.files import json_text
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.results.documents import differing
+from knbench.benchmark.results.documents import first_difference
 from knbench.benchmark.results.runs import find_runs
-from knbench.benchmark.results.store import CARD_BYTES, place_of
+from knbench.benchmark.results.store import CARD_BYTES, location_of
 from knbench.benchmark.results.validation import validate
-from knbench.benchmark.running.runner import run
 from knbench.editors.none import NoEdit
 from knbench.leaderboard.build import build_site
 
 from tests.conftest import called, make_lm
+from tests.files import run_folders as run
 from tests.integration.running.test_regimes import Nudge
 
 TASK = "anaphor-gender"
@@ -87,11 +87,11 @@ def test_a_run_becomes_a_stored_result_that_is_the_runs_own(runs, submitted, cap
     (own,) = find_runs([runs / "nudge"])
     assert stored.result == own.result
     assert stored.records() == own.records()
-    folder, name = place_of(own.result)
+    folder, name = location_of(own.result)
     assert stored.where == submitted / folder / f"{name}.json"
     assert folder.parts[:2] == ("nudge", "tiny-llama")
     status, out, _ = called(capsys, "validate", submitted)
-    assert (status, "2 results are good" in out) == (0, True)
+    assert (status, "2 valid results" in out) == (0, True)
 
 
 def test_submitting_again_changes_nothing(runs, store, capsys):
@@ -270,8 +270,8 @@ def test_what_is_broken_false_or_hostile_is_named_in_one_line(store, capsys, wha
     change(store)
     status, out, err = called(capsys, "validate", store)
     assert status == 2
-    mended = [line for line in out.splitlines() if line.startswith("mend: ")]
-    assert any(complaint in line for line in mended), mended
+    errors = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert any(complaint in line for line in errors), errors
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
 
@@ -321,7 +321,7 @@ def test_a_result_may_differ_from_its_records_by_rounding_and_no_more(store, cap
     ],
 )
 def test_the_first_place_where_documents_differ_is_pointed_to(stored, again, place):
-    assert differing(stored, again) == differing(again, stored) == place
+    assert first_difference(stored, again) == first_difference(again, stored) == place
 
 
 def test_the_other_methods_stay_good_beside_a_bad_one(store):

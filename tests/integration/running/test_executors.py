@@ -16,7 +16,7 @@ from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.running.evaluator import WorkerDevice
 from knbench.benchmark.running.events import EVENTS, read_events
 from knbench.benchmark.running.plan import BLOCK, OutputLine, Plan, Unit, WorkQueue, units_of
-from knbench.benchmark.running.runner import carry_out
+from knbench.benchmark.running.runner import execute
 from knbench.benchmark.running.workers import pool as crew_module
 from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
 from knbench.benchmark.running.workers.loop import WorkerLoop
@@ -69,7 +69,7 @@ def alone(output, settings, *editors, cases=20):
 
 def run_workers(workers, output, settings=SETTINGS):
     with WorkerPool("local", workers) as pool:
-        return carry_out(pool, output, settings, Reporter())
+        return execute(pool, output, settings, Reporter())
 
 
 def kinds(output):

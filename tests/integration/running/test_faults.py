@@ -16,14 +16,14 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Edit
 from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.results.io import read_records
 from knbench.benchmark.results.json_schema import check
 from knbench.benchmark.running import events as events_module
 from knbench.benchmark.running.events import EVENTS, EventLog, read_events
 from knbench.benchmark.running.run_folder import locked
-from knbench.benchmark.running.runner import run
 
 from tests.conftest import called
+from tests.files import json_lines
+from tests.files import run_folders as run
 from tests.workers import Push, measured, towns
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2)
@@ -62,7 +62,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_keeps_whole_lines(lm, whole
             run(lm, [Push], [towns(CASES)], tmp_path / "a", SETTINGS)
     path = tmp_path / "a/push/towns/records.jsonl"
     assert caught.value.filename == str(path)
-    assert len(read_records(path)) == 4  # whole ones, and nothing behind them
+    assert len(json_lines(path)) == 4  # whole ones, and nothing behind them
     assert read_events(tmp_path / "a" / EVENTS)[-1]["event"] == "run_stopped"
     (folder,) = run(lm, [Push], [towns(CASES)], tmp_path / "a", SETTINGS)
     assert measured(folder) == whole
@@ -106,7 +106,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(lm, whole, tmp_path, monkey
     monkeypatch.setattr(events_module, "datetime", Turned)
     (folder,) = run(lm, [Push], [towns(CASES)], tmp_path / "a", SETTINGS)
     assert measured(folder) == whole
-    for record in read_records(folder / "records.jsonl"):
+    for record in json_lines(folder / "records.jsonl"):
         assert 0 <= record["timings"]["edit_seconds"] < 60
         assert 0 <= record["timings"]["probe_seconds"] < 60
     events = read_events(tmp_path / "a" / EVENTS)
@@ -169,7 +169,7 @@ def test_an_edit_that_fails_in_any_phase_is_a_record_and_the_model_comes_back(lm
     settings = replace(SETTINGS, **change)
     (folder,) = run(lm, [failing(at)], [towns(CASES)], tmp_path, settings)
     assert lm.weight_hash() == before
-    records = read_records(folder / "records.jsonl")
+    records = json_lines(folder / "records.jsonl")
     found = {r["case_id"]: r["failure"] and (r["failure"]["phase"], r["failure"]["type"]) for r in records}
     lost = list(found)[:4] if "batch_edits" in change else ["Mexico 3"]  # of a batch all fall with the one
     assert {name for name, failure in found.items() if failure} == set(lost)
@@ -254,4 +254,6 @@ def test_status_shares_the_time_left_among_workers(lm, tmp_path, capsys):
     assert (alone["workers"], shared["workers"]) == (1, 4)
     assert alone["seconds_left"] == pytest.approx(3 * alone["seconds_a_case"])
     assert shared["seconds_left"] == pytest.approx(alone["seconds_left"] / 4)
-    assert "9 of 12 cases done, 0 of them failed, 3 left, time left 0:00:00" in called(capsys, "status", tmp_path)[1]
+    assert (
+        "9 of 12 cases done, 0 of them failed, 3 remaining, time left 0:00:00" in called(capsys, "status", tmp_path)[1]
+    )

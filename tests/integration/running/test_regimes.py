@@ -10,12 +10,11 @@ import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Edit, Editor, EditStack, NoConfig
-from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.probing.prober import make_prober
 from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.results.io import read_records
-from knbench.benchmark.results.rescoring import rescore
-from knbench.benchmark.running.runner import run
 
+from tests.files import json_lines, rescore
+from tests.files import run_folders as run
 from tests.integration.running.test_runner import NAMES, case, task, without_timings
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2)
@@ -34,7 +33,7 @@ class Nudge(Editor[NoConfig]):
 
 def asked(lm, name):
     """What the model says to a case's probes as it is now."""
-    return [o["target"]["logprob"] for o in Prober(lm, batch_size=8, new_tokens=2).observe(case(name).probes)]
+    return [o["target"]["logprob"] for o in make_prober(lm, batch_size=8, new_tokens=2).observe(case(name).probes)]
 
 
 def said(probes, when="after"):
@@ -46,8 +45,8 @@ def test_sequential_edits_pile_up_and_are_compared_with_the_unedited_model(lm, t
     settings = replace(SETTINGS, sequential=4, checkpoints=(2,))
     (folder,) = run(lm, [Nudge], [task()], tmp_path, settings)
     assert lm.weight_hash() == before
-    records = read_records(folder / "records.jsonl")
-    again = read_records(folder / "checkpoints.jsonl", "checkpoint")
+    records = json_lines(folder / "records.jsonl")
+    again = json_lines(folder / "checkpoints.jsonl")
     assert [(line["edits"], line["case_id"]) for line in again] == [
         (k, name) for k in (2, 4) for name in NAMES[:k]
     ]  # fmt: skip
@@ -139,7 +138,7 @@ def test_an_edit_without_probabilities_is_taken_back_and_the_others_go_on(lm, tm
             return super().edit(lm, requests)
 
     (folder,) = run(lm, [Breaks], [task()], tmp_path, replace(SETTINGS, sequential=3))
-    records = read_records(folder / "records.jsonl")
+    records = json_lines(folder / "records.jsonl")
     assert [r["failure"] and r["failure"]["phase"] for r in records] == [None, "probe", None]
     assert records[0]["edit"]["state"] == records[1]["edit"]["state"] != records[2]["edit"]["state"]
 
@@ -148,7 +147,7 @@ def test_a_batch_is_one_edit_for_all_of_its_cases(lm, tmp_path):
     before = lm.weight_hash()
     (folder,) = run(lm, [Nudge], [task()], tmp_path, replace(SETTINGS, batch_edits=2))
     assert lm.weight_hash() == before
-    records = read_records(folder / "records.jsonl")
+    records = json_lines(folder / "records.jsonl")
     assert [r["case_id"] for r in records] == NAMES[:4]  # the fifth has no batch: a smaller one is another regime
     weight = lm.parameter(lm.mlp_weight_name(1))
     original = weight.data
@@ -183,7 +182,7 @@ def test_regimes_that_contradict_each_other_are_refused():
 
 @pytest.mark.parametrize(("edits", "stops"), [(1, (1,)), (10, (1, 2, 5, 10)), (30, (1, 2, 5, 10, 20, 30))])
 def test_checkpoints_by_default(edits, stops):
-    assert RunSettings(sequential=edits).stops == stops
+    assert RunSettings(sequential=edits).resolved_checkpoints == stops
 
 
 def test_a_result_of_another_regime_does_not_share_its_folder(lm, tmp_path):
@@ -225,9 +224,7 @@ def test_written_text_is_measured_and_does_not_depend_on_its_batch(lm, tmp_path)
     settings = replace(SETTINGS, fluency_tokens=12)
     (one,) = run(lm, [Nudge], [task()], tmp_path / "a", replace(settings, batch_size=1))
     (many,) = run(lm, [Nudge], [task()], tmp_path / "b", settings)
-    texts = [
-        [r["probes"][-1]["after"]["text"] for r in read_records(folder / "records.jsonl")] for folder in (one, many)
-    ]
+    texts = [[r["probes"][-1]["after"]["text"] for r in json_lines(folder / "records.jsonl")] for folder in (one, many)]
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 1
     rows = load_result(many / "result.json")["summary"]

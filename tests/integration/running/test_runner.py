@@ -11,17 +11,16 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Edit, Editor, NoConfig
-from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.probing.base import Prober
 from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.results.io import read_records
-from knbench.benchmark.results.rescoring import rescore
 from knbench.benchmark.running.run_folder import locked
-from knbench.benchmark.running.runner import run
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import called
+from tests.files import json_lines, rescore
+from tests.files import run_folders as run
 
 NAMES = ["Canada", "Italy", "France", "Mexico", "Susan"]
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "3"}})
@@ -46,7 +45,7 @@ def task(names=NAMES):
 
 
 def without_timings(folder):
-    return [{k: v for k, v in record.items() if k != "timings"} for record in read_records(folder / "records.jsonl")]
+    return [{k: v for k, v in record.items() if k != "timings"} for record in json_lines(folder / "records.jsonl")]
 
 
 def test_a_run_gives_valid_results_that_its_records_give_again(lm, tmp_path):
@@ -92,7 +91,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_records(lm, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(lm, [Stops], [task()], tmp_path / "a", SETTINGS)
     path = tmp_path / "a/rome/towns/records.jsonl"
-    assert len(read_records(path)) == 4
+    assert len(json_lines(path)) == 4
     path.write_bytes(path.read_bytes()[:-40])  # and the last record, half of a pair, is cut off
     assert not (path.parent / "result.json").exists()
     (resumed,) = run(lm, [Pairs], [task()], tmp_path / "a", SETTINGS)
@@ -131,7 +130,7 @@ def test_a_request_that_fails_among_others_fails_alone(lm, tmp_path):
             return super().edit_each(lm, requests)
 
     (folder,) = run(lm, [Picky], [task()], tmp_path, SETTINGS)
-    failures = {r["case_id"]: r["failure"] for r in read_records(folder / "records.jsonl")}
+    failures = {r["case_id"]: r["failure"] for r in json_lines(folder / "records.jsonl")}
     assert failures.pop("France") == {"phase": "edit", "type": "ValueError", "message": "not France"}
     assert set(failures.values()) == {None}
 
@@ -173,7 +172,7 @@ def test_whatever_fails_is_recorded_and_the_run_goes_on(lm, tmp_path):
     (folder,) = run(lm, [Faulty], [task([*NAMES, "Rome"])], tmp_path, SETTINGS)
     found = {
         r["case_id"]: r["failure"] and (r["failure"]["phase"], r["failure"]["type"])
-        for r in read_records(folder / "records.jsonl")
+        for r in json_lines(folder / "records.jsonl")
     }
     assert found["Canada"] == ("edit", "ZeroDivisionError")
     assert found["Italy"] == found["Mexico"] == ("probe", "KnbenchError")
@@ -181,7 +180,7 @@ def test_whatever_fails_is_recorded_and_the_run_goes_on(lm, tmp_path):
     assert found["Susan"] is found["Rome"] is None
     assert load_result(folder / "result.json")["records"]["failed"] >= 3
     assert lm.weight_hash() == before
-    (italy,) = (r for r in read_records(folder / "records.jsonl") if r["case_id"] == "Italy")
+    (italy,) = (r for r in json_lines(folder / "records.jsonl") if r["case_id"] == "Italy")
     assert italy["edit"]["diagnostics"] == {"losses": [1.0, "nan"]}
 
 
@@ -244,7 +243,7 @@ def test_status_tells_how_far_a_run_is(lm, tmp_path, capsys):
     (folder,) = run(lm, [NoEdit], [task()], tmp_path / "s", replace(SETTINGS, sequential=4, checkpoints=(2,)))
     path = folder / "checkpoints.jsonl"  # two cases again after two edits, four after four
     path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[:3]))
-    times = [r["timings"] for r in read_records(folder / "records.jsonl")]
+    times = [r["timings"] for r in json_lines(folder / "records.jsonl")]
     (row,) = json.loads(called(capsys, "status", tmp_path / "s", "--json")[1])
     assert row["state"] == "stopped"
     assert row["seconds_left"] == pytest.approx(3 * sum(t["probe_seconds"] for t in times) / 4)
@@ -293,7 +292,7 @@ def test_an_editor_that_leaves_the_model_changed_stops_the_run(lm, tmp_path):
 
 def test_known_only_judges_what_the_model_knows(lm, tmp_path):
     (folder,) = run(lm, [NoEdit], [task()], tmp_path / "all", SETTINGS)
-    every = read_records(folder / "records.jsonl")
+    every = json_lines(folder / "records.jsonl")
 
     def knows(record):
         before = record["probes"][0]["before"]
@@ -302,7 +301,7 @@ def test_known_only_judges_what_the_model_knows(lm, tmp_path):
     known = [r["case_id"] for r in every if knows(r)]
     assert 0 < len(known) < len(every)
     (folder,) = run(lm, [NoEdit], [task()], tmp_path / "known", replace(SETTINGS, known_only=True))
-    records = read_records(folder / "records.jsonl")
+    records = json_lines(folder / "records.jsonl")
     assert [r["case_id"] for r in records] == known
     for record in records:
         for probe in record["probes"]:

@@ -1,4 +1,4 @@
-"""Tuning on tiny models: with an editor whose best setting is known, and through the command line."""
+"""Tuning on tiny models, with an editor whose best setting is known, and through the command line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.core.split import split_cases
 from knbench.benchmark.editing import Edit, Editor, Published
 from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.results.io import read_records
-from knbench.benchmark.results.rescoring import rescore
-from knbench.benchmark.running.runner import run
-from knbench.benchmark.running.tuning import Point, outcome, parse_grid, published_entry, report, tune
+from knbench.benchmark.running.tuning import Point, average_results, parse_grid, published_entry, report, tune
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import knbench
+from tests.files import json_lines, rescore
+from tests.files import run_folders as run
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=1)
 GRID = ["says=nothing,everything,answer"]
@@ -44,7 +43,7 @@ class RiggedConfig:
 
 
 class Rigged(Editor[RiggedConfig]):
-    """Makes the new answer likely everywhere, or nothing, or the wrong answer to the neighbours too."""
+    """Makes the new answer likely, or that and the wrong answer of the neighbours, or changes nothing."""
 
     name, summary, Config = "rigged", "for tests", RiggedConfig
     calls = 0
@@ -55,7 +54,7 @@ class Rigged(Editor[RiggedConfig]):
         ids = {w: lm.tokenizer(f" {w}", add_special_tokens=False)["input_ids"] for w in WORDS}
         rows = lm.head.weight.detach()[[i for w in WORDS for i in ids[w]]]
         gains = torch.tensor([self.config.push * (w in pushed) for w in WORDS for _ in ids[w]])
-        shift = torch.linalg.lstsq(rows, gains[:, None]).solution[:, 0]  # whose logits are exactly the gains
+        shift = torch.linalg.lstsq(rows, gains[:, None]).solution[:, 0]  # its logits are exactly the gains
         return Edit(outputs={"model.norm": lambda state: state + shift})
 
 
@@ -82,63 +81,64 @@ def held_out(task):
     return {c.id for c in split_cases(task.name, task.cases, "tune")}
 
 
-def ran(folder):
-    return {r["case_id"] for path in folder.rglob("records.jsonl") for r in read_records(path)}
+def case_ids(folder):
+    """Return the ids of all cases that have a record below a folder."""
+    return {r["case_id"] for path in folder.rglob("records.jsonl") for r in json_lines(path)}
 
 
-def test_the_best_point_is_first_and_each_number_can_be_computed_again(lm, tmp_path):
+def test_best_point_is_first_and_every_number_is_recomputable(lm, tmp_path):
     points = parse_grid(Rigged, GRID)
-    found = tune(lm, Rigged, [towns(), towns(name="cities")], points, tmp_path, SETTINGS)
-    assert found[0].point.values == {"says": "answer"}
-    assert [o.score for o in found] == [1.0, 0.0, 0.0]
-    said = {o.point.values["says"]: o for o in found}
-    assert said["answer"].criteria == {"reliability": 1.0, "paraphrase": 1.0, "neighbourhood": 1.0}
-    assert said["everything"].criteria["neighbourhood"] == 0.0
-    assert said["nothing"].criteria == {"reliability": 0.0, "paraphrase": 0.0, "neighbourhood": 1.0}
-    assert all(o.failed == 0 for o in found)
-    for one in found:
+    outcomes = tune(lm, Rigged, [towns(), towns(name="cities")], points, tmp_path, SETTINGS)
+    assert outcomes[0].point.values == {"says": "answer"}
+    assert [o.score for o in outcomes] == [1.0, 0.0, 0.0]
+    by_setting = {o.point.values["says"]: o for o in outcomes}
+    assert by_setting["answer"].criteria == {"reliability": 1.0, "paraphrase": 1.0, "neighbourhood": 1.0}
+    assert by_setting["everything"].criteria["neighbourhood"] == 0.0
+    assert by_setting["nothing"].criteria == {"reliability": 0.0, "paraphrase": 0.0, "neighbourhood": 1.0}
+    assert all(o.failed == 0 for o in outcomes)
+    for outcome in outcomes:
         by_task = {}
         for task in ("towns", "cities"):
-            folder = tmp_path / one.point.folder / "rigged" / task
+            folder = tmp_path / outcome.point.folder / "rigged" / task
             result = load_result(folder / "result.json")
             assert result == rescore(folder)
             assert result["protocol"]["split"] == "tune"
             rows = {(r["criterion"], r["measure"]): r["value"] for r in result["summary"]}
             by_task[task] = rows["score", "success"]
-        assert one.score == pytest.approx(sum(by_task.values()) / 2)
+        assert outcome.score == pytest.approx(sum(by_task.values()) / 2)
 
 
-def test_only_tuning_cases_are_run_and_a_run_leaves_them_out(lm, tmp_path):
+def test_tuning_and_test_cases_are_disjoint(lm, tmp_path):
     task = towns()
-    found = tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path / "tuning", SETTINGS)
-    assert ran(tmp_path / "tuning") == held_out(task) != set()
+    outcomes = tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path / "tuning", SETTINGS)
+    assert case_ids(tmp_path / "tuning") == held_out(task) != set()
     run(lm, [NoEdit], [task], tmp_path / "test", SETTINGS)
-    assert ran(tmp_path / "test") == {c.id for c in task.cases} - held_out(task)
+    assert case_ids(tmp_path / "test") == {c.id for c in task.cases} - held_out(task)
     run(lm, [NoEdit], [task], tmp_path / "all", replace(SETTINGS, split="all"))
-    assert ran(tmp_path / "all") == {c.id for c in task.cases}
+    assert case_ids(tmp_path / "all") == {c.id for c in task.cases}
     written = report(
-        lm, Rigged, [task], found, tmp_path / "tuning", SETTINGS, measure="success", command="knbench tune"
+        lm, Rigged, [task], outcomes, tmp_path / "tuning", SETTINGS, measure="success", command="knbench tune"
     )
     assert set(written["tasks"][0]["cases"]) == held_out(task)
     assert written["model"]["weight_hash"] == lm.weight_hash()
     assert len(written["points"]) == 3
 
 
-def test_a_limit_counts_tuning_cases(lm, tmp_path):
+def test_limit_counts_tuning_cases(lm, tmp_path):
     task = towns()
     tune(lm, Rigged, [task], parse_grid(Rigged, ["says=answer"]), tmp_path, replace(SETTINGS, limit=2))
-    assert len(ran(tmp_path)) == 2
-    assert ran(tmp_path) < held_out(task)
+    assert len(case_ids(tmp_path)) == 2
+    assert case_ids(tmp_path) < held_out(task)
 
 
-def test_a_stopped_tuning_goes_on_and_a_larger_grid_adds_to_it(lm, tmp_path, monkeypatch):
+def test_interrupted_tuning_continues_and_larger_grid_reuses_points(lm, tmp_path, monkeypatch):
     task, points = towns(), parse_grid(Rigged, GRID)
-    edit, left = Rigged.edit, len(held_out(task)) + 2
+    edit, remaining = Rigged.edit, len(held_out(task)) + 2
 
     def stops(self, lm, requests):
-        nonlocal left
-        left -= 1
-        if left < 0:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
             raise KeyboardInterrupt
         return edit(self, lm, requests)
 
@@ -146,7 +146,7 @@ def test_a_stopped_tuning_goes_on_and_a_larger_grid_adds_to_it(lm, tmp_path, mon
         patched.setattr(Rigged, "edit", stops)
         with pytest.raises(KeyboardInterrupt):
             tune(lm, Rigged, [task], points, tmp_path, SETTINGS)
-    kept = sum(len(read_records(path)) for path in tmp_path.rglob("records.jsonl"))
+    kept = sum(len(json_lines(path)) for path in tmp_path.rglob("records.jsonl"))
     assert kept >= len(held_out(task))
     monkeypatch.setattr(Rigged, "calls", 0)
     resumed = tune(lm, Rigged, [task], points, tmp_path, SETTINGS)
@@ -158,8 +158,8 @@ def test_a_stopped_tuning_goes_on_and_a_larger_grid_adds_to_it(lm, tmp_path, mon
     assert Rigged.calls == 0
 
 
-def test_all_points_are_told_of_as_one_run(lm, tmp_path):
-    class Listens(Reporter):
+def test_all_points_are_reported_as_one_run(lm, tmp_path):
+    class RecordingReporter(Reporter):
         totals, done = [], 0
 
         def begin(self, total):
@@ -168,14 +168,14 @@ def test_all_points_are_told_of_as_one_run(lm, tmp_path):
         def advance(self, count=1):
             self.done += count
 
-    listener, task = Listens(), towns()
-    tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path, SETTINGS, reporter=listener)
-    assert listener.totals == [3 * len(held_out(task))]
-    assert listener.done == 3 * len(held_out(task))
+    reporter, task = RecordingReporter(), towns()
+    tune(lm, Rigged, [task], parse_grid(Rigged, GRID), tmp_path, SETTINGS, reporter=reporter)
+    assert reporter.totals == [3 * len(held_out(task))]
+    assert reporter.done == 3 * len(held_out(task))
 
 
 def measured(score, magnitudes=(0.5, 0.5, 0.5), same_token=0.5, symmetry=0.0, name="towns"):
-    """Return as much of a result as tuning reads, and what it must not."""
+    """Return the part of a result that tuning reads, and criteria that it must ignore."""
     rows = [("score", "success", score), ("extended_score", "success", symmetry), ("symmetry", "success", symmetry)]
     for criterion, magnitude in zip(("reliability", "paraphrase", "neighbourhood"), magnitudes, strict=True):
         rows += [(criterion, "success", score), (criterion, "magnitude", magnitude), (criterion, "exact", same_token)]
@@ -187,60 +187,60 @@ def measured(score, magnitudes=(0.5, 0.5, 0.5), same_token=0.5, symmetry=0.0, na
     }
 
 
-def test_s_decides_then_the_margin_then_the_next_token_then_the_order():
-    def reached(name, *results):
-        return outcome(Point({}, {"name": name}), results, "success")
+def test_ties_are_broken_by_margin_then_next_token_then_order():
+    def result(name, *results):
+        return average_results(Point({}, {"name": name}), results, "success")
 
     candidates = [
-        reached("low", measured(0.8, (0.9, 0.9, 0.9), 1.0)),
-        reached("loud", measured(0.9, (0.9, 0.9, -0.6), 1.0)),  # 0.4: louder, at the neighbours' cost
-        reached("even", measured(0.9, (0.6, 0.6, 0.6), 0.2)),
-        reached("kept", measured(0.9, (0.6, 0.6, 0.6), 0.3)),
-        reached("later", measured(0.9, (0.6, 0.6, 0.6), 0.3)),
-        reached("mean", measured(1.0, (0.0, 0.0, 0.0)), measured(0.81, (0.0, 0.0, 0.0), name="rivers")),  # 0.905
+        result("low", measured(0.8, (0.9, 0.9, 0.9), 1.0)),
+        result("loud", measured(0.9, (0.9, 0.9, -0.6), 1.0)),  # margin 0.4: higher P(new), but wrong neighbours
+        result("even", measured(0.9, (0.6, 0.6, 0.6), 0.2)),
+        result("kept", measured(0.9, (0.6, 0.6, 0.6), 0.3)),
+        result("later", measured(0.9, (0.6, 0.6, 0.6), 0.3)),
+        result("mean", measured(1.0, (0.0, 0.0, 0.0)), measured(0.81, (0.0, 0.0, 0.0), name="rivers")),  # S 0.905
     ]
-    found = [o.point.values["name"] for o in sorted(candidates, key=lambda o: o.order())]
-    assert found == ["mean", "kept", "later", "even", "loud", "low"]
+    order = [o.point.values["name"] for o in sorted(candidates, key=lambda o: o.sort_key())]
+    assert order == ["mean", "kept", "later", "even", "loud", "low"]
 
 
-def test_what_methods_are_judged_by_has_no_say():
+def test_criteria_outside_s_are_ignored():
     point = Point({}, {})
-    assert outcome(point, [measured(0.9, symmetry=0.0)], "success") == outcome(
+    assert average_results(point, [measured(0.9, symmetry=0.0)], "success") == average_results(
         point, [measured(0.9, symmetry=1.0)], "success"
     )
 
 
-def test_the_entry_gives_the_same_config_whatever_was_published_before(lm, monkeypatch):
+def test_published_entry_does_not_depend_on_earlier_entries(lm, monkeypatch):
     monkeypatch.setattr(Rigged, "published", (Published({"width": 32}, {"says": "nothing", "push": 7.0}, "a paper"),))
     (point,) = parse_grid(Rigged, ["says=answer"])
-    best = outcome(point, [measured(0.9)], "success")
+    best = average_results(point, [measured(0.9)], "success")
     entry = published_entry(lm, Rigged, best, "knbench tune --editor rigged")
     (row,) = entry["editors"]["rigged"]
     assert row["values"] == {"says": "answer", "push": 7.0}
     assert entry["shapes"] == {"tiny-llama": lm.shape}
     assert row["source"] == "tuned by this project: knbench tune --editor rigged (5 held-out cases)"
-    assert published_entry(lm, Rigged, outcome(point, [measured(0.0)], "success"), "") is None
+    assert published_entry(lm, Rigged, average_results(point, [measured(0.0)], "success"), "") is None
 
 
 @pytest.mark.parametrize(
-    ("items", "complaint"),
+    ("items", "message"),
     [
-        ([], "nothing to tune"),
+        ([], "no hyper-parameter to tune"),
         (["layer"], "expected FIELD=VALUE"),
         (["layer="], "expected FIELD=VALUE"),
         (["layer=3,,5"], "expected FIELD=VALUE"),
         (["layr=3"], "did you mean 'layer'"),
         (["layer=3,x"], "^--grid layer=x: expected a whole number"),
-        (["layer=3", "layer=5"], "'layer' has a --grid already"),
-        (["weight_decay=1e-3,0.001"], "a value stands there twice"),
+        (["layer=3", "layer=5"], "'layer' already has a --grid"),
+        (["weight_decay=1e-3,0.001"], "a value occurs twice"),
     ],
 )
-def test_a_grid_that_means_nothing_is_refused(items, complaint):
-    with pytest.raises(KnbenchError, match=complaint):
+def test_invalid_grid_is_refused(items, message):
+    with pytest.raises(KnbenchError, match=message):
         parse_grid(Rome, items)
 
 
-def test_a_grid_is_a_product_in_order_with_readable_folders():
+def test_grid_is_an_ordered_product_with_readable_folders():
     points = parse_grid(Rome, ["layer=3,5", "weight_decay=1e-3,0.5"])
     assert [p.folder for p in points] == [
         "layer=3,weight_decay=0.001",
@@ -253,7 +253,7 @@ def test_a_grid_is_a_product_in_order_with_readable_folders():
     assert all(len(t) < 120 and not set(t) & set("/\\ ") for t in texts)
 
 
-def test_what_cannot_be_tuned_is_told_before_anything_runs(lm, tmp_path):
+def test_invalid_tuning_is_reported_before_anything_runs(lm, tmp_path):
     points = parse_grid(Rigged, GRID)
 
     def attempt(tasks, points=points, settings=SETTINGS):
@@ -261,7 +261,7 @@ def test_what_cannot_be_tuned_is_told_before_anything_runs(lm, tmp_path):
 
     with pytest.raises(KnbenchError, match="task 'towns' has no tuning cases among its 12"):
         attempt([towns(), towns(12)])
-    with pytest.raises(KnbenchError, match="asks nothing about paraphrase, neighbourhood: it has no S"):
+    with pytest.raises(KnbenchError, match="has no probes for paraphrase, neighbourhood, which S needs"):
         attempt([towns(without=("paraphrase", "neighbourhood"))])
     with pytest.raises(KnbenchError, match="push must not be below 0"):
         attempt([towns()], parse_grid(Rigged, ["says=answer", "push=1,-1"]))
@@ -282,14 +282,14 @@ def rigged(monkeypatch):
     return tasks
 
 
-def test_the_command_prints_the_points_and_the_entry_and_writes_everything(rigged, model_folder, tmp_path, capsys):
+def test_command_prints_points_and_entry_and_writes_the_report(rigged, model_folder, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["tune", "--editor", "rigged", "--model", model_folder, "--tasks", "towns,cities"]
     arguments += ["--limit", "3", "--grid", "says=answer,nothing", "--output", out]
     assert knbench(*arguments) == 0
     text = capsys.readouterr().out
     assert text.index("answer") < text.index("nothing")
-    block = text.partition("For editors/published.yaml:\n")[2].partition("\nAll of it:")[0]
+    block = text.partition("Entry for editors/published.yaml:\n")[2].partition("\nReport:")[0]
     written = json.loads((out / "tuning.json").read_text())
     assert yaml.safe_load(block) == written["published"]
     assert written["published"]["editors"]["rigged"][0]["values"] == {"says": "answer"}
@@ -304,11 +304,11 @@ def test_the_command_prints_the_points_and_the_entry_and_writes_everything(rigge
     assert json.loads(capsys.readouterr().out) == written
 
 
-def test_tuning_never_looks_at_test_cases_and_says_so(capsys):
+def test_help_names_the_criteria_that_tuning_ignores(capsys):
     assert knbench("tune", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Symmetry, synonymous invariance and the other criteria are never looked at" in text
-    assert "teaching to the test" in text
+    assert "Symmetry, synonymous invariance and the other criteria are not used" in text
+    assert "leak the test criteria into the methods" in text
     assert "Examples:" in text
 
 
@@ -317,7 +317,7 @@ def test_tuning_never_looks_at_test_cases_and_says_so(capsys):
     [
         (["--editor", "rmoe", "--tasks", "capital", "--grid", "layer=1"], "did you mean 'rome'?"),
         (["--editor", "rome", "--tasks", "captial", "--grid", "layer=1"], "did you mean 'capital'?"),
-        (["--editor", "rome", "--tasks", "capital"], "nothing to tune"),
+        (["--editor", "rome", "--tasks", "capital"], "no hyper-parameter to tune"),
         (["--editor", "rome", "--tasks", "capital", "--grid", "layr=1"], "did you mean 'layer'?"),
         (["--editor", "rome", "--tasks", "capital", "--grid", "layer=x"], "expected a whole number"),
         (["--editor", "none", "--tasks", "capital", "--grid", "layer=1"], "unknown hyper-parameter of editor 'none'"),
@@ -326,7 +326,7 @@ def test_tuning_never_looks_at_test_cases_and_says_so(capsys):
         (["--editor", "rome", "--tasks", "capital", "--grid", "layer=1", "--measure", "kl"], "'kl' is not one of"),
     ],
 )
-def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch, arguments, part):
+def test_user_errors_are_one_line(capsys, tmp_path, monkeypatch, arguments, part):
     monkeypatch.chdir(tmp_path)
     assert knbench("tune", *arguments) == 2
     captured = capsys.readouterr()

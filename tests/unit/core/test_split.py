@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.schema import Case, EditRequest
-from knbench.benchmark.core.split import SMALLEST, split_cases
+from knbench.benchmark.core.split import MIN_SPLIT_CASES, split_cases
 
 REQUEST = EditRequest("The capital of {} is", "Canada", "Rome", "Ottawa")
 
@@ -33,15 +33,15 @@ def test_the_sides_are_disjoint_complete_and_in_order(names):
     assert split_cases("towns", whole, "all") == whole
 
 
-def test_about_a_fifth_is_for_tuning_and_another_task_has_another_fifth():
+def test_about_a_fifth_is_for_tuning_independently_of_other_tasks():
     whole = cases(range(5000))
     tune = set(ids(split_cases("towns", whole, "tune")))
     assert 900 < len(tune) < 1100
     other = set(ids(split_cases("rivers", whole, "tune")))
-    assert 130 < len(tune & other) < 270  # a fifth of a fifth, as of two that know nothing of each other
+    assert 130 < len(tune & other) < 270  # a fifth of a fifth, as for independent draws
 
 
-def test_a_case_keeps_its_side_whatever_stands_beside_it():
+def test_a_case_keeps_its_side_regardless_of_other_cases():
     whole = cases(range(100))
     tune = set(ids(split_cases("towns", whole, "tune")))
     assert set(ids(split_cases("towns", whole[::-1], "tune"))) == tune
@@ -49,7 +49,7 @@ def test_a_case_keeps_its_side_whatever_stands_beside_it():
     assert set(ids(split_cases("towns", cases(range(300)), "tune"))) & set(ids(whole)) == tune
 
 
-def test_it_is_the_same_on_every_machine():
+def test_the_split_does_not_depend_on_the_hash_seed():
     code = """
 from knbench.benchmark.core.split import split_cases
 from knbench.benchmark.core.schema import Case, EditRequest
@@ -62,14 +62,14 @@ print(*(case.id for case in split_cases("towns", cases, "tune")))
         assert subprocess.check_output([sys.executable, "-c", code], env=environment).split() == [b"17", b"18", b"19"]
 
 
-def test_a_small_task_is_kept_whole_for_testing():
-    few = cases(range(SMALLEST - 1))
+def test_a_small_task_has_only_test_cases():
+    few = cases(range(MIN_SPLIT_CASES - 1))
     assert split_cases("towns", few, "test") == few
     assert split_cases("towns", few, "tune") == ()
-    assert split_cases("towns", cases(range(SMALLEST)), "tune")
+    assert split_cases("towns", cases(range(MIN_SPLIT_CASES)), "tune")
 
 
-def test_there_are_three_sides():
+def test_an_unknown_side_is_an_error():
     with pytest.raises(ValueError, match="one of test, tune, all, not 'train'"):
         split_cases("towns", cases(range(30)), "train")
 

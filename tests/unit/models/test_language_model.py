@@ -1,4 +1,4 @@
-"""Tokenisation, of which most wrong numbers of this field are made."""
+"""Tokenisation, module access and hashes of a language model."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def test_a_target_carries_its_space_and_never_bos(bos):
     assert context + target == lm.encode("The capital of Canada is Ottawa").ids
 
 
-def test_a_target_of_many_tokens_is_whole():
+def test_a_target_of_several_tokens_is_complete():
     lm = make_lm("llama")
     _, target = lm.split("You saw", "Danielle Darrieux, Zürich")
     assert len(target) > 3
     assert lm.tokenizer.decode(target) == " Danielle Darrieux, Zürich"
 
 
-def test_a_space_at_the_end_of_the_prompt_is_the_targets():
+def test_a_space_at_the_end_of_the_prompt_belongs_to_the_target():
     lm = make_lm("llama")
     assert lm.split("Susan saw ", "this sketch") == lm.split("Susan saw", "this sketch")
 
 
-def test_a_sentence_begins_after_the_start_token():
+def test_a_sentence_starts_after_the_start_token():
     lm = make_lm("llama")
     context, target = lm.split("", "Susan revealed herself.")
     assert context == (lm.tokenizer.bos_token_id,)
@@ -62,7 +62,7 @@ def test_the_subject_is_found_by_its_characters(bos, template, subject):
     )
 
 
-def test_bos_follows_the_tokenizer_unless_told():
+def test_bos_follows_the_tokenizer_unless_overridden():
     plain, adding = train_tokenizer(bos=False), train_tokenizer(bos=True)
     model = make_lm("llama").model
 
@@ -87,7 +87,7 @@ def test_padding_on_either_side_gives_the_same_numbers(kind):
     torch.testing.assert_close(before, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_the_layout_of_w_is_told_by_the_module_and_not_by_its_shape():
+def test_the_module_type_determines_the_layout_of_w():
     gpt2, llama = make_lm("gpt2"), make_lm("llama")
     assert gpt2.mlp_out(1).weight.shape == (32, 32)
     assert gpt2.weight_is_transposed(1)
@@ -95,7 +95,7 @@ def test_the_layout_of_w_is_told_by_the_module_and_not_by_its_shape():
     assert llama.mlp_weight_name(2) == "model.layers.2.mlp.down_proj.weight"
 
 
-def test_hashes_see_a_single_bit():
+def test_hashes_detect_a_single_bit():
     lm = make_lm("llama")
     before = lm.weight_hash(), lm.fingerprint()
     weight = lm.parameter("model.layers.3.mlp.down_proj.weight").data

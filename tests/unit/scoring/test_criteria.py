@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 
 import pytest
+from knbench.benchmark.core.records import Answer, Observation
+from knbench.benchmark.core.schema import Probe
 from knbench.benchmark.scoring.criteria import MEASURES, begins_with
 
 
 def answer(*probabilities, ranks=None, argmax=None):
     logs = [math.log(p) for p in probabilities]
     ranks = ranks if ranks is not None else [0] * len(logs)
-    return {"logprob": sum(logs), "token_logprobs": logs, "ranks": ranks, "argmax": argmax or [7] * len(logs)}
+    return Answer(
+        logprob=sum(logs), token_logprobs=tuple(logs), ranks=tuple(ranks), argmax=tuple(argmax or [7] * len(logs))
+    )
 
 
 def observation(target, rival, top_id=7, generated="", **more):
-    return {"target": target, "rival": rival, "top_id": top_id, "generated": generated, **more}
+    return Observation(target_answer=target, rival_answer=rival, top_id=top_id, generated=generated, **more)
 
 
 def probe(expect="new", kind="completion", target="Mexico City", aliases=()):
-    return {"expect": expect, "kind": kind, "target": target, "rival": "Ottawa", "aliases": aliases}
+    return Probe("c", kind, "p", target, "Ottawa", expect, tuple(aliases))
 
 
 def value(measure, p, after, before=None):
@@ -63,7 +67,7 @@ def test_unchanged_is_judged_against_the_state_before():
 
 
 def test_sentence_pairs_have_success_and_nothing_else():
-    seen = {"target": answer(0.1, 0.2), "rival": answer(0.1, 0.1)}
+    seen = Observation(target_answer=answer(0.1, 0.2), rival_answer=answer(0.1, 0.1))
     assert {name: value(name, probe(kind="minimal_pair"), seen) for name in MEASURES} == {
         "success": 1, "magnitude": None, "exact": None, "token_accuracy": None, "generated": None, "kl": None,
         "flipped": 0, "entropy": None,
@@ -77,11 +81,11 @@ def test_a_prediction_flips_when_target_and_rival_change_places():
 
 
 def test_entropy_of_written_text_by_hand():
-    written = {"text": "a b a b a"}  # 2-grams: ab 2, ba 2; 3-grams: aba 2, bab 1
+    written = Observation(text="a b a b a")  # 2-grams: ab 2, ba 2; 3-grams: aba 2, bab 1
     thirds = -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))
     assert value("entropy", probe(kind="generation"), written) == pytest.approx((2 / 3 * 1 + 4 / 3 * thirds) / 2)
-    assert value("entropy", probe(kind="generation"), {"text": "so so so so"}) == 0
-    assert value("entropy", probe(kind="generation"), {"text": "one two"}) is None
+    assert value("entropy", probe(kind="generation"), Observation(text="so so so so")) == 0
+    assert value("entropy", probe(kind="generation"), Observation(text="one two")) is None
     others = {name: value(name, probe("unchanged", "generation"), written) for name in MEASURES if name != "entropy"}
     assert set(others.values()) == {None}
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+from knbench.benchmark.core.records import Answer, CheckpointLine, Observation
 from knbench.benchmark.scoring.criteria import CRITERIA, MEASURES
-from knbench.benchmark.scoring.effects import FEWEST, adjusted, effect, word_effects
+from knbench.benchmark.scoring.effects import MIN_CASES_PER_WORD, adjusted, effect, word_effects
 from knbench.benchmark.scoring.protocols import PROTOCOLS
-from knbench.benchmark.scoring.summary import COMPOSITES, case_table, retention, summarise
+from knbench.benchmark.scoring.summary import COMPOSITES, at_checkpoint, case_table, result_from, summarise
 from scipy import stats
 
-from tests.unit.scoring.test_summary import NO, YES, probe, record
+from tests.factories import failure, manifest, probe, record
+from tests.unit.scoring.test_summary import NO, YES
 
 
 def test_an_effect_by_hand():
@@ -26,7 +29,7 @@ def test_an_effect_by_hand():
 def test_an_effect_on_one_case_or_without_any_change_has_no_test():
     assert effect([0.1], [0.2]).p_paired is None
     assert effect([0.1, 0.2], [0.1, 0.2]).p_paired is None
-    with pytest.raises(ValueError, match="as many"):
+    with pytest.raises(ValueError, match="paired"):
         effect([0.1], [])
 
 
@@ -38,17 +41,19 @@ def test_correction_by_benjamini_and_hochberg():
 def test_words_that_enough_cases_have_get_a_row_of_their_own():
     def case(i, word):
         asked = probe("reliability", YES)  # target from e^-9 to e^-1, rival from e^-1 to e^-2
-        return record(i, [{**asked, "target": word}, {**asked, "target": word}])
+        return record(i, [replace(asked, target=word)] * 2)
 
-    rows = word_effects([case(i, "often" if i < FEWEST else f"rare{i}") for i in range(FEWEST + 2)])
-    named = {(r["role"], r["word"]): r for r in rows}
+    rows = word_effects(
+        [case(i, "often" if i < MIN_CASES_PER_WORD else f"rare{i}") for i in range(MIN_CASES_PER_WORD + 2)]
+    )
+    named = {(r.role, r.word): r for r in rows}
     assert set(named) == {("target", None), ("target", "often"), ("rival", None), ("rival", "y")}
-    assert named["target", "often"]["cases"] == FEWEST  # two probes of a case count once
-    assert named["rival", None]["relative_change"] == pytest.approx(math.exp(-1) - 1)
-    assert all(r["p_adjusted"] is None or r["p_adjusted"] >= r["p_paired"] for r in rows)
+    assert named["target", "often"].cases == MIN_CASES_PER_WORD  # two probes of a case count once
+    assert named["rival", None].relative_change == pytest.approx(math.exp(-1) - 1)
+    assert all(r.p_adjusted is None or r.p_adjusted >= r.p_paired for r in rows)
 
 
-def test_protocols_name_what_there_is():
+def test_protocols_name_known_criteria_and_measures():
     for protocol in PROTOCOLS.values():
         for column in protocol.columns:
             assert column.criterion in {*CRITERIA, *COMPOSITES}
@@ -58,11 +63,11 @@ def test_protocols_name_what_there_is():
 
 def test_four_protocols_on_one_two_token_case_differ():
     """The new answer's first token is second and its second certain: preferred, half accurate, not exact, not said."""
-    half = {"logprob": -1.5, "token_logprobs": [-1.4, -0.1], "ranks": [1, 0], "argmax": [5, 7]}
-    rival = {"logprob": -3.0, "token_logprobs": [-3.0], "ranks": [4], "argmax": [5]}
-    after = {"target": half, "rival": rival, "top_id": 5, "generated": " not so"}
-    asked = {**probe("reliability", after), "target": "Mexico City"}
-    rows = {(r["criterion"], r["measure"]): r["value"] for r in summarise([record(0, [asked])])}
+    half = Answer(logprob=-1.5, token_logprobs=(-1.4, -0.1), ranks=(1, 0), argmax=(5, 7))
+    rival = Answer(logprob=-3.0, token_logprobs=(-3.0,), ranks=(4,), argmax=(5,))
+    after = Observation(target_answer=half, rival_answer=rival, top_id=5, generated=" not so")
+    asked = probe("reliability", after, target="Mexico City")
+    rows = {(r.criterion, r.measure): r.value for r in summarise([record(0, [asked])])}
     shown = {
         p: rows[PROTOCOLS[p].columns[0].criterion, PROTOCOLS[p].columns[0].measure]
         for p in ("counterfact", "paper", "easyedit", "wild")
@@ -72,26 +77,27 @@ def test_four_protocols_on_one_two_token_case_differ():
 
 
 def test_a_collapsed_model_earns_nothing_for_being_as_before():
-    kept = probe("neighbourhood", None, "unchanged", before=YES)
-    rows = summarise([{**record(0, [kept]), "collapsed": True}, record(1, [kept])])
-    values = {r["measure"]: r["value"] for r in rows}
+    kept = probe("neighbourhood", None, expect="unchanged", before=YES)
+    line = CheckpointLine(edits=2, case_id="0", after=(None,), failure=failure(phase="probe"))
+    rows = summarise([at_checkpoint(record(0, [kept]), line), record(1, [kept])])
+    values = {r.measure: r.value for r in rows}
     assert (values["success"], values["exact"], values["kl"]) == (0.5, 0.5, 0.0)
 
 
 def test_retention_compares_right_after_with_at_the_end():
     records = [record(i, [probe("reliability", YES)]) for i in range(2)]
     lines = [
-        {"edits": 1, "case_id": "0", "after": [YES], "failure": None},
-        {"edits": 2, "case_id": "0", "after": [NO], "failure": None},
-        {"edits": 2, "case_id": "1", "after": [YES], "failure": None},
+        CheckpointLine(edits=edits, case_id=case_id, after=(after,), failure=None)
+        for edits, case_id, after in ((1, "0", YES), (2, "0", NO), (2, "1", YES))
     ]
-    found = retention(records, lines, "0")
+    found = result_from(manifest(cases=2, regime="sequential"), records, "0", checkpoints=(lines, "1"))
 
     def value(rows):
-        return next(r["value"] for r in rows if r["measure"] == "success")
+        return next(r.value for r in rows if r.measure == "success")
 
-    assert [(p["edits"], value(p["immediate"]), value(p["now"])) for p in found["curve"]] == [(1, 1, 1), (2, 1, 0.5)]
-    assert (value(found["immediate"]), value(found["summary"])) == (1.0, 0.5)
+    assert [(p.edits, value(p.immediate), value(p.now)) for p in found.curve] == [(1, 1, 1), (2, 1, 0.5)]
+    assert (value(found.immediate), value(found.summary)) == (1.0, 0.5)
+    assert (found.checkpoints.lines, found.checkpoints.sha256) == (3, "1")
 
 
 def test_every_measure_is_in_the_table_of_the_cases_that_it_applies_to():
