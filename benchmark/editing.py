@@ -1,4 +1,27 @@
-"""What an editing method is: it computes an :class:`Edit`; the runner applies it, measures and takes it back."""
+"""The interface of an editing method: an :class:`Editor` computes an :class:`Edit`, the runner applies and reverts it.
+
+A method is one subclass of :class:`Editor` with one frozen dataclass of hyper-parameters::
+
+    @dataclass(frozen=True)
+    class ScaleConfig:
+        layer: int = hyperparameter(help="Layer whose MLP output projection is scaled.")
+        factor: float = hyperparameter(0.5, help="Factor of the weights.")
+
+    class Scale(Editor[ScaleConfig]):
+        name = "scale"
+        summary = "Scales one MLP output projection"
+        Config = ScaleConfig
+
+        @classmethod
+        def generic(cls, lm):
+            return {"layer": lm.n_layers // 2}
+
+        def edit(self, lm, requests):
+            name = lm.mlp_weight_name(self.config.layer)
+            return Edit(weights={name: lm.parameter(name).detach() * self.config.factor})
+
+An entry point in the group ``knbench.editors`` registers it. ``knbench check-editor scale`` tests the contract.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +43,19 @@ from .core.schema import EditRequest, JsonObject
 from .models.hooks import edit_output
 from .models.language_model import LanguageModel
 
+# --- edits ---------------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Edit:
-    """A change to a model, not yet made.
+    """A change to a model that has been computed and not yet applied.
 
     Attributes:
-        weights: whole new tensors by parameter name, of the parameter's shape and type.
-        outputs: functions that change the output of a module, by module name.
-        prefix: text that is put before every prompt (in-context editing).
-        diagnostics: JSON values that explain how the edit came about.
+        weights: new tensors by parameter name. Each replaces the whole parameter and has its shape and dtype.
+        outputs: functions by module name. Each maps the module's output of shape (batch, position, d) to a tensor of
+            the same shape.
+        prefix: text that is prepended to every prompt (in-context editing).
+        diagnostics: JSON values that are stored with the edit's record, for example the losses of an optimisation.
     """
 
     weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -39,21 +65,27 @@ class Edit:
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
-        """``with edit.applied(lm): ...`` makes the change; leaving, also by an exception, takes it back.
+        """Apply the edit for the duration of a ``with`` block, and revert it on leaving, also after an exception.
+
+        Yields:
+            The edited model, which is ``lm`` itself.
 
         Raises:
-            KnbenchError: a tensor does not fit its parameter, or is not finite.
+            KnbenchError: the edit does not fit the model, see :meth:`EditStack.push`.
         """
-        with EditStack(lm) as pile:
-            pile.push(self)
+        with EditStack(lm) as stack:
+            stack.push(self)
             yield lm
 
 
 class EditStack:
-    """``with Pile(lm) as pile: pile.push(edit)`` makes edits one upon the other; leaving takes them all back.
+    """Applies edits on top of each other; leaving the ``with`` block reverts all of them.
 
-    The model's own tensors are set aside untouched and put back as they were, so they return bit for bit, also after
-    an exception. What lies between the first and the last edit is not kept: memory does not grow with their number.
+    ``with EditStack(lm) as stack: stack.push(edit)``
+
+    The model's own tensors are kept and put back, which restores the model bit for bit, also after an exception. The
+    stack keeps the original tensors and those that the last push replaced. Its memory does not grow with the number
+    of edits.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
@@ -61,7 +93,7 @@ class EditStack:
         self._prefix = lm.prompt_prefix
         self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
         self._hooks: list[ExitStack] = []
-        self._last: tuple[list[tuple[nn.Parameter, Tensor]], str] = ([], lm.prompt_prefix)
+        self._before_last: tuple[list[tuple[nn.Parameter, Tensor]], str] | None = None
 
     def __enter__(self) -> EditStack:
         return self
@@ -74,24 +106,25 @@ class EditStack:
             parameter.data = original
 
     def push(self, edit: Edit) -> None:
-        """Make one more edit.
+        """Apply one more edit. The model is unchanged if this raises.
 
         Raises:
-            KnbenchError: a tensor does not fit its parameter, or is not finite; nothing was changed then.
+            KnbenchError: the model lacks a named parameter or module, or a tensor has another shape or dtype than its
+                parameter, or contains NaN or infinite values.
         """
         lm = self.lm
-        swaps = [(lm.parameter(name), name, new) for name, new in edit.weights.items()]
-        modules = [(lm.model.get_submodule(name), change) for name, change in edit.outputs.items()]
-        for parameter, name, new in swaps:
+        replaced = [(lm.parameter(name), name, new) for name, new in edit.weights.items()]
+        modules = [(_module(lm, name), change) for name, change in edit.outputs.items()]
+        for parameter, name, new in replaced:
             if new.shape != parameter.shape or new.dtype != parameter.dtype:
                 raise KnbenchError(
-                    f"edit of '{name}' is {tuple(new.shape)} {new.dtype}; "
-                    f"the parameter is {tuple(parameter.shape)} {parameter.dtype}"
+                    f"edit of '{name}' has shape {tuple(new.shape)} and type {new.dtype}; the parameter has shape "
+                    f"{tuple(parameter.shape)} and type {parameter.dtype}"
                 )
             if not bool(new.isfinite().all()):
-                raise KnbenchError(f"edit of '{name}' holds values that are not finite")
-        self._last = [(parameter, parameter.data) for parameter, _, _ in swaps], lm.prompt_prefix
-        for parameter, _, new in swaps:
+                raise KnbenchError(f"edit of '{name}' contains NaN or infinite values")
+        self._before_last = [(parameter, parameter.data) for parameter, _, _ in replaced], lm.prompt_prefix
+        for parameter, _, new in replaced:
             self._originals.setdefault(id(parameter), (parameter, parameter.data))
             parameter.data = new.to(parameter.device)
         self._hooks.append(ExitStack())
@@ -100,48 +133,102 @@ class EditStack:
         lm.prompt_prefix += edit.prefix
 
     def pop(self) -> None:
-        """Take the last edit back; only once after each :meth:`push`."""
+        """Revert the last edit. Only one edit can be reverted after each :meth:`push`.
+
+        Raises:
+            RuntimeError: no edit was pushed since the last :meth:`pop`.
+        """
+        if self._before_last is None:
+            raise RuntimeError("EditStack.pop() reverts only the last push(); push an edit before the next pop()")
         self._hooks.pop().close()
-        tensors, self.lm.prompt_prefix = self._last
+        tensors, self.lm.prompt_prefix = self._before_last
+        self._before_last = None
         for parameter, tensor in tensors:
             parameter.data = tensor
 
 
+def _module(lm: LanguageModel, name: str) -> nn.Module:
+    try:
+        module: nn.Module = lm.model.get_submodule(name)
+    except AttributeError as error:
+        raise KnbenchError(f"model '{lm.name}' has no module '{name}'") from error
+    return module
+
+
+# --- hyper-parameters ----------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+@typing.overload
+def hyperparameter(default: T, *, help: str) -> T: ...
+
+
+@typing.overload
+def hyperparameter(*, help: str) -> Any: ...
+
+
+def hyperparameter(default: Any = dataclasses.MISSING, *, help: str) -> Any:
+    """Declare a field of an editor's config with a help text, which ``knbench describe`` prints.
+
+    Args:
+        default: default value, which must be immutable. Without one, :meth:`Editor.generic` or an entry of
+            :attr:`Editor.published` must supply the value.
+        help: meaning of the hyper-parameter, with its symbol in the paper.
+    """
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """Config of a method without hyper-parameters."""
+
+
 @dataclass(frozen=True)
 class Published:
-    """Hyper-parameters with their origin, for one model shape (see :attr:`LanguageModel.shape`).
+    """Hyper-parameters of a method for one model, with their source.
 
-    ``shape`` may leave out keys; what it names must match.
+    Attributes:
+        shape: the part of :attr:`LanguageModel.shape` that a model must match, for example ``{"layers": 32}``.
+        values: hyper-parameters by name.
+        source: paper, software or project that the values come from.
+        model: name of the model, for display.
     """
 
     shape: JsonObject
     values: JsonObject
     source: str
+    model: str = ""
 
     def fits(self, lm: LanguageModel) -> bool:
-        """Whether these values were published or tuned for a model of this shape."""
+        """Whether the model has the shape that these values were published or tuned for."""
         return all(lm.shape.get(key) == value for key, value in self.shape.items())
 
+
+# --- editors -------------------------------------------------------------------------------------------------------
 
 ConfigT = TypeVar("ConfigT")
 
 
 class Editor(ABC, Generic[ConfigT]):
-    """An editing method.
+    """Base class of editing methods.
 
-    A subclass sets the class attributes, and implements :meth:`edit`. It computes and leaves the model
-    bit-identical; it draws random numbers from torch's global generator, which the runner seeds per case, or
-    from ``self.seed``.
+    A subclass sets the class attributes and implements :meth:`edit`. An editor must leave the model bit-identical. It
+    draws random numbers from torch's global generator, which the runner seeds for each case, or derives them from
+    ``self.seed``.
+
+    Args:
+        config: hyper-parameters, an instance of :attr:`Config`.
+        seed: seed of the run.
 
     Attributes:
-        name: how the registry, the command line and the board call it.
-        summary: one line for people.
-        paper: citation of the method.
-        Config: a frozen dataclass of its hyper-parameters, with defaults for all but ``layer``-like fields that
-            :meth:`generic` fills in.
-        published: hyper-parameters for particular model shapes.
-        causal_only: whether it cannot edit masked models.
-        together: how many independent requests :meth:`edit_each` computes best at once.
+        name: name on the command line, in results and on the leaderboard. It equals the name of the entry point.
+        summary: one-line description.
+        paper: citation, or an empty string.
+        Config: frozen dataclass of the hyper-parameters, see :func:`hyperparameter`.
+        published: hyper-parameters for particular models.
+        causal_only: whether the method cannot edit masked language models.
+        joint_batch_size: number of independent requests that :meth:`edit_each` processes best in one call.
     """
 
     name: ClassVar[str]
@@ -158,63 +245,94 @@ class Editor(ABC, Generic[ConfigT]):
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
-        """Return values for a model that nothing was published for, where the dataclass has no default."""
+        """Return values for hyper-parameters that have no default, for a model without published values."""
         del lm
         return {}
 
     def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
-        """Compute what all edits of a model share, and return its provenance for the result."""
+        """Compute the data that all edits of a model share. The runner calls this once per model, before any edit.
+
+        Returns:
+            JSON values that describe the data. They are stored in the manifest of the run.
+        """
         del lm, reporter
         return {}
 
     @abstractmethod
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
-        """Compute one edit that makes all ``requests`` true, leaving ``lm`` as it was.
+        """Compute one edit that fulfils all requests.
+
+        Args:
+            lm: the model, which must be left unchanged.
+            requests: one or more requests.
 
         Raises:
-            ValueError: a request that this method cannot edit; recorded as a failed case.
+            ValueError: the method cannot edit one of the requests. The runner records the cases as failed.
         """
 
     def edit_next(self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: Sequence[EditRequest]) -> Edit:
-        """Compute an edit of a model that ``earlier`` requests have already been written into, one after the other.
+        """Compute an edit of a model to which the edits of ``earlier`` requests are already applied.
 
-        A method that protects earlier edits overrides this.
+        The default ignores ``earlier``. Override it in a method that protects earlier edits.
+
+        Args:
+            lm: the edited model, which must be left unchanged.
+            requests: requests of the new edit.
+            earlier: requests of all previous edits, in order.
 
         Raises:
-            ValueError: a request that this method cannot edit.
+            ValueError: the method cannot edit one of the requests.
         """
         del earlier
         return self.edit(lm, requests)
 
     def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
-        """Compute one edit per request, each as :meth:`edit` would alone.
+        """Compute one independent edit per request, equal to :meth:`edit` of that request alone.
 
-        A method that can share work between independent requests overrides this and sets :attr:`joint_batch_size`.
+        Override it, and set :attr:`joint_batch_size`, in a method that can share work between requests.
 
         Raises:
-            ValueError: some request cannot be edited; the caller then tries them one by one.
+            ValueError: the method cannot edit one of the requests. The runner then edits them one by one.
         """
         return [self.edit(lm, [request]) for request in requests]
 
 
-@dataclass(frozen=True)
-class NoConfig:
-    """For methods without hyper-parameters."""
+def editor_class(name: str) -> type[Editor[Any]]:
+    """Return the registered editor class.
+
+    Raises:
+        KnbenchError: no editor has this name, or its package cannot be imported.
+    """
+    points = registry.registered(registry.EDITORS)
+    if name not in points:
+        raise unknown_name("editor", name, points)
+    cls: type[Editor[Any]] = registry.load(points[name])
+    return cls
 
 
 def build_editor(
     cls: type[Editor[Any]], lm: LanguageModel, overrides: Mapping[str, str] | None = None, seed: int = 0
 ) -> tuple[Editor[Any], str]:
-    """Configure an editor for a model: generic values, then published ones, then the user's.
+    """Create an editor with the hyper-parameters for a model.
+
+    Later sources override earlier ones: defaults of the config, :meth:`Editor.generic`, matching entries of
+    :attr:`Editor.published`, ``overrides``.
+
+    Args:
+        cls: the editor class.
+        lm: the model to be edited.
+        overrides: hyper-parameters of the user as text, see :func:`parse_overrides`.
+        seed: seed of the run.
 
     Returns:
-        The editor, and a phrase that says where its hyper-parameters come from.
+        The editor, and the source of its hyper-parameters, for example ``"EasyEdit; user set layer"``.
 
     Raises:
-        KnbenchError: an override names no field or has the wrong type, or the method cannot edit this model.
+        KnbenchError: the method cannot edit masked models and ``lm`` is one, or an override names no hyper-parameter,
+            or a value has the wrong type or is out of range.
     """
     if cls.causal_only and not lm.causal:
-        raise KnbenchError(f"editor '{cls.name}' needs a causal model; '{lm.name}' is a masked one")
+        raise KnbenchError(f"editor '{cls.name}' needs a causal model; '{lm.name}' is a masked model")
     values, source = cls.generic(lm), "generic"
     for entry in cls.published:
         if entry.fits(lm):
@@ -232,10 +350,12 @@ def build_editor(
 
 
 def parse_overrides(cls: type[Editor[Any]], overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Turn ``{"layer": "7"}`` into values of the config's types.
+    """Convert hyper-parameters from text, for example ``{"layer": "7"}``, to the types of the config's fields.
+
+    Numbers are written as in Python, booleans as ``true`` or ``false``, None as ``none``, tuples as ``4|5|6``.
 
     Raises:
-        KnbenchError: no such field, or a value that does not fit it.
+        KnbenchError: the config has no such field, or a text cannot be converted to the type of its field.
     """
     hints = typing.get_type_hints(cls.Config)
     fields = [f.name for f in dataclasses.fields(cls.Config)]
@@ -244,21 +364,21 @@ def parse_overrides(cls: type[Editor[Any]], overrides: Mapping[str, str]) -> dic
         if name not in fields:
             raise unknown_name(f"hyper-parameter of editor '{cls.name}'", name, fields)
         try:
-            values[name] = _coerce(text, hints[name])
+            values[name] = _convert(text, hints[name])
         except ValueError as error:
             raise KnbenchError(f"--editor-args {cls.name}.{name}={text}: {error}") from error
     return values
 
 
-def _coerce(text: str, hint: Any) -> Any:
-    """Read a value of the annotated type from text.
+def _convert(text: str, hint: Any) -> Any:
+    """Convert text to a type.
 
-    >>> _coerce("5e-4", float), _coerce("no", bool), _coerce("null", int | None)
+    >>> _convert("5e-4", float), _convert("no", bool), _convert("null", int | None)
     (0.0005, False, None)
     """
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         options = [option for option in typing.get_args(hint) if option is not type(None)]
-        return None if text.casefold() in ("none", "null") else _coerce(text, options[0])
+        return None if text.casefold() in ("none", "null") else _convert(text, options[0])
     if hint is bool:
         folded = text.casefold()
         if folded not in ("true", "yes", "1", "false", "no", "0"):
@@ -270,23 +390,10 @@ def _coerce(text: str, hint: Any) -> Any:
         except ValueError:
             raise ValueError(f"expected {'a whole number' if hint is int else 'a number'}") from None
     if typing.get_origin(hint) is tuple:
-        return tuple(_coerce(part.strip(), typing.get_args(hint)[0]) for part in text.split("|"))
+        return tuple(_convert(part.strip(), typing.get_args(hint)[0]) for part in text.split("|"))
     if typing.get_origin(hint) is typing.Literal:
         options = [str(option) for option in typing.get_args(hint)]
         if text not in options:
             raise ValueError(f"expected one of {', '.join(options)}")
         return text
     return text
-
-
-def editor_class(name: str) -> type[Editor[Any]]:
-    """Return the registered editor class.
-
-    Raises:
-        KnbenchError: no such editor; the message names the nearest one.
-    """
-    points = registry.registered(registry.EDITORS)
-    if name not in points:
-        raise unknown_name("editor", name, points)
-    cls: type[Editor[Any]] = registry.load(points[name])
-    return cls

@@ -1,7 +1,7 @@
-"""Fine-tuning one MLP output projection on the new fact alone.
+"""FT, FT-L and FT-W: fine-tuning of one MLP output projection on the new fact alone.
 
-The baseline that Meng et al. 2022 (ROME, appendix E) compare with, after Zhu et al. 2020, "Modifying Memories in
-Transformer Models": Adam on W of one layer, the loss being that of the target's tokens and of no others.
+Meng et al. 2022 (ROME, appendix E) compare with this baseline, after Zhu et al. 2020, "Modifying Memories in
+Transformer Models". Adam optimises W of one layer. The loss is that of the target tokens and of no others.
 """
 
 from __future__ import annotations
@@ -15,32 +15,26 @@ from torch import nn
 from torch.func import functional_call
 
 from ..benchmark.core.schema import EditRequest
-from ..benchmark.editing import Edit, Editor
+from ..benchmark.editing import Edit, Editor, hyperparameter
 from ..benchmark.models.hooks import Side, capture, resume_at, stop_after
 from ..benchmark.models.language_model import LanguageModel
-from .published import published
 from .shared.batches import TargetBatch
+from .shared.published import published
+
+WEIGHT_DECAY_HELP = "Weight decay of Adam, which pulls the weights towards zero."
+EPSILON_HELP = "Bound on the change of each weight (L-infinity norm), or none for no bound."
 
 
 @dataclass(frozen=True)
 class FineTuningConfig:
-    """Hyper-parameters.
+    """Hyper-parameters of FT."""
 
-    Attributes:
-        layer: whose MLP output projection is trained.
-        steps: updates at most.
-        learning_rate: of Adam.
-        stop_below: a loss that ends the training.
-        weight_decay: of Adam, pulling the weights to zero.
-        epsilon: how far a weight may go from where it started, or None for no bound (L-infinity).
-    """
-
-    layer: int
-    steps: int = 25
-    learning_rate: float = 5e-4
-    stop_below: float = 1e-2
-    weight_decay: float = 0.0
-    epsilon: float | None = None
+    layer: int = hyperparameter(help="Layer whose MLP output projection is trained.")
+    steps: int = hyperparameter(25, help="Maximum number of optimisation steps.")
+    learning_rate: float = hyperparameter(5e-4, help="Learning rate of Adam.")
+    stop_below: float = hyperparameter(1e-2, help="Loss below which the training stops.")
+    weight_decay: float = hyperparameter(0.0, help=WEIGHT_DECAY_HELP)
+    epsilon: float | None = hyperparameter(None, help=EPSILON_HELP)
 
     def __post_init__(self) -> None:
         if self.layer < 0 or self.steps < 1 or self.learning_rate <= 0:
@@ -50,7 +44,7 @@ class FineTuningConfig:
 
 
 class FineTuning(Editor[FineTuningConfig]):
-    """Adam on one weight matrix, on the target tokens of the edited prompts."""
+    """Trains one weight matrix with Adam on the target tokens of the edited prompts."""
 
     name = "ft"
     summary = "Fine-tuning of one MLP output projection on the new fact"
@@ -60,25 +54,34 @@ class FineTuning(Editor[FineTuningConfig]):
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
-        """Take a layer three quarters up, as the published settings for GPT-J and Llama do."""
+        """Return the layer at three quarters of the depth, as in the published settings for GPT-J and Llama."""
         return {"layer": round(0.75 * (lm.n_layers - 1))}
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
-        """Train a copy of W; what lies below the layer is computed once."""
+        """Train a copy of W on all requests. The layers below are computed once.
+
+        Raises:
+            ValueError: a target cannot be tokenised after its prompt.
+        """
         config = self.config
         name = lm.mlp_weight_name(config.layer)
-        lesson = TargetBatch.of(lm, requests)
-        below: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(config.layer), "input")}
-        with torch.no_grad(), capture(below) as seen, stop_after(lm, config.layer), lesson.selected(lm):
-            lm.model(**lesson.inputs)
+        batch = TargetBatch.of(lm, requests)
+        block_input: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(config.layer), "input")}
+        with (
+            torch.no_grad(),
+            capture(block_input) as captured,
+            stop_after(lm, config.layer),
+            batch.target_logits_only(lm),
+        ):
+            lm.model(**batch.inputs)
         start = lm.parameter(name).detach()
         weight = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([weight], lr=config.learning_rate, weight_decay=config.weight_decay)
         losses: list[float] = []
-        with resume_at(lm, config.layer, seen["x"]), lesson.selected(lm):
+        with resume_at(lm, config.layer, captured["x"]), batch.target_logits_only(lm):
             for _ in range(config.steps):
-                logits = functional_call(lm.model, {name: weight}, kwargs=lesson.inputs).logits
-                loss = lesson.loss(logits)
+                logits = functional_call(lm.model, {name: weight}, kwargs=batch.inputs).logits
+                loss = batch.loss(logits)
                 losses.append(float(loss.detach()))
                 if losses[-1] < config.stop_below:
                     break
@@ -93,13 +96,13 @@ class FineTuning(Editor[FineTuningConfig]):
 
 @dataclass(frozen=True)
 class BoundedConfig(FineTuningConfig):
-    """Fine-tuning with a bound on every weight's way."""
+    """Hyper-parameters of FT-L: those of FT, with a bound by default."""
 
-    epsilon: float | None = 5e-4
+    epsilon: float | None = hyperparameter(5e-4, help=EPSILON_HELP)
 
 
 class BoundedFineTuning(FineTuning):
-    """Fine-tuning in which no weight may go further than epsilon from its start (FT-L, FT-constrained)."""
+    """Fine-tuning that keeps each weight within epsilon of its original value (FT-L, also FT-constrained)."""
 
     name = "ft-l"
     summary = "Fine-tuning with every weight kept near its start (L-infinity)"
@@ -109,9 +112,9 @@ class BoundedFineTuning(FineTuning):
 
 @dataclass(frozen=True)
 class DecayedConfig(FineTuningConfig):
-    """Fine-tuning with weight decay."""
+    """Hyper-parameters of FT-W: those of FT, with weight decay by default."""
 
-    weight_decay: float = 5e-4
+    weight_decay: float = hyperparameter(5e-4, help=WEIGHT_DECAY_HELP)
 
 
 class DecayedFineTuning(FineTuning):

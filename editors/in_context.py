@@ -1,6 +1,7 @@
-"""The new fact is said before the prompt, and no weight is changed: the bar that weight editing has to beat.
+"""In-context editing: prepend the new fact to every prompt and change no weight.
 
-After Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?" (EMNLP), without demonstrations.
+This baseline follows Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?" (EMNLP), without
+demonstrations. A method that edits weights should do better.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ..benchmark.models.language_model import LanguageModel
 
 
 class InContext(Editor[NoConfig]):
-    """Puts the edited statements before every prompt."""
+    """Prepends the edited statements to every prompt."""
 
     name = "in-context"
     summary = "No weight is changed: the new fact is said before each prompt"
@@ -21,6 +22,6 @@ class InContext(Editor[NoConfig]):
     Config = NoConfig
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
-        """Return the statements as a prefix."""
+        """Return an edit whose prefix is the requests' prompts, each completed with its new target."""
         del lm
         return Edit(prefix="".join(f"{request.text} {request.target_new}. " for request in requests))

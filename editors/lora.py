@@ -1,6 +1,6 @@
-"""LoRA: fine-tuning of low-rank updates of the attention projections on the new fact alone, through peft.
+"""LoRA: fine-tuning of low-rank updates of the attention projections on the new fact alone, with peft.
 
-Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR), as an editing baseline.
+Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR), used as an editing baseline.
 """
 
 from __future__ import annotations
@@ -15,31 +15,24 @@ import torch
 from torch import nn
 
 from ..benchmark.core.schema import EditRequest
-from ..benchmark.editing import Edit, Editor
+from ..benchmark.editing import Edit, Editor, hyperparameter
 from ..benchmark.models.language_model import LanguageModel
-from .published import published
 from .shared.batches import TargetBatch
+from .shared.published import published
 
 
 @dataclass(frozen=True)
 class LoraEditConfig:
-    """Hyper-parameters.
+    """Hyper-parameters of LoRA."""
 
-    Attributes:
-        rank: of each update.
-        alpha: the update is scaled by alpha / rank.
-        steps: updates at most.
-        learning_rate: of Adam.
-        stop_below: a loss that ends the training.
-        targets: names of the modules that get an update; None takes what peft knows for the architecture.
-    """
-
-    rank: int = 8
-    alpha: int = 32
-    steps: int = 70
-    learning_rate: float = 5e-3
-    stop_below: float = 1e-2
-    targets: tuple[str, ...] | None = None
+    rank: int = hyperparameter(8, help="Rank of each update.")
+    alpha: int = hyperparameter(32, help="Scale of the updates: each is multiplied by alpha / rank.")
+    steps: int = hyperparameter(70, help="Maximum number of optimisation steps.")
+    learning_rate: float = hyperparameter(5e-3, help="Learning rate of Adam.")
+    stop_below: float = hyperparameter(1e-2, help="Loss below which the training stops.")
+    targets: tuple[str, ...] | None = hyperparameter(
+        None, help="Names of the modules that get an update, or none for peft's default for the architecture."
+    )
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.steps < 1 or self.learning_rate <= 0:
@@ -56,34 +49,35 @@ class Lora(Editor[LoraEditConfig]):
     published = published("lora")
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
-        """Train adapters on a copy of the model that shares its weights, and merge them.
+        """Train adapters on a copy of the model that shares its weights, and merge them into new weights.
 
         Raises:
-            ValueError: peft knows no modules for the architecture, or the named ones do not exist.
+            ValueError: peft has no default modules for the architecture, or the named modules do not exist, or a
+                target cannot be tokenised after its prompt.
         """
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
 
         config = self.config
-        lesson = TargetBatch.of(lm, requests)
-        # The modules are copied and the tensors are not: peft rebuilds the copy, and the model stays as it is.
-        shared = {id(t): t for t in [*lm.model.parameters(), *lm.model.buffers()]}
-        student: nn.Module = copy.deepcopy(lm.model, shared)
-        wanted = LoraConfig(
+        batch = TargetBatch.of(lm, requests)
+        # Copy the modules and share the tensors: peft replaces modules of the copy, and the model stays unchanged.
+        tensors = {id(t): t for t in [*lm.model.parameters(), *lm.model.buffers()]}
+        adapted: nn.Module = copy.deepcopy(lm.model, tensors)
+        lora_config = LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
             target_modules=list(config.targets) if config.targets else None,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft tells that it recognised GPT-2's transposed layers
-            student = inject_adapter_in_model(wanted, student)
-        trained = [p for p in student.parameters() if p.requires_grad]
-        optimiser = torch.optim.Adam(trained, lr=config.learning_rate)
+            warnings.simplefilter("ignore")  # peft warns that it detected GPT-2's transposed layers
+            adapted = inject_adapter_in_model(lora_config, adapted)
+        trainable = [p for p in adapted.parameters() if p.requires_grad]
+        optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
         losses: list[float] = []
-        head: Any = student.get_output_embeddings()  # type: ignore[operator]
-        hook = head.register_forward_pre_hook(lambda _, args: (args[0][lesson.rows, lesson.columns], *args[1:]))
+        head: Any = adapted.get_output_embeddings()  # type: ignore[operator]
+        hook = head.register_forward_pre_hook(lambda _, args: (args[0][batch.rows, batch.columns], *args[1:]))
         for _ in range(config.steps):
-            loss = lesson.loss(student(**lesson.inputs).logits)
+            loss = batch.loss(adapted(**batch.inputs).logits)
             losses.append(float(loss.detach()))
             if losses[-1] < config.stop_below:
                 break
@@ -92,7 +86,7 @@ class Lora(Editor[LoraEditConfig]):
             optimiser.step()
         hook.remove()
         weights = {}
-        for module in student.modules():
+        for module in adapted.modules():
             if isinstance(module, LoraLayer):
                 base: Any = module.get_base_layer()
                 weight = base.weight.detach()

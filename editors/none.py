@@ -1,4 +1,4 @@
-"""No edit at all: the row that every other row is read against."""
+"""No edit: the control that all methods are compared with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..benchmark.models.language_model import LanguageModel
 
 
 class NoEdit(Editor[NoConfig]):
-    """Leaves the model as it is."""
+    """Leaves the model unchanged."""
 
     name = "none"
     summary = "No edit: the unedited model, as the control"

@@ -1,8 +1,11 @@
-"""ROME: one rank-one update writes one fact into one MLP layer.
+"""ROME: write one fact into one MLP layer with a rank-one update.
 
-Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (NeurIPS), section 3. The direction of the update
-is u = C^-1 k* / |C^-1 k*| with the second moment C of the keys (``mom2_adjustment``, as published), or k* / |k*|
-without it (as Niu et al. 2024 and EasyEdit run it).
+Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (NeurIPS), section 3. The update is
+
+    W += (v* - W k) u^T / (k . u).
+
+Its direction is u = C^-1 k* / |C^-1 k*| with the second moment C of the keys (``mom2_adjustment``, as published), or
+k* / |k*| without it (as in Niu et al. 2024 and EasyEdit).
 """
 
 from __future__ import annotations
@@ -15,27 +18,24 @@ import torch
 from torch import Tensor
 
 from ..benchmark.core.progress import Reporter
-from ..benchmark.core.schema import EditRequest, JsonObject, derived_seed
-from ..benchmark.editing import Edit
+from ..benchmark.core.schema import EditRequest, JsonObject
+from ..benchmark.editing import Edit, hyperparameter
 from ..benchmark.models.language_model import LanguageModel
-from .published import published
 from .shared.contexts import ContextEditor
 from .shared.covariance import SecondMoments
+from .shared.published import published
 from .shared.value_config import ValueConfig
-from .shared.value_vectors import TOGETHER, ValueVector, value_vectors
+from .shared.value_vectors import JOINT_BATCH_SIZE, ValueVector, value_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
 class RomeConfig(ValueConfig):
-    """Hyper-parameters; those of the value v* stand in :class:`ValueConfig`.
+    """Hyper-parameters of ROME; those of the value v* are inherited from :class:`ValueConfig`."""
 
-    Attributes:
-        layer: whose MLP output projection is changed.
-        mom2_adjustment: whether the update's direction is weighed against the second moment of the keys.
-    """
-
-    layer: int
-    mom2_adjustment: bool = False
+    layer: int = hyperparameter(help="Layer whose MLP output projection is edited.")
+    mom2_adjustment: bool = hyperparameter(
+        False, help="Whether to multiply the update's direction by the inverse second moment of the keys."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class Rome(ContextEditor[RomeConfig]):
     Config = RomeConfig
     published = published("rome")
     causal_only = True
-    joint_batch_size = TOGETHER
+    joint_batch_size = JOINT_BATCH_SIZE
 
     def __init__(self, config: RomeConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
@@ -60,103 +60,62 @@ class Rome(ContextEditor[RomeConfig]):
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
-        """Take a layer one sixth up, as the published settings for GPT-J and Llama do."""
+        """Return the layer at one sixth of the depth, as in the published settings for GPT-J and Llama."""
         return {"layer": round(lm.n_layers / 6)}
 
     def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
-        """Sample the contexts, and compute the second moment where it is asked for."""
-        facts = super().prepare(lm, reporter)
+        """Sample the contexts, and compute the second moment if ``mom2_adjustment`` is set."""
+        provenance = super().prepare(lm, reporter)
         if not self.config.mom2_adjustment:
-            return facts
-        return {**facts, "second_moment": self.moments.prepare(lm, [self.config.layer], reporter)}
+            return provenance
+        return {**provenance, "second_moment": self.moments.prepare(lm, [self.config.layer], reporter)}
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
-        """Write one fact: W += (v* - W k) u^T / (k . u).
+        """Compute the rank-one update of one request.
 
         Raises:
-            ValueError: more than one request; ROME writes one fact at a time.
+            ValueError: there is more than one request, or the request's value vector cannot be computed.
         """
         if len(requests) != 1:
             raise ValueError(f"{self.name} writes one fact at a time, got {len(requests)}")
         return self.edit_each(lm, requests)[0]
 
     def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
-        """Compute each request's update alone, and all their v* in one optimisation."""
-        found = value_vectors(lm, requests, self.config.layer, self.contexts(lm), self.config.objective)
-        return [self.write(lm, request, values) for request, values in zip(requests, found, strict=True)]
+        """Compute one update per request; their value vectors are optimised jointly.
 
-    def write(self, lm: LanguageModel, request: EditRequest, found: ValueVector) -> Edit:
-        """Return the update that writes one value under its key."""
+        Raises:
+            ValueError: a request's value vector cannot be computed.
+        """
+        vectors = value_vectors(lm, requests, self.config.layer, self.contexts(lm), self.config.objective)
+        return [self.write(lm, request, vector) for request, vector in zip(requests, vectors, strict=True)]
+
+    def write(self, lm: LanguageModel, request: EditRequest, vector: ValueVector) -> Edit:
+        """Return the update that maps the request's key to its value v*."""
         del request
         layer = self.config.layer
-        left = self.direction(lm, found.key)
-        key, value = self.written_at(lm, found)
-        right = (found.value - value) / (key @ left)
+        left = self.direction(lm, vector.key)
+        key, value = self.key_and_output(lm, vector)
+        right = (vector.value - value) / (key @ left)
         name = lm.mlp_weight_name(layer)
         weight = lm.parameter(name).detach()
         update = lm.as_stored(layer, torch.outer(right, left))
         return Edit(
             weights={name: (weight.float() + update).to(weight.dtype)},
             diagnostics={
-                "losses": [round(x, 6) for x in found.losses],
+                "losses": [round(x, 6) for x in vector.losses],
                 "key_dot": float(key @ left),
                 "update_norm": float(right.norm()),
             },
         )
 
     def direction(self, lm: LanguageModel, key: Tensor) -> Tensor:
-        """Return the unit vector u that the update answers to, (m,)."""
+        """Return the unit vector u, the right factor of the update, (m,), for the mean key k* of shape (m,)."""
         if self.config.mom2_adjustment:
             key = self.moments.solve(lm, self.config.layer, key[:, None])[:, 0].float()
         unit: Tensor = key / key.norm()
         return unit
 
-    def written_at(self, lm: LanguageModel, found: ValueVector) -> tuple[Tensor, Tensor]:
-        """Return the key k that shall be mapped to v*, (m,), and what it is mapped to now, (d,)."""
+    def key_and_output(self, lm: LanguageModel, vector: ValueVector) -> tuple[Tensor, Tensor]:
+        """Return the key k that the update maps to v*, (m,), and its MLP output before the edit, (d,)."""
         del lm
-        return found.bare_key, found.bare_value
-
-
-class RRome(Rome):
-    """ROME with the mean key in every place of the update.
-
-    ROME mixes the key of the bare prompt and the mean over contexts; Gupta et al. 2024 show that this is what lets
-    single edits destroy a model, and use the mean throughout.
-    """
-
-    name = "r-rome"
-    summary = "ROME with the mean key in both places of the update"
-    paper = "Gupta et al. 2024, Rebuilding ROME"
-
-    def written_at(self, lm: LanguageModel, found: ValueVector) -> tuple[Tensor, Tensor]:
-        """Return the mean key over contexts and the MLP output that it gives now."""
-        with torch.no_grad():
-            now: Tensor = lm.mlp_out(self.config.layer)(found.key[None, None].to(lm.dtype))[0, 0]
-        return found.key, now.float()
-
-
-class RandomUpdate(Rome):
-    """A rank-one update in a random direction, as large as ROME's: what a method must beat.
-
-    It tells what a perturbation of that size does by itself, wherever it points.
-    """
-
-    name = "random"
-    summary = "Control: a random rank-one update with the norm of ROME's"
-    paper = ""
-
-    def write(self, lm: LanguageModel, request: EditRequest, found: ValueVector) -> Edit:
-        """Return a random update of the norm that ROME's would have."""
-        layer = self.config.layer
-        (name,) = (rome := super().write(lm, request, found)).weights
-        generator = torch.Generator().manual_seed(
-            derived_seed(self.seed, request.text, request.target_new, request.target_true)
-        )
-        right, left = (torch.randn(n, generator=generator).to(lm.device) for n in (len(found.value), len(found.key)))
-        size = rome.diagnostics["update_norm"] / float(right.norm() * left.norm())
-        weight = lm.parameter(name).detach()
-        update = lm.as_stored(layer, size * torch.outer(right, left))
-        return Edit(
-            weights={name: (weight.float() + update).to(weight.dtype)},
-            diagnostics={"update_norm": rome.diagnostics["update_norm"]},
-        )
+        return vector.bare_key, vector.bare_value

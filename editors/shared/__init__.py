@@ -1,1 +1,1 @@
-"""Code that several editors share."""
+"""Code that several editing methods use."""

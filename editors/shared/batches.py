@@ -1,8 +1,9 @@
-"""What training on facts reads: the edited prompts with their new targets, and where the targets are predicted."""
+"""Training batches: prompts with their new targets, and the positions at which the targets are predicted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,45 +17,48 @@ from ...benchmark.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class TargetBatch:
-    """A batch of prompts, with the loss on the target tokens alone: all of them, and never BOS.
+    """A batch of edited prompts for training on their target tokens.
+
+    The loss covers all tokens of each new target and no others, in particular not BOS.
 
     Attributes:
-        inputs: what the model is called with.
-        rows: of each target token, its row, (token,).
-        columns: where it is predicted, (token,).
-        wanted: the token, (token,).
+        inputs: keyword arguments of the model's forward pass.
+        rows: batch row of each target token, (token,).
+        columns: position at which each target token is predicted, (token,).
+        targets: ids of the target tokens, (token,).
     """
 
     inputs: dict[str, Any]
     rows: Tensor
     columns: Tensor
-    wanted: Tensor
+    targets: Tensor
 
     @classmethod
     def of(cls, lm: LanguageModel, requests: Sequence[EditRequest]) -> TargetBatch:
-        """Lay the requests out: in a masked model all tokens of a target are masks at once.
+        """Tokenise requests into a batch. For a masked model, all tokens of a target are masked at once.
 
         Raises:
             ValueError: a target cannot be tokenised after its prompt.
         """
-        texts, spots, wanted = [], [], []
+        texts, positions, targets = [], [], []
         for row, request in enumerate(requests):
-            token_queries = lm.token_queries(request.text, request.target_new, ".")
-            # A causal model's last question holds the text of all others; a masked one's first hides the whole target.
-            texts.append(token_queries[-1].ids if lm.causal else token_queries[0].ids)
-            spots += [(row, question.position) for question in token_queries]
-            wanted += [question.token for question in token_queries]
+            queries = lm.token_queries(request.text, request.target_new, ".")
+            # The last query of a causal model contains the text of all others. The first of a masked model masks the
+            # whole target.
+            texts.append(queries[-1].ids if lm.causal else queries[0].ids)
+            positions += [(row, query.position) for query in queries]
+            targets += [query.token for query in queries]
         batch = lm.pad(texts)
         inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if lm.causal:
             inputs["use_cache"] = False
-        rows, columns = torch.tensor(spots, device=lm.device).T
-        return cls(inputs, rows, columns, torch.tensor(wanted, device=lm.device))
+        rows, columns = torch.tensor(positions, device=lm.device).T
+        return cls(inputs, rows, columns, torch.tensor(targets, device=lm.device))
 
-    def selected(self, lm: LanguageModel) -> Any:
-        """``with lesson.selected(lm): logits = ...`` gives logits at the targets alone, (token, vocabulary)."""
+    def target_logits_only(self, lm: LanguageModel) -> AbstractContextManager[None]:
+        """Make the model return the logits at the target positions alone, (token, vocabulary), in a ``with`` block."""
         return select_positions(lm, self.rows, self.columns)
 
     def loss(self, logits: Tensor) -> Tensor:
-        """Return the mean NLL over target tokens."""
-        return torch.nn.functional.cross_entropy(logits.float(), self.wanted)
+        """Return the mean negative log-likelihood of the target tokens, from logits of shape (token, vocabulary)."""
+        return torch.nn.functional.cross_entropy(logits.float(), self.targets)

@@ -1,13 +1,14 @@
-"""Texts before the prompt: what makes a key or a value that of a fact, and not of one wording's first words.
+"""Contexts: short texts before a prompt, over which keys and losses are averaged.
 
-Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (NeurIPS), appendix E.5: the model itself writes
-them. They are seeded, belong to one model, and go into the result.
+The average keeps a key or value from depending on the first words of one wording. Meng et al. 2022, "Locating and
+Editing Factual Associations in GPT" (NeurIPS), appendix E.5, sample them from the model itself. The sampled contexts
+depend on the seed and the model, and are stored in the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,21 +23,21 @@ START_WORDS = ("The", "Therefore", "Because", "I", "You")
 
 
 class HasContexts(Protocol):
-    """A config that may name its contexts."""
+    """A config with contexts."""
 
     @property
     def contexts(self) -> tuple[str, ...] | None:
-        """Texts with a ``{}`` for the prompt, the first being ``{}`` itself; None lets the model write them."""
+        """Templates with a ``{}`` for the prompt, the first being ``{}`` itself; None samples them from the model."""
 
 
 ConfigT = TypeVar("ConfigT", bound=HasContexts)
 
 
 def check_contexts(contexts: tuple[str, ...] | None) -> None:
-    """Make sure that contexts given by hand can be used.
+    """Validate the contexts of a config.
 
     Raises:
-        ValueError: the first is not the empty one, or one has not exactly one ``{}``.
+        ValueError: the first context is not ``{}``, or a context does not contain exactly one ``{}``.
     """
     if contexts is not None and (not contexts or contexts[0] != SLOT):
         raise ValueError("contexts must begin with the empty one, '{}'")
@@ -45,11 +46,11 @@ def check_contexts(contexts: tuple[str, ...] | None) -> None:
 
 
 class ContextEditor(Editor[ConfigT]):
-    """A method that reads its requests in several contexts.
+    """Base class of methods that read their requests in several contexts.
 
     Attributes:
-        lengths: of sampled contexts, in tokens.
-        per_length: how many of each length.
+        lengths: lengths of sampled contexts in tokens.
+        per_length: number of contexts of each length.
     """
 
     lengths: ClassVar[Sequence[int]] = (5, 10)
@@ -57,11 +58,11 @@ class ContextEditor(Editor[ConfigT]):
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:
         super().__init__(config, seed)
-        # By model, and gone with it: contexts that outlive a change of model would be another model's words.
+        # Keyed by model: contexts that were sampled from one model must not be used for another.
         self._contexts: WeakKeyDictionary[LanguageModel, tuple[str, ...]] = WeakKeyDictionary()
 
     def contexts(self, lm: LanguageModel) -> tuple[str, ...]:
-        """Return the context templates for a model: given by hand, or sampled once under the editor's seed."""
+        """Return the context templates for a model, from the config or sampled once with the editor's seed."""
         if self.config.contexts is not None:
             return self.config.contexts
         if lm not in self._contexts:
@@ -71,23 +72,28 @@ class ContextEditor(Editor[ConfigT]):
         return self._contexts[lm]
 
     def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
-        """Sample the contexts; they are part of the result's provenance."""
+        """Sample the contexts, and return them as part of the result's provenance."""
         del reporter
-        found: dict[str, Any] = {"contexts": list(self.contexts(lm))}
-        return found
+        return {"contexts": list(self.contexts(lm))}
 
 
 def sample_contexts(lm: LanguageModel, *, per_length: int = 10, lengths: Sequence[int] = (5, 10)) -> tuple[str, ...]:
-    """Let the model write the short texts that stand before a prompt; the first is always the empty one.
+    """Sample context templates from a causal model, using torch's global random generator.
 
-    Draws from torch's global generator, so seed it. Returns templates with a ``{}`` for the prompt.
+    Args:
+        lm: the model.
+        per_length: number of contexts of each length.
+        lengths: lengths in tokens, not counting the first word.
+
+    Returns:
+        Templates with a ``{}`` for the prompt. The first is ``{}`` itself.
     """
     templates = [SLOT]
-    share = -(-per_length // len(START_WORDS))
+    per_word = -(-per_length // len(START_WORDS))
     for length in lengths:
         batch = lm.pad([lm.encode(word).ids for word in START_WORDS], side="left")
         with torch.no_grad():
-            out = lm.model.generate(
+            sampled = lm.model.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask,
                 do_sample=True,
@@ -95,9 +101,9 @@ def sample_contexts(lm: LanguageModel, *, per_length: int = 10, lengths: Sequenc
                 top_p=1.0,
                 temperature=1.0,
                 max_new_tokens=length,
-                num_return_sequences=share,
+                num_return_sequences=per_word,
                 pad_token_id=lm.start_id,
             )
-        texts = [lm.decode(row) for row in out.tolist()]
+        texts = [lm.decode(row) for row in sampled.tolist()]
         templates += [text.replace("{", " ").replace("}", " ").strip() + ". " + SLOT for text in texts[:per_length]]
     return tuple(templates)

@@ -1,7 +1,8 @@
-"""The second moment of the keys, C = E[k k^T] over text: what an update is weighed against.
+"""The second moment of the keys, C = E[k k^T] over text, which weights the updates of ROME and MEMIT.
 
-Meng et al. 2022 (ROME), section 3.1, and 2023 (MEMIT), section 4.2, take Wikipedia; where there is none, the model
-writes the text itself. A matrix is computed once per model, layer and corpus and kept in the user's cache.
+Meng et al. 2022 (ROME), section 3.1, and 2023 (MEMIT), section 4.2, average over Wikipedia. By default, the text is
+sampled from the model, which needs no data. A matrix is computed once per model, layer and corpus, and stored in the
+user's cache folder.
 """
 
 from __future__ import annotations
@@ -20,31 +21,37 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...benchmark.core.errors import KnbenchError
-from ...benchmark.core.files import write_json
+from ...benchmark.core.errors import KnbenchError, first_line
+from ...benchmark.core.files import cache_folder, write_json
 from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import JsonObject, derived_seed, digest
 from ...benchmark.models.hooks import Side, capture, select_positions, stop_after
 from ...benchmark.models.language_model import LanguageModel
-from ...benchmark.models.loading import cache_folder
 
 VERSION = 1
+"""Version of the cached files; it changes when their content would."""
+
 SELF = "self"
+"""Source of a corpus that is sampled from the model."""
+
 DATASETS = "datasets:"
-BATCH = 8
-"""Texts that are read or written at once."""
+"""Prefix of a source that is read with the datasets library."""
+
+BATCH_SIZE = 8
+"""Number of texts per forward pass or call of ``generate``."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The text whose keys are averaged.
+    """The text over which the second moment is averaged.
 
     Attributes:
-        source: ``self``: sampled from the model at temperature 1; a path: a text file; ``datasets:NAME`` or
-            ``datasets:NAME#CONFIG``: the column "text" of the training split of a data set, by hub id or folder.
-        tokens: how many at least; None takes four per neuron of a layer, so that the matrix can be inverted.
-        length: tokens of one text.
-        seed: of the sampling.
+        source: ``self`` for text sampled from the model at temperature 1; the path of a text file; ``datasets:NAME``
+            or ``datasets:NAME#CONFIG`` for the column "text" of the training split of a data set, given by its hub id
+            or folder.
+        tokens: minimum number of tokens; None takes four per neuron of a layer, which makes C invertible.
+        length: tokens per text.
+        seed: seed of the sampling.
     """
 
     source: str = SELF
@@ -57,7 +64,7 @@ class Corpus:
             raise ValueError("corpus_length must be at least 2, and corpus_tokens at least as many")
 
     def identity(self) -> list[Any]:
-        """Return what tells this text from others: for a file its content, for samples their seed.
+        """Return JSON values that identify the text: of a file the hash of its content, of samples their seed.
 
         Raises:
             KnbenchError: the file cannot be read.
@@ -70,20 +77,20 @@ class Corpus:
             return ["file", hashlib.sha256(Path(self.source).expanduser().read_bytes()).hexdigest()]
         except OSError as error:
             raise KnbenchError(
-                f"corpus '{self.source}': {error.strerror}; name a text file, '{SELF}' or '{DATASETS}NAME'"
+                f"corpus '{self.source}': {error.strerror}; give the path of a text file, '{SELF}' or '{DATASETS}NAME'"
             ) from None
 
     def texts(self) -> Iterator[str]:
         """Yield the texts of a file or data set.
 
         Raises:
-            KnbenchError: it cannot be read.
+            KnbenchError: the file or data set cannot be read, or the data set has no column "text".
         """
         if not self.source.startswith(DATASETS):
             try:
                 yield Path(self.source).expanduser().read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise KnbenchError(f"corpus '{self.source}': {error}") from None
+                raise KnbenchError(f"corpus '{self.source}' cannot be read: {error}") from None
             return
         import datasets
 
@@ -93,43 +100,68 @@ class Corpus:
             for row in rows:
                 yield row["text"]
         except KeyError:
-            raise KnbenchError(f"corpus '{self.source}' has no column 'text'") from None
+            raise KnbenchError(f"corpus '{self.source}' has no column 'text'; use a data set with one") from None
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise KnbenchError(f"corpus '{self.source}' cannot be read: {first}") from error
+            raise KnbenchError(f"corpus '{self.source}' cannot be read: {first_line(error)}") from error
 
 
 class SecondMoments:
-    """Second moments of models' keys, computed when asked for and kept on disk.
+    """Computes second moments of the keys on demand and caches them on disk.
 
-    Safe against a second process and against being stopped half-way: a file appears whole or not at all.
+    Processes may share the cache: a lock lets one of them compute, and files are replaced atomically. An interrupted
+    computation leaves no partial file.
     """
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
-        # By model, and gone with it; an edited model keeps the matrix of the weights it had at first.
+        # Keyed by model: an edited model keeps the matrices of the weights that it had at the first call.
         self._keys: WeakKeyDictionary[LanguageModel, str] = WeakKeyDictionary()
 
     def prepare(self, lm: LanguageModel, layers: Sequence[int], reporter: Reporter) -> JsonObject:
-        """Compute what is missing, and return the provenance."""
+        """Compute the matrices of layers that are not cached, and return the provenance.
+
+        Raises:
+            KnbenchError: the corpus cannot be read or is too short.
+        """
         missing = [layer for layer in layers if not self._path(lm, layer).exists()]
         if missing:
             self._compute(lm, missing, reporter)
         return {"corpus": self.corpus.source, "tokens": self._tokens(lm), "key": self._key(lm)}
 
     def of(self, lm: LanguageModel, layer: int) -> Tensor:
-        """Return C of a layer, (m, m), float32."""
+        """Return C of a layer, (m, m), float32.
+
+        Raises:
+            KnbenchError: the corpus cannot be read or is too short.
+        """
         if not self._path(lm, layer).exists():
             self._compute(lm, [layer], Reporter())
         return load_file(self._path(lm, layer))["C"].to(lm.device)
 
     def solve(self, lm: LanguageModel, layer: int, keys: Tensor) -> Tensor:
-        """Return C^-1 K in float64, for K of shape (m, n).
+        """Return C^-1 K, (m, n), float64, for keys K of shape (m, n).
 
         Raises:
-            ValueError: C is singular, the text being too short.
+            ValueError: C is singular because the corpus is too short.
         """
         return torch.cholesky_solve(keys.double(), self._factor(lm, layer))
+
+    def preserved(self, lm: LanguageModel, layer: int, threshold: float | None) -> Tensor:
+        """Return an orthonormal basis of the directions that text uses, (m, r), float64.
+
+        Args:
+            lm: the model.
+            layer: the layer.
+            threshold: the basis contains the eigenvectors of C whose eigenvalues are at least this. None takes the
+                mean eigenvalue, which adapts to the scale of the model's activations.
+        """
+        label = "mean" if threshold is None else f"{threshold:g}"
+        path = self._path(lm, layer).with_suffix(f".preserved-{label}.safetensors")
+        if not path.exists():
+            values, vectors = torch.linalg.eigh(self.of(lm, layer).double())
+            threshold = float(values.mean()) if threshold is None else threshold
+            _save(path, {"V": vectors[:, values >= threshold].contiguous().cpu()})
+        return load_file(path)["V"].to(lm.device)
 
     def _factor(self, lm: LanguageModel, layer: int) -> Tensor:
         """Return the lower Cholesky factor of C, (m, m), float64."""
@@ -141,28 +173,17 @@ class SecondMoments:
             _save(path, {"L": factor.contiguous().cpu()})
         return load_file(path)["L"].to(lm.device)
 
-    def preserved(self, lm: LanguageModel, layer: int, threshold: float | None) -> Tensor:
-        """Return an orthonormal basis of what the text uses: eigenvectors of C from a threshold on, (m, r), float64.
-
-        No threshold stands for the mean eigenvalue, which goes with the scale of the model's activations.
-        """
-        bound = "mean" if threshold is None else f"{threshold:g}"
-        path = self._path(lm, layer).with_suffix(f".preserved-{bound}.safetensors")
-        if not path.exists():
-            values, vectors = torch.linalg.eigh(self.of(lm, layer).double())
-            threshold = float(values.mean()) if threshold is None else threshold
-            _save(path, {"V": vectors[:, values >= threshold].contiguous().cpu()})
-        return load_file(path)["V"].to(lm.device)
-
     def _tokens(self, lm: LanguageModel) -> int:
-        wanted = self.corpus.tokens or 4 * lm.n_neurons
-        return -(-wanted // self.corpus.length) * self.corpus.length
+        """Return the number of tokens of the corpus, a multiple of the length of a text."""
+        tokens = self.corpus.tokens or 4 * lm.n_neurons
+        return -(-tokens // self.corpus.length) * self.corpus.length
 
     def _key(self, lm: LanguageModel) -> str:
+        """Return a hash of everything that the matrices depend on."""
         if lm not in self._keys:
-            about = [VERSION, lm.weight_hash(), str(lm.dtype), lm.bos_policy]
-            about += [self.corpus.identity(), self._tokens(lm), self.corpus.length]
-            self._keys[lm] = digest(about)[:24]
+            identity = [VERSION, lm.weight_hash(), str(lm.dtype), lm.bos_policy]
+            identity += [self.corpus.identity(), self._tokens(lm), self.corpus.length]
+            self._keys[lm] = digest(identity)[:24]
         return self._keys[lm]
 
     def _folder(self, lm: LanguageModel) -> Path:
@@ -172,7 +193,7 @@ class SecondMoments:
         return self._folder(lm) / f"layer-{layer}.safetensors"
 
     def _compute(self, lm: LanguageModel, layers: Sequence[int], reporter: Reporter) -> None:
-        """Read the text once for all layers that are missing."""
+        """Compute and store the matrices of several layers in one pass over the corpus."""
         folder = self._folder(lm)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
@@ -182,7 +203,7 @@ class SecondMoments:
             rows = self._rows(lm, reporter)
             sums = {layer: torch.zeros((), dtype=torch.float64) for layer in layers}
             with reporter.stage(f"keys of layers {', '.join(map(str, layers))}", len(rows)) as step:
-                for batch in torch.split(rows, BATCH):
+                for batch in torch.split(rows, BATCH_SIZE):
                     for layer, keys in _keys(lm, batch, layers).items():
                         sums[layer] = sums[layer] + (keys.T @ keys).double()
                     for _ in batch:
@@ -191,7 +212,7 @@ class SecondMoments:
                 _save(self._path(lm, layer), {"C": (total / rows.numel()).float().contiguous().cpu()})
 
     def _rows(self, lm: LanguageModel, reporter: Reporter) -> Tensor:
-        """Return the text as token ids, (text, length)."""
+        """Return the corpus as token ids, (text, length)."""
         count = self._tokens(lm) // self.corpus.length
         if self.corpus.source == SELF:
             path = self._folder(lm) / "text.json"
@@ -206,20 +227,25 @@ class SecondMoments:
 def _keys(lm: LanguageModel, rows: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
     """Return the keys of every token of some texts, by layer, (token, m), float32."""
     wanted: dict[str, tuple[nn.Module, Side]] = {str(layer): (lm.mlp_out(layer), "input") for layer in layers}
-    spot = torch.zeros(1, dtype=torch.long, device=lm.device)
-    with torch.no_grad(), capture(wanted) as seen, stop_after(lm, max(layers)), select_positions(lm, spot, spot):
+    position = torch.zeros(1, dtype=torch.long, device=lm.device)  # the head needs at least one
+    with (
+        torch.no_grad(),
+        capture(wanted) as captured,
+        stop_after(lm, max(layers)),
+        select_positions(lm, position, position),
+    ):
         lm.model(input_ids=rows, use_cache=False)
-    return {layer: seen[str(layer)].flatten(0, 1).float() for layer in layers}
+    return {layer: captured[str(layer)].flatten(0, 1).float() for layer in layers}
 
 
 def _sampled(lm: LanguageModel, count: int, corpus: Corpus, reporter: Reporter) -> Tensor:
-    """Let the model write texts from its start token on, (count, length)."""
+    """Sample texts from the model, beginning with its start token, (count, length)."""
     batches = []
     start = torch.tensor([[lm.start_id]], device=lm.device)
     with torch.random.fork_rng(), reporter.stage("sampling text for the keys' second moment", count) as step:
         torch.manual_seed(derived_seed(corpus.seed, "second moment"))
-        for done in range(0, count, BATCH):
-            size = min(BATCH, count - done)
+        for done in range(0, count, BATCH_SIZE):
+            size = min(BATCH_SIZE, count - done)
             with torch.no_grad():
                 rows = lm.model.generate(
                     input_ids=start.expand(size, 1),
@@ -239,7 +265,7 @@ def _sampled(lm: LanguageModel, count: int, corpus: Corpus, reporter: Reporter) 
 
 
 def _read(lm: LanguageModel, corpus: Corpus, count: int) -> Tensor:
-    """Cut a text into rows that each begin as the model's texts do, (count, length).
+    """Split a file or data set into rows of tokens, each with BOS first if the model uses one, (count, length).
 
     Raises:
         KnbenchError: the text is too short.
@@ -253,15 +279,15 @@ def _read(lm: LanguageModel, corpus: Corpus, count: int) -> Tensor:
             break
     if len(ids) < count * body:
         raise KnbenchError(
-            f"corpus '{corpus.source}' has {len(ids)} tokens, {count * body} are needed; name a longer one, or set "
+            f"corpus '{corpus.source}' has {len(ids)} tokens, {count * body} are needed; use a longer text or set "
             "corpus_tokens"
         )
     return torch.tensor([head + ids[i * body : (i + 1) * body] for i in range(count)])
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as work:
-        file = Path(work) / path.name
+    """Write a file atomically."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        file = Path(folder) / path.name
         save_file(tensors, file)
         file.replace(path)

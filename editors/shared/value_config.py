@@ -1,51 +1,58 @@
-"""What every method that seeks a value vector can be told: its optimisation, its contexts, its text."""
+"""Hyper-parameters of the methods that optimise a value vector."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...benchmark.editing import hyperparameter
 from .contexts import check_contexts
 from .covariance import SELF, Corpus
 from .value_vectors import ValueObjective
 
+STEPS_HELP = "Iterations of the value's optimisation. The last one only evaluates the loss."
+CLAMP_HELP = "Bound on |delta| / |v0|."
+
 
 @dataclass(frozen=True, kw_only=True)
 class ValueConfig:
-    """Hyper-parameters that ROME and MEMIT share, under the names of the papers where they have one.
+    """Hyper-parameters that ROME, MEMIT and their variants share, named as in the papers' code where possible.
 
-    Attributes:
-        steps: iterations of the optimisation of the value; the last one only evaluates.
-        learning_rate: of Adam.
-        weight_decay: factor of |delta| / |v0|^2.
-        clamp: bound on |delta| / |v0|.
-        kl_factor: weight of the essence term.
-        stop_below: a loss that ends the optimisation.
-        corpus: the text of the keys' second moment, see :class:`~knbench.editors.shared.covariance.Corpus`.
-        corpus_tokens: how much of it.
-        corpus_length: tokens of one text.
-        contexts: texts with a ``{}`` for the prompt, the first being ``{}`` itself; None lets the model write them.
+    The value's optimisation adds delta to the output v0, see :class:`ValueObjective`. The corpus is the text over
+    which the second moment of the keys is averaged, see :class:`Corpus`.
     """
 
-    steps: int = 20
-    learning_rate: float = 0.5
-    weight_decay: float = 0.5
-    clamp: float = 4.0
-    kl_factor: float = 0.0625
-    stop_below: float = 0.05
-    corpus: str = SELF
-    corpus_tokens: int | None = None
-    corpus_length: int = 128
-    contexts: tuple[str, ...] | None = None
+    steps: int = hyperparameter(20, help=STEPS_HELP)
+    learning_rate: float = hyperparameter(0.5, help="Learning rate of Adam.")
+    weight_decay: float = hyperparameter(0.5, help="Weight of |delta| / |v0|^2 in the loss.")
+    clamp: float = hyperparameter(4.0, help=CLAMP_HELP)
+    kl_factor: float = hyperparameter(
+        0.0625, help="Weight of the KL divergence that keeps the next token of '{subject} is a' unchanged."
+    )
+    stop_below: float = hyperparameter(0.05, help="Loss below which the optimisation stops.")
+    corpus: str = hyperparameter(
+        SELF,
+        help="Text for the second moment of the keys: self (sampled from the model), a text file, datasets:NAME or "
+        "datasets:NAME#CONFIG.",
+    )
+    corpus_tokens: int | None = hyperparameter(
+        None, help="Minimum number of tokens of the corpus; none takes four per neuron of a layer."
+    )
+    corpus_length: int = hyperparameter(128, help="Tokens per text of the corpus.")
+    contexts: tuple[str, ...] | None = hyperparameter(
+        None,
+        help="Templates with a {} for the prompt, separated by |, the first being {}; none samples them from the "
+        "model.",
+    )
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.learning_rate <= 0 or self.clamp <= 0:
             raise ValueError("steps must be at least 1, learning_rate and clamp above 0")
         check_contexts(self.contexts)
-        self.text(seed=0)  # which checks its own
+        self.text(seed=0)  # the constructor validates the values
 
     @property
     def objective(self) -> ValueObjective:
-        """The part that concerns the value."""
+        """The parameters of the value's optimisation."""
         return ValueObjective(
             steps=self.steps,
             learning_rate=self.learning_rate,
@@ -56,5 +63,5 @@ class ValueConfig:
         )
 
     def text(self, seed: int) -> Corpus:
-        """The text of the second moment; the seed decides what the model writes."""
+        """Return the corpus of the second moment; the seed determines the text that is sampled from the model."""
         return Corpus(self.corpus, self.corpus_tokens, self.corpus_length, seed)

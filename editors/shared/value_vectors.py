@@ -1,12 +1,12 @@
-"""Keys and target values of facts in one layer, as ROME and MEMIT define them, computed for many requests at once.
+"""Keys and target values of facts in one layer, as ROME and MEMIT define them, for many requests at once.
 
-Meng et al. 2022, section 3.1: the *key* of a subject is what the MLP's output projection receives at the subject's
-last token, averaged over contexts; its new *value* v* is the MLP output there that makes the model continue with the
-new target. Meng et al. 2023 (MEMIT), section 4.3, seek the output of the whole block instead.
+Meng et al. 2022 (ROME), section 3.1: the *key* of a subject is the input of the MLP's output projection at the
+subject's last token, averaged over contexts. Its *value* v* is an MLP output at that token which makes the model
+continue with the new target. Meng et al. 2023 (MEMIT), section 4.3, optimise the output of the whole block instead.
 
-In a causal model a change at the subject's last token of layer l alters nothing before that token and nothing below
-that layer. So everything up to there is computed once; each optimisation step runs only the tokens from the
-subject's last one on, through the layers from l on, with the earlier keys and values taken from the cache.
+In a causal model, a change at the subject's last token in layer l changes no earlier token and no lower layer.
+Everything before is computed once. Each optimisation step runs only the tokens from the subject's last one on, through
+the layers from l on, with the keys and values of the earlier tokens taken from a cache.
 """
 
 from __future__ import annotations
@@ -26,22 +26,30 @@ from ...benchmark.models.language_model import LanguageModel
 EditSite = Literal["mlp", "block"]
 
 KL_PROMPT = SLOT + " is a"
-"""The prompt whose continuation shall not change: it holds what the subject is."""
+"""The prompt of the KL term, which keeps the model's description of the subject."""
 
-TOGETHER = 8
-"""Requests optimised at once: enough to make good use of reading every weight."""
+JOINT_BATCH_SIZE = 8
+"""Number of requests that are optimised at once. Each pass reads every weight once for all of them."""
 
-POSITIONS = 48
-"""Tokens of one pass at most, for each request optimised at once, which bounds the memory of its gradients."""
+TOKENS_PER_REQUEST = 48
+"""Maximum number of tokens of a pass per jointly optimised request, which bounds the memory of the gradients."""
 
 
 @dataclass(frozen=True)
 class ValueObjective:
-    """How v* is optimised: Adam on delta, added to an output at the subject's last token.
+    """The optimisation of v*: Adam on delta, which is added to an output v0 at the subject's last token.
 
-    The loss is the mean NLL of the target over contexts, plus ``kl_factor`` times KL(P_delta || P) at the subject's
-    last token of "{subject} is a", plus ``weight_decay`` times |delta| / |v0|^2. The last of ``steps`` iterations
-    evaluates and does not step; a loss below ``stop_below`` ends earlier; |delta| is kept within ``clamp`` |v0|.
+    The loss is the sum of three terms: the mean negative log-likelihood (NLL) of the target over contexts;
+    ``kl_factor`` times KL(P_delta || P) at the subject's last token of "{subject} is a"; ``weight_decay`` times
+    |delta| / |v0|^2.
+
+    Attributes:
+        steps: maximum number of iterations. The last one evaluates the loss and does not update delta.
+        learning_rate: learning rate of Adam.
+        weight_decay: weight of the norm of delta.
+        clamp: bound on |delta| / |v0|.
+        kl_factor: weight of the KL divergence.
+        stop_below: loss below which the optimisation stops.
     """
 
     steps: int
@@ -54,14 +62,14 @@ class ValueObjective:
 
 @dataclass(frozen=True)
 class ValueVector:
-    """One request's key and value in a layer.
+    """The key and value of one request in a layer, all tensors in float32.
 
     Attributes:
-        key: mean over contexts of the neurons at the subject's last token, (m,).
-        bare_key: the neurons there without a context before the prompt, (m,).
-        value: the output v* that is wanted there, of the MLP or of the block, (d,).
-        bare_value: what it is there now, v0, (d,).
-        losses: total loss at each iteration.
+        key: mean over contexts of the input of the MLP's output projection at the subject's last token, (m,).
+        bare_key: the same for the prompt without a context, (m,).
+        value: the optimised output v* of the MLP or block at that token, (d,).
+        bare_value: the output v0 before the edit, for the prompt without a context, (d,).
+        losses: total loss of each iteration.
     """
 
     key: Tensor
@@ -71,19 +79,64 @@ class ValueVector:
     losses: tuple[float, ...]
 
 
+def value_vectors(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    layer: int,
+    contexts: Sequence[str],
+    objective: ValueObjective,
+    site: EditSite = "mlp",
+) -> list[ValueVector]:
+    """Compute the keys and optimise the values of all requests, each as if it were alone.
+
+    Args:
+        lm: a causal model.
+        requests: the requests.
+        layer: the layer.
+        contexts: templates with a ``{}`` for the prompt. The first must be ``{}`` itself.
+        objective: parameters of the optimisation.
+        site: the output to optimise: of the MLP (ROME) or of the block (MEMIT).
+
+    Raises:
+        ValueError: the first context is not ``{}``, or a subject or target cannot be tokenised, or a loss is not
+            finite.
+    """
+    if not contexts or contexts[0] != SLOT:
+        raise ValueError(f"the first context must be the empty one, {SLOT!r}")
+    rows_of = [_rows(lm, request, contexts) for request in requests]
+    # Requests with suffixes of equal length form a batch without padding.
+    by_length: dict[int, list[int]] = {}
+    for i, rows in enumerate(rows_of):
+        by_length.setdefault(max(len(row.ids) - row.subject for row in rows), []).append(i)
+    vectors: dict[int, ValueVector] = {}
+    for members in by_length.values():
+        for start in range(0, len(members), JOINT_BATCH_SIZE):
+            group = members[start : start + JOINT_BATCH_SIZE]
+            vectors.update(zip(group, _optimise(lm, [rows_of[i] for i in group], layer, objective, site), strict=True))
+    return [vectors[i] for i in range(len(requests))]
+
+
 @dataclass(frozen=True)
 class _Row:
-    """A text that the model reads: token ids, the subject's last position, and what shall be predicted where."""
+    """A text that the model reads, and the tokens in it that the loss covers.
+
+    Attributes:
+        request: index of the request within its group.
+        ids: token ids.
+        subject: position of the subject's last token.
+        columns: positions whose predictions enter the loss.
+        targets: target tokens predicted there; empty for the row of the KL term.
+    """
 
     request: int
     ids: tuple[int, ...]
     subject: int
-    columns: tuple[int, ...]  # positions whose prediction enters the loss
-    targets: tuple[int, ...]  # wanted tokens there; empty for the row whose distribution shall not move
+    columns: tuple[int, ...]
+    targets: tuple[int, ...]
 
 
 def _rows(lm: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> list[_Row]:
-    """Lay out a request: one row per context, the bare prompt first, and the row of the KL term."""
+    """Tokenise a request: one row per context, beginning with the bare prompt, and the row of the KL term."""
     rows = []
     for context in contexts:
         template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
@@ -96,109 +149,75 @@ def _rows(lm: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> l
     return rows
 
 
-def value_vectors(
-    lm: LanguageModel,
-    requests: Sequence[EditRequest],
-    layer: int,
-    contexts: Sequence[str],
-    objective: ValueObjective,
-    site: EditSite = "mlp",
-) -> list[ValueVector]:
-    """Compute keys and optimise values of all requests, each as if it were alone.
-
-    Args:
-        lm: a causal model.
-        requests: the facts.
-        layer: the layer.
-        contexts: templates with a ``{}`` for the prompt; the first must be the empty one.
-        objective: how to optimise.
-        site: whose output is sought, the MLP's (ROME) or the block's (MEMIT).
-
-    Raises:
-        ValueError: a subject or target cannot be tokenised, or the loss is not a number.
-    """
-    if not contexts or contexts[0] != SLOT:
-        raise ValueError(f"the first context must be the empty one, {SLOT!r}")
-    laid_out = [_rows(lm, request, contexts) for request in requests]
-    # Requests whose rest after the subject is equally long fill a batch without padding.
-    alike: dict[int, list[int]] = {}
-    for i, rows in enumerate(laid_out):
-        alike.setdefault(max(len(row.ids) - row.subject for row in rows), []).append(i)
-    found: dict[int, ValueVector] = {}
-    for members in alike.values():
-        for start in range(0, len(members), TOGETHER):
-            group = members[start : start + TOGETHER]
-            found.update(zip(group, _optimise(lm, [laid_out[i] for i in group], layer, objective, site), strict=True))
-    return [found[i] for i in range(len(requests))]
-
-
 def _optimise(
-    lm: LanguageModel, laid_out: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective, site: EditSite
+    lm: LanguageModel, rows_of: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective, site: EditSite
 ) -> list[ValueVector]:
-    """Optimise the deltas of some requests in one batch; they share no term of the loss."""
-    requests = range(len(laid_out))
-    rows = [replace(row, request=i) for i in requests for row in laid_out[i]]
-    read = _PrefixPass(lm, rows, layer, site)
+    """Optimise the deltas of some requests in one batch. The requests share no term of the loss."""
+    requests = range(len(rows_of))
+    rows = [replace(row, request=i) for i in requests for row in rows_of[i]]
+    prefix = _PrefixPass(lm, rows, layer, site)
     bare = [next(i for i, row in enumerate(rows) if row.request == r) for r in requests]
-    v0 = read.values[bare]  # (request, d)
+    v0 = prefix.values[bare]  # (request, d)
     limit = objective.clamp * v0.norm(dim=-1)
     delta = torch.zeros_like(v0, requires_grad=True)
-    best = torch.zeros_like(v0)
+    final = torch.zeros_like(v0)
     optimiser = torch.optim.Adam([delta], lr=objective.learning_rate)
     losses: list[list[float]] = [[] for _ in requests]
     active = list(requests)
-    parts = read.tails(active, objective)
+    batches = prefix.suffix_batches(active, objective)
     for step in range(objective.steps):
         last = step == objective.steps - 1
         optimiser.zero_grad()
         decay = objective.weight_decay * delta[active].norm(dim=-1) / v0[active].norm(dim=-1) ** 2
         loss, pending = decay.detach().clone(), decay
-        for part in parts:
-            # One part's graph at a time: it is let go before the next is built. The last one waits for the verdict.
+        for batch in batches:
+            # One batch's graph at a time: it is freed before the next is built. The graph of the last batch is kept
+            # until the loss shows whether a step follows.
             if not last and pending.requires_grad:
                 pending.sum().backward()
             with torch.set_grad_enabled(not last):
-                pending = part.loss(delta)
+                pending = batch.loss(delta)
             loss += pending.detach()
         for request, value in zip(active, loss.tolist(), strict=True):
             losses[request].append(value)
         if not bool(loss.isfinite().all()):
             raise ValueError("the loss of the value vector is not a number")
-        ends = [r for r in active if last or losses[r][-1] < objective.stop_below]
-        best[ends] = delta.detach()[ends]
-        if len(ends) == len(active):
+        finished = [r for r in active if last or losses[r][-1] < objective.stop_below]
+        final[finished] = delta.detach()[finished]
+        if len(finished) == len(active):
             break
         pending.sum().backward()
         optimiser.step()
         with torch.no_grad():
             norms = delta.norm(dim=-1)
             delta *= torch.where(norms > limit, limit / norms, torch.ones_like(norms))[:, None]
-        if ends:
-            active = [r for r in active if r not in ends]
-            parts = read.tails(active, objective)
-    keys = read.keys
-    result = []
+        if finished:
+            active = [r for r in active if r not in finished]
+            batches = prefix.suffix_batches(active, objective)
+    vectors = []
     for r in requests:
-        mine = [i for i, row in enumerate(rows) if row.request == r and row.targets]
-        result.append(
+        prompts = [i for i, row in enumerate(rows) if row.request == r and row.targets]
+        vectors.append(
             ValueVector(
-                key=keys[mine].mean(0),
-                bare_key=keys[bare[r]],
-                value=v0[r] + best[r],
+                key=prefix.keys[prompts].mean(0),
+                bare_key=prefix.keys[bare[r]],
+                value=v0[r] + final[r],
                 bare_value=v0[r],
                 losses=tuple(losses[r]),
             )
         )
-    return result
+    return vectors
 
 
 class _PrefixPass:
-    """One pass over all rows, from which the keys, the values and every later step are taken.
+    """One forward pass over all rows, which gives the keys, the values and the cache for the optimisation.
 
     Attributes:
-        keys: neurons at each row's subject, (row, m), float32.
-        values: the site's output at each row's subject, (row, d), float32.
-        unmoved: by request, the log-probabilities that the KL term holds on to, (vocabulary,).
+        keys: inputs of the MLP's output projection at each row's subject, (row, m), float32.
+        values: outputs of the site at each row's subject, (row, d), float32.
+        past: for each layer, attention keys and values of the tokens before each row's subject, padded on the left,
+            (row, head, position, head size).
+        reference: by request, the log-probabilities of the unedited model for the KL term, (vocabulary,).
     """
 
     def __init__(self, lm: LanguageModel, rows: Sequence[_Row], layer: int, site: EditSite) -> None:
@@ -213,82 +232,91 @@ class _PrefixPass:
             "v": (self.module, "output"),
             "x": (lm.block(layer), "input"),
         }
-        with torch.no_grad(), capture(wanted) as seen, select_positions(lm, index[:1], index[:1]):
+        with torch.no_grad(), capture(wanted) as captured, select_positions(lm, index[:1], index[:1]):
             lm.model(input_ids=batch.ids, attention_mask=batch.mask, past_key_values=cache, use_cache=True)
-        self.keys = seen["k"][index, self.subject].float()
-        self.values = seen["v"][index, self.subject].float()
-        self.ids, self.state, self.lengths = batch.ids, seen["x"], batch.lengths
-        # The past is padded left, so that the subject is column 0 of every row's rest.
+        self.keys = captured["k"][index, self.subject].float()
+        self.values = captured["v"][index, self.subject].float()
+        self.ids, self.state, self.lengths = batch.ids, captured["x"], batch.lengths
+        # The past is padded on the left, which puts the subject at column 0 of every row's suffix.
         before = int(self.subject.max())
         source = torch.arange(before, device=lm.device) - (before - self.subject[:, None])  # (row, before)
-        self.inside = source >= 0
-        self.past: list[tuple[Tensor, Tensor]] = []  # (row, head, before, head size)
-        for number, old in enumerate(cache.layers):
-            if number < layer:  # skipped from now on: what has the right shape takes no memory
-                placeholder = old.keys.new_zeros(1).expand(*old.keys.shape[:2], before, old.keys.shape[3])
+        self.past_mask = source >= 0
+        self.past: list[tuple[Tensor, Tensor]] = []
+        for number, cached in enumerate(cache.layers):
+            if number < layer:  # these layers are skipped: a placeholder of the right shape takes no memory
+                placeholder = cached.keys.new_zeros(1).expand(*cached.keys.shape[:2], before, cached.keys.shape[3])
                 self.past.append((placeholder, placeholder))
             else:
-                keys, values = (t[index[:, None], :, source.clamp(min=0)] for t in (old.keys, old.values))
+                keys, values = (t[index[:, None], :, source.clamp(min=0)] for t in (cached.keys, cached.values))
                 self.past.append((keys.transpose(1, 2), values.transpose(1, 2)))
-            old.keys = old.values = None  # let go at once: two copies of the cache are much of an edit's memory
-        self.unmoved: dict[int, Tensor] = {}
+            cached.keys = cached.values = None  # free at once: two copies of the cache dominate an edit's memory
+        self.reference: dict[int, Tensor] = {}
 
-    def tails(self, requests: Sequence[int], objective: ValueObjective) -> list[_SuffixBatch]:
-        """Lay out the rows of some requests from their subject's last token on, in passes of bounded size."""
-        mine = [i for i, row in enumerate(self.rows) if row.request in set(requests)]
-        width = max(len(self.rows[i].ids) - self.rows[i].subject for i in mine)
-        passes = -(-len(mine) * width // (POSITIONS * len(requests)))
-        size = -(-len(mine) // passes)
-        return [_SuffixBatch(self, mine[i : i + size], requests, objective) for i in range(0, len(mine), size)]
+    def suffix_batches(self, requests: Sequence[int], objective: ValueObjective) -> list[_SuffixBatch]:
+        """Split the suffixes of the requests' rows into batches of bounded size."""
+        selected = [i for i, row in enumerate(self.rows) if row.request in set(requests)]
+        width = max(len(self.rows[i].ids) - self.rows[i].subject for i in selected)
+        passes = -(-len(selected) * width // (TOKENS_PER_REQUEST * len(requests)))
+        size = -(-len(selected) // passes)
+        return [_SuffixBatch(self, selected[i : i + size], requests, objective) for i in range(0, len(selected), size)]
 
 
 class _SuffixBatch:
-    """Rows from the subject's last token on, padded right, over a cache of what stands before it."""
+    """Rows from the subject's last token on, padded on the right, with a cache of the tokens before.
+
+    Args:
+        prefix: the pass over all rows.
+        selected: indices of this batch's rows.
+        requests: the requests that are still optimised.
+        objective: parameters of the optimisation.
+    """
 
     def __init__(
-        self, read: _PrefixPass, picked: Sequence[int], requests: Sequence[int], objective: ValueObjective
+        self, prefix: _PrefixPass, selected: Sequence[int], requests: Sequence[int], objective: ValueObjective
     ) -> None:
-        lm, rows = read.lm, [read.rows[i] for i in picked]
-        self.lm, self.layer, self.module = lm, read.layer, read.module
-        pick = torch.tensor(picked, device=lm.device)
-        subject, lengths = read.subject[pick], read.lengths[pick]
+        lm, rows = prefix.lm, [prefix.rows[i] for i in selected]
+        self.lm, self.layer, self.module = lm, prefix.layer, prefix.module
+        index = torch.tensor(selected, device=lm.device)
+        subject, lengths = prefix.subject[index], prefix.lengths[index]
         width = int((lengths - subject).max())
         offset = torch.arange(width, device=lm.device)
         self.position_ids = subject[:, None] + offset  # (row, width)
-        inside = self.position_ids < lengths[:, None]
-        place = self.position_ids.clamp(max=read.ids.shape[1] - 1)
-        self.ids = read.ids[pick].gather(1, place)
-        self.state = read.state[pick[:, None], place]  # (row, width, d)
-        self.mask = torch.cat([read.inside[pick], inside], dim=1).long()
-        everything = len(picked) == len(read.rows)
-        self.past = FixedPast(read.past if everything else [(keys[pick], values[pick]) for keys, values in read.past])
+        suffix_mask = self.position_ids < lengths[:, None]
+        column = self.position_ids.clamp(max=prefix.ids.shape[1] - 1)
+        self.ids = prefix.ids[index].gather(1, column)
+        self.state = prefix.state[index[:, None], column]  # (row, width, d)
+        self.mask = torch.cat([prefix.past_mask[index], suffix_mask], dim=1).long()
+        all_rows = len(selected) == len(prefix.rows)  # then the cache needs no copy
+        self.past = FixedPast(
+            prefix.past if all_rows else [(keys[index], values[index]) for keys, values in prefix.past]
+        )
         self.request = torch.tensor([row.request for row in rows], device=lm.device)
-        # Where the loss looks: first the distributions that shall not move, then the targets' tokens.
-        looked = [(bool(row.targets), i, c - row.subject) for i, row in enumerate(rows) for c in row.columns]
-        looked.sort(key=lambda spot: spot[0])
-        self.spots = torch.tensor([spot[1:] for spot in looked], device=lm.device).T
-        self.kl_requests = [rows[i].request for wanted, i, _ in looked if not wanted]
+        # (is NLL, row, column) of each prediction in the loss: first those of the KL term, then those of targets.
+        predictions = [(bool(row.targets), i, c - row.subject) for i, row in enumerate(rows) for c in row.columns]
+        predictions.sort(key=lambda prediction: prediction[0])
+        self.positions = torch.tensor([position for _, *position in predictions], device=lm.device).T
+        self.kl_requests = [rows[i].request for is_nll, i, _ in predictions if not is_nll]
         self.targets = torch.tensor([t for row in rows for t in row.targets], dtype=torch.long, device=lm.device)
         order = {request: i for i, request in enumerate(requests)}
-        owner = torch.tensor([order[rows[i].request] for _, i, _ in looked], device=lm.device)
+        owner = torch.tensor([order[rows[i].request] for _, i, _ in predictions], device=lm.device)
         self.kl_owner, self.nll_owner = owner[: len(self.kl_requests)], owner[len(self.kl_requests) :]
-        # Over all of a request's rows, not only those of this part.
-        counts = [sum(len(row.targets) for row in read.rows if row.request == r) for r in requests]
-        self.share = 1 / torch.tensor(counts, device=lm.device)
-        self.kl_factor, self.unmoved = objective.kl_factor, read.unmoved
+        # The mean is over all rows of a request, not over those of this batch alone.
+        counts = [sum(len(row.targets) for row in prefix.rows if row.request == r) for r in requests]
+        self.nll_weight = 1 / torch.tensor(counts, device=lm.device)
+        self.kl_factor, self.reference = objective.kl_factor, prefix.reference
 
     def logits(self, delta: Tensor) -> Tensor:
-        """Return logits where the loss looks, with delta added at column 0, (spot, vocabulary)."""
-        added = delta[self.request]
+        """Return the logits at the predictions of the loss, (prediction, vocabulary), with delta added at column 0."""
+        row_delta = delta[self.request]
 
         def add(value: Tensor) -> Tensor:
-            moved = value[:, 0] + added.to(value.dtype)
-            return torch.cat([moved[:, None], value[:, 1:]], dim=1)
+            first = value[:, 0] + row_delta.to(value.dtype)
+            return torch.cat([first[:, None], value[:, 1:]], dim=1)
 
         with (
             edit_output(self.module, add),
             resume_at(self.lm, self.layer, self.state),
-            select_positions(self.lm, *self.spots),
+            select_positions(self.lm, *self.positions),
         ):
             logits: Tensor = self.lm.model(
                 input_ids=self.ids,
@@ -300,17 +328,17 @@ class _SuffixBatch:
         return logits.float()
 
     def loss(self, delta: Tensor) -> Tensor:
-        """Return these rows' part of each request's NLL and KL, (request,)."""
+        """Return the contribution of these rows to each request's NLL and KL terms, (request,)."""
         logits = self.logits(delta)
-        now = logits[: len(self.kl_requests)].log_softmax(-1)
-        for request, row in zip(self.kl_requests, now, strict=True):
-            if request not in self.unmoved:  # delta is still zero: this is the model's own distribution
-                self.unmoved[request] = row.detach()
-        picked = torch.nn.functional.cross_entropy(logits[len(self.kl_requests) :], self.targets, reduction="none")
-        zero = torch.zeros(len(self.share), device=picked.device)
-        loss = zero.index_add(0, self.nll_owner, picked) * self.share
+        log_probs = logits[: len(self.kl_requests)].log_softmax(-1)
+        for request, row in zip(self.kl_requests, log_probs, strict=True):
+            if request not in self.reference:  # delta is still zero: this is the unedited model's distribution
+                self.reference[request] = row.detach()
+        nll = torch.nn.functional.cross_entropy(logits[len(self.kl_requests) :], self.targets, reduction="none")
+        zero = torch.zeros(len(self.nll_weight), device=nll.device)
+        loss = zero.index_add(0, self.nll_owner, nll) * self.nll_weight
         if self.kl_requests:
-            before = torch.stack([self.unmoved[request] for request in self.kl_requests])
-            divergence = (now.exp() * (now - before)).sum(-1)
+            reference = torch.stack([self.reference[request] for request in self.kl_requests])
+            divergence = (log_probs.exp() * (log_probs - reference)).sum(-1)
             loss = loss + self.kl_factor * zero.index_add(0, self.kl_owner, divergence)
         return loss

@@ -1,0 +1,152 @@
+"""The update that MEMIT, EMMET and AlphaEdit share: many facts at once, spread over several MLP layers.
+
+The methods optimise for each fact the output z of the last edited block (Meng et al. 2023, "Mass-Editing Memory in a
+Transformer", ICLR, section 4.3). Then they edit the layers in turn. With the keys K of all facts, (m, n), and the
+residual R at the last block divided by the number of remaining layers, (d, n), the update of a layer is
+
+    W += R (K^T A K + lambda I)^-1 K^T A.
+
+The methods differ in the matrix A, (m, m), and in lambda. The system to solve has the size of the number of facts n,
+not the width m of the layer.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from ...benchmark.core.progress import Reporter
+from ...benchmark.core.schema import EditRequest, JsonObject
+from ...benchmark.editing import Edit, hyperparameter
+from ...benchmark.models.language_model import LanguageModel
+from .contexts import ContextEditor
+from .covariance import SecondMoments
+from .subject_reader import SubjectReader
+from .value_config import CLAMP_HELP, STEPS_HELP, ValueConfig
+from .value_vectors import value_vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLayerConfig(ValueConfig):
+    """Hyper-parameters of the shared update; those of the value z are inherited from :class:`ValueConfig`."""
+
+    layers: tuple[int, ...] = hyperparameter(
+        help="Layers whose MLP output projections are edited, in ascending order, for example 4|5|6."
+    )
+    ridge: float = hyperparameter(help="Ridge term lambda of the update.")
+    steps: int = hyperparameter(25, help=STEPS_HELP)
+    clamp: float = hyperparameter(0.75, help=CLAMP_HELP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.layers or min(self.layers) < 0 or list(self.layers) != sorted(set(self.layers)):
+            raise ValueError("layers must be one or more, in ascending order, for example 4|5|6")
+        if self.ridge < 0:
+            raise ValueError("ridge must not be negative")
+
+
+MultiLayerConfigT = TypeVar("MultiLayerConfigT", bound=MultiLayerConfig)
+
+
+class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
+    """Base class of the methods, which implement :meth:`weighted_keys`.
+
+    Attributes:
+        protects_earlier: whether the keys of earlier edits enter the update of :meth:`edit_next`.
+    """
+
+    causal_only = True
+    lengths = (10,)
+    per_length = 5
+    protects_earlier: ClassVar[bool] = False
+
+    def __init__(self, config: MultiLayerConfigT, seed: int = 0) -> None:
+        super().__init__(config, seed)
+        self.moments = SecondMoments(config.text(seed))
+
+    @classmethod
+    def generic(cls, lm: LanguageModel) -> dict[str, Any]:
+        """Return up to five layers that end at a quarter of the depth, as in the settings for GPT-J and Llama."""
+        last = max(round(0.26 * lm.n_layers), 1)
+        return {"layers": tuple(range(max(0, last - 4), last + 1))}
+
+    def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
+        """Sample the contexts and compute the second moments of the layers."""
+        provenance = super().prepare(lm, reporter)
+        return {**provenance, "second_moment": self.moments.prepare(lm, self.config.layers, reporter)}
+
+    def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
+        """Compute the update of all requests, in which each layer takes an equal share of the remaining residual.
+
+        Raises:
+            ValueError: a value vector cannot be computed, or the system of a layer cannot be solved.
+        """
+        return self.edit_next(lm, requests, ())
+
+    def edit_next(self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: Sequence[EditRequest]) -> Edit:
+        """Compute the update as :meth:`edit` does. ``earlier`` has an effect only if ``protects_earlier`` is set.
+
+        Raises:
+            ValueError: a value vector cannot be computed, or the system of a layer cannot be solved.
+        """
+        layers, contexts = self.config.layers, self.contexts(lm)
+        vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
+        targets = torch.stack([vector.value for vector in vectors])  # (n, d)
+        reader = SubjectReader(lm, requests, contexts, layers)
+        old_reader = SubjectReader(lm, earlier, contexts, layers) if earlier and self.protects_earlier else None
+        weights: dict[str, Tensor] = {}
+        residual_norms = []
+        with ExitStack() as stack:
+            for done, layer in enumerate(layers):
+                keys, outputs = reader.read(layer)  # (n, m), (n, d)
+                residual = targets - outputs
+                residual_norms.append(float(residual.norm(dim=-1).mean()))
+                old_keys = None if old_reader is None else old_reader.read(layer)[0].T  # (m, earlier)
+                update = self.update(lm, layer, keys.T, residual.T / (len(layers) - done), old_keys)
+                name = lm.mlp_weight_name(layer)
+                weight = lm.parameter(name).detach()
+                weights[name] = (weight.float() + lm.as_stored(layer, update)).to(weight.dtype)
+                stack.enter_context(Edit(weights={name: weights[name]}).applied(lm))
+        losses = [[round(x, 6) for x in vector.losses] for vector in vectors]
+        return Edit(weights=weights, diagnostics={"losses": losses, "missing": residual_norms})
+
+    def update(
+        self, lm: LanguageModel, layer: int, keys: Tensor, residual: Tensor, earlier: Tensor | None = None
+    ) -> Tensor:
+        """Return R (K^T A K + lambda I)^-1 K^T A, (d, m), solved in float64 and returned in float32.
+
+        Args:
+            lm: the model.
+            layer: the layer.
+            keys: K, (m, n).
+            residual: R, (d, n).
+            earlier: keys of earlier edits, (m, e), or None.
+
+        Raises:
+            ValueError: A K cannot be computed.
+        """
+        weighted = self.weighted_keys(lm, layer, keys, earlier)  # A K, (m, n)
+        system = keys.double().T @ weighted
+        system += self.config.ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
+        update: Tensor = residual.double() @ torch.linalg.solve(system, weighted.T)
+        return update.float()
+
+    @abstractmethod
+    def weighted_keys(self, lm: LanguageModel, layer: int, keys: Tensor, earlier: Tensor | None) -> Tensor:
+        """Return A K, (m, n), float64.
+
+        Args:
+            lm: the model.
+            layer: the layer.
+            keys: K, (m, n).
+            earlier: keys of earlier edits, (m, e), or None.
+
+        Raises:
+            ValueError: A K cannot be computed.
+        """
