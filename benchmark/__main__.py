@@ -1,4 +1,4 @@
-"""``python -m knbench.benchmark`` is ``knbench``."""
+"""Runs the ``knbench`` command as ``python -m knbench.benchmark``."""
 
 from .commands.main import main
 

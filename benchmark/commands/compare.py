@@ -1,167 +1,178 @@
-"""``knbench compare``."""
+"""``knbench compare``: compare methods on the same cases."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ..core.errors import KnbenchError, unknown_name
 from ..core.files import json_text
-from ..results.comparison import KINDS, TaskComparison, case_by_case, compare_two, group_by_task, overall, ranking
+from ..results.comparison import (
+    KINDS,
+    OverallRow,
+    PairedRow,
+    RankedMethod,
+    TaskComparison,
+    case_by_case,
+    compare_two,
+    group_by_task,
+    overall,
+    ranking,
+)
 from ..results.runs import find_runs
 from ..scoring.criteria import CRITERIA, MEASURES
+from ..scoring.formatting import format_p_value
 from ..scoring.summary import COMPOSITES
+from .options import JSON_FLAG
 
 EXAMPLES = """
 \b
 Examples:
   knbench compare runs/first --editors rome,memit
   knbench compare runs/mine/rome runs/theirs/memit --measure generated --cases
-  knbench compare runs/all                          # more than two: ranks
+  knbench compare runs/all                          # more than two editors: ranks
 """
 
 TITLES = {"score": "S", "extended_score": "S ext."}
+"""Column titles of the composite scores."""
 
 
 @click.command("compare", epilog=EXAMPLES)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--editors", help="Editors, comma-separated. [default: all that FOLDERS hold]")
+@click.option("--editors", help="Comma-separated editor names. [default: all editors in FOLDERS]")
 @click.option(
     "--measure",
     type=click.Choice([m.name for m in MEASURES.values() if m.higher_is_better]),
     default="success",
     show_default=True,
+    help="Measure to compare.",
 )
-@click.option("--cases", is_flag=True, help="Of two editors, also list every case on which they differ.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of tables.")
+@click.option("--cases", is_flag=True, help="With two editors, also list every case on which they differ.")
+@JSON_FLAG
 def compare_command(folders: Sequence[Path], editors: str | None, measure: str, cases: bool, as_json: bool) -> None:
     """Compare methods on the same cases.
 
-    FOLDERS are run folders, at any depth. Two editors: the difference of each criterion with its interval, an exact or
-    permutation p-value, wins and losses by case, and McNemar's table. More: the means over all tasks, and for each task
-    and criterion the ranks that the data leave open; editors that share their best rank are tied.
+    FOLDERS are searched recursively for results. With two editors, prints the difference of each criterion with its
+    confidence interval, an exact or permutation p-value, the cases won and lost, and McNemar's table. With more
+    editors, prints the means over all tasks and, for each task and criterion, confidence intervals of the ranks.
     """
     runs = find_runs(folders)
-    known = sorted({run.result["editor"]["name"] for run in runs})
+    known = sorted({run.result.editor.name for run in runs})
     names = list(dict.fromkeys(n.strip() for n in editors.split(",") if n.strip())) if editors else known
     for name in names:
         if name not in known:
             raise unknown_name("editor in these folders", name, known)
     if len(names) < 2:
-        raise KnbenchError(f"a comparison needs two editors; these folders hold {', '.join(known)}")
-    groups = group_by_task([run for run in runs if run.result["editor"]["name"] in names])
+        raise KnbenchError(f"a comparison needs two editors; these folders contain only: {', '.join(known)}")
+    groups = group_by_task([run for run in runs if run.result.editor.name in names])
     if len(names) == 2:
         _show_two(groups, names[0], names[1], measure, cases, as_json)
     else:
         _show_ranks(groups, measure, as_json)
 
 
-def _show_overall(rows: Sequence[Mapping[str, Any]], measure: str) -> None:
-    """Print the means over tasks, facts apart from phenomena, where there is more than one task."""
-    from .terminal import print_table
-
-    scale, digits = (100, 0) if MEASURES[measure].share else (1, 2)
-    for kind, title in KINDS.items():
-        mine = [row for row in rows if row["kind"] == kind]
-        tasks = max((row["tasks"] for row in mine), default=0)
-        if tasks < 2:
-            continue
-        columns = list(dict.fromkeys(row["criterion"] for row in mine))
-        cells: dict[str, dict[str, str]] = {}
-        for row in mine:
-            interval = (
-                "" if row["low"] is None else f" [{scale * row['low']:.{digits}f}-{scale * row['high']:.{digits}f}]"
-            )
-            few = "" if row["tasks"] == tasks else f" ({row['tasks']} tasks)"
-            cells.setdefault(row["editor"], {})[row["criterion"]] = f"{scale * row['value']:.{digits}f}{interval}{few}"
-        body = [[editor, *(found.get(column, "") for column in columns)] for editor, found in cells.items()]
-        print_table(f"{title}, {tasks} tasks: {measure}", ["editor", *columns], body)
-
-
-def _show_two(groups: Sequence[TaskComparison], a: str, b: str, measure: str, cases: bool, as_json: bool) -> None:
+def _show_two(groups: Sequence[TaskComparison], a: str, b: str, measure: str, with_cases: bool, as_json: bool) -> None:
+    """Print the comparison of two editors."""
     rows = compare_two(groups, a, b, measure)
-    differing = case_by_case(groups, a, b, measure) if cases else []
+    differing = case_by_case(groups, a, b, measure) if with_cases else []
     if as_json:
-        found: dict[str, Any] = {"a": a, "b": b, "measure": measure, "rows": rows}
-        click.echo(json_text({**found, "cases": differing} if cases else found), nl=False)
+        document: dict[str, object] = {"a": a, "b": b, "measure": measure, "rows": [asdict(row) for row in rows]}
+        if with_cases:
+            document["cases"] = [asdict(row) for row in differing]
+        click.echo(json_text(document), nl=False)
         return
     from .terminal import print_table
 
-    scale, digits = (100, 0) if MEASURES[measure].share else (1, 3)
     header = ["task", "criterion", "cases", a, b, "difference", "p", "p adj.", "wins/losses/ties", "McNemar"]
-    print_table(f"{a} against {b}: {measure}", header, [_cells(row, scale, digits) for row in rows])
-    if cases:
-        table = [[r["task"], r["criterion"], r["case"], f"{r['a']:.2f}", f"{r['b']:.2f}"] for r in differing]
+    share = MEASURES[measure].share
+    print_table(f"{a} against {b}: {measure}", header, [_paired_cells(row, share) for row in rows])
+    if with_cases:
+        table = [[row.task, row.criterion, row.case, f"{row.a:.2f}", f"{row.b:.2f}"] for row in differing]
         print_table("cases on which they differ", ["task", "criterion", "case", a, b], table)
     click.echo(
-        "Differences have 95% intervals over shared cases; p by permutation within cases, adj. by Benjamini-Hochberg "
-        "over these rows. McNemar: cases only the first gets right, only the second, and the exact p."
+        "Differences have 95% confidence intervals over the shared cases. p: permutation test within cases; p adj.: "
+        "corrected over these rows (Benjamini-Hochberg). McNemar: number of cases that only the first editor gets "
+        "right, number that only the second gets right, exact p."
     )
 
 
-def _cells(row: Mapping[str, Any], scale: int, digits: int) -> list[str]:
-    def number(value: float, sign: str = "") -> str:
-        return f"{scale * value:{sign}.{digits}f}"
+def _paired_cells(row: PairedRow, share: bool) -> list[str]:
+    from .terminal import format_estimate, format_number
 
-    interval = "" if row["low"] is None else f" [{number(row['low'], '+')} to {number(row['high'], '+')}]"
-    table = ""
-    if row["p_mcnemar"] is not None:
-        table = f"{row['only_a']} : {row['only_b']}, p {_p(row['p_mcnemar'])}"
+    mcnemar = "" if row.p_mcnemar is None else f"{row.only_a} : {row.only_b}, p {format_p_value(row.p_mcnemar)}"
     return [
-        row["task"],
-        row["criterion"],
-        str(row["cases"]),
-        number(row["a"]),
-        number(row["b"]),
-        number(row["difference"], "+") + interval,
-        _p(row["p"]),
-        _p(row["p_adjusted"]),
-        f"{row['wins']}/{row['losses']}/{row['ties']}",
-        table,
+        row.task,
+        row.criterion,
+        str(row.cases),
+        format_number(row.a, share=share, digits=3),
+        format_number(row.b, share=share, digits=3),
+        format_estimate(row.difference, row.low, row.high, share=share, digits=3, signed=True),
+        format_p_value(row.p),
+        format_p_value(row.p_adjusted),
+        f"{row.wins}/{row.losses}/{row.ties}",
+        mcnemar,
     ]
 
 
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "<.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _show_ranks(groups: Sequence[TaskComparison], measure: str, as_json: bool) -> None:
+    """Print the means over all tasks and the ranks on each task."""
     means = overall(groups, measure)
-    found = {
+    rankings = {
         group.task: {name: rows for name in [*CRITERIA, *COMPOSITES] if (rows := ranking(group, name, measure))}
         for group in groups
     }
     if as_json:
-        click.echo(json_text({"measure": measure, "tasks": found, "overall": means}), nl=False)
+        tasks = {
+            task: {name: [asdict(row) for row in rows] for name, rows in by_criterion.items()}
+            for task, by_criterion in rankings.items()
+        }
+        click.echo(json_text({"measure": measure, "tasks": tasks, "overall": [asdict(row) for row in means]}), nl=False)
         return
     from .terminal import print_table
 
     _show_overall(means, measure)
-    scale, digits = (100, 0) if MEASURES[measure].share else (1, 2)
-    for task, tables in found.items():
-        order = [
-            row["editor"] for row in tables[next(n for n in ("extended_score", "score", *CRITERIA) if n in tables)]
-        ]
-        places = {name: {row["editor"]: row for row in rows} for name, rows in tables.items()}
+    share = MEASURES[measure].share
+    for task, by_criterion in rankings.items():
+        main = next(name for name in ("extended_score", "score", *CRITERIA) if name in by_criterion)
+        ranks = {name: {row.editor: row for row in rows} for name, rows in by_criterion.items()}
         body = [
-            [editor, *(_place(places[name].get(editor), scale, digits) for name in tables)]
-            for editor in order
-        ]  # fmt: skip
-        print_table(
-            f"{task}: {measure}, with the ranks that the data leave open",
-            ["editor", *(TITLES.get(n, n) for n in tables)],
-            body,
-        )
-    click.echo("In brackets: the best and the worst rank that an editor may have, at 95%. Equal best ranks are a tie.")
+            [row.editor, *(_rank_cell(ranks[name].get(row.editor), share) for name in by_criterion)]
+            for row in by_criterion[main]
+        ]
+        header = ["editor", *(TITLES.get(name, name) for name in by_criterion)]
+        print_table(f"{task}: {measure}, with 95% confidence intervals of the ranks", header, body)
+    click.echo(
+        "In brackets: the best and the worst rank of the 95% interval. Editors with the same best rank are tied."
+    )
 
 
-def _place(row: Mapping[str, Any] | None, scale: int, digits: int) -> str:
+def _rank_cell(row: RankedMethod | None, share: bool) -> str:
+    from .terminal import format_number
+
     if row is None:
         return ""
-    ranks = str(row["best"]) if row["best"] == row["worst"] else f"{row['best']}-{row['worst']}"
-    return f"{scale * row['value']:.{digits}f} ({ranks})"
+    ranks = str(row.best) if row.best == row.worst else f"{row.best}-{row.worst}"
+    return f"{format_number(row.value, share=share)} ({ranks})"
+
+
+def _show_overall(rows: Sequence[OverallRow], measure: str) -> None:
+    """Print the means over tasks for each kind of task that has more than one task."""
+    from .terminal import format_estimate, print_table
+
+    share = MEASURES[measure].share
+    for kind, title in KINDS.items():
+        members = [row for row in rows if row.kind == kind]
+        tasks = max((row.tasks for row in members), default=0)
+        if tasks < 2:
+            continue
+        columns = list(dict.fromkeys(row.criterion for row in members))
+        cells: dict[str, dict[str, str]] = {}
+        for row in members:
+            fewer = "" if row.tasks == tasks else f" ({row.tasks} tasks)"
+            text = format_estimate(row.value, row.low, row.high, share=share)
+            cells.setdefault(row.editor, {})[row.criterion] = text + fewer
+        body = [[editor, *(found.get(column, "") for column in columns)] for editor, found in cells.items()]
+        print_table(f"{title}, {tasks} tasks: {measure}", ["editor", *columns], body)

@@ -1,20 +1,22 @@
-"""The command line: the group that all commands belong to, and how mistakes are told.
+"""The ``knbench`` command: the group that contains all commands, and the printing of errors.
 
-The commands themselves, built-in ones too, are entry points of ``knbench.commands``. Heavy libraries are imported
-inside them, so that help and mistakes answer at once.
+Commands, built-in ones included, are entry points of ``knbench.commands``. They import heavy libraries when they run:
+``--help`` and error messages stay fast, and commands that need no model work without the packages of the extras.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+from typing import NoReturn
 
 import click
 
-from .. import __version__
 from ..core import registry
 from ..core.errors import InterruptedRun, KnbenchError, unknown_name
+from ..core.version import __version__
 
 EXAMPLES = """
 \b
@@ -27,16 +29,35 @@ Examples:
 """
 
 
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "run": (
+        "accelerate",
+        "datasets",
+        "gguf",
+        "lm_eval",
+        "peft",
+        "psutil",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "xxhash",
+    ),
+    "ray": ("ray",),
+}
+"""Top-level modules of the optional dependencies in ``pyproject.toml``, by the name of the extra."""
+
+
 class Commands(click.Group):
-    """All commands that this package and others register in ``knbench.commands``."""
+    """All commands that are registered in ``knbench.commands``, by this package or by plug-ins."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return all names."""
+        """Return the names of all commands."""
         del ctx
         return list(registry.registered(registry.COMMANDS))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, importing it, or None where nobody registered it."""
+        """Import and return a command, or return None if the name is not registered."""
         del ctx
         points = registry.registered(registry.COMMANDS)
         command: click.Command | None = registry.load(points[cmd_name]) if cmd_name in points else None
@@ -45,7 +66,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggest the nearest command for a misspelt one."""
+        """Find the command to run; for an unknown name, suggest the nearest one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             raise unknown_name("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
@@ -54,25 +75,38 @@ class Commands(click.Group):
 @click.group(cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="knbench")
 def knbench() -> None:
-    """Judge model-editing methods by more than their own prompt.
+    """Benchmark model-editing methods.
 
-    KNBench runs editing methods over facts and linguistic phenomena on a language model, measures every edit before
-    and after, and builds a leaderboard from what was measured.
+    KNBench applies editing methods to a language model, on facts and linguistic phenomena. It measures the model before
+    and after every edit, on the edited prompt, on paraphrases and consequences, and on what should stay unchanged. It
+    builds a leaderboard from the results.
     """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a mistake of the user's is one line on stderr and exit status 2."""
+    """Run the command line and exit with its status.
+
+    Errors that the user can fix are printed as one line on stderr, with exit status 2.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        status = knbench.main(args=None if argv is None else list(argv), prog_name="knbench", standalone_mode=False)
-        if status:  # click hands over what a command asks to exit with
+        status = knbench.main(args=None if argv is None else arguments, prog_name="knbench", standalone_mode=False)
+        if status:  # the exit status that the command requested
             sys.exit(status)
     except click.ClickException as error:
         where = f" (see: {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
         _fail(error.format_message().rstrip(".") + where)
     except InterruptedRun as error:
         _fail(str(error), status=130)
-    except KnbenchError as error:
+    except (KnbenchError, ModuleNotFoundError) as error:
+        missing = _missing_extra(error)
+        if missing is not None:
+            _fail(_missing_extra_message(arguments, *missing))
+        if isinstance(error, ModuleNotFoundError):
+            raise
         _fail(str(error))
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", status=130)
@@ -84,6 +118,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"{error.filename or 'file'}: {reason}")
 
 
-def _fail(message: str, status: int = 2) -> None:
+def _missing_extra(error: BaseException) -> tuple[str, str] | None:
+    """Return the module and the extra that an error is caused by, or None for other errors.
+
+    Only top-level modules of :data:`EXTRAS` count. Other missing modules, for example of a plug-in, are not part of an
+    extra.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, ModuleNotFoundError):
+            return next(((str(cause.name), extra) for extra, names in EXTRAS.items() if cause.name in names), None)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and the errors that it was raised from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _missing_extra_message(arguments: Sequence[str], module: str, extra: str) -> str:
+    command = " ".join(["knbench", *takewhile(lambda argument: not argument.startswith("-"), arguments)])
+    return f"'{command}' needs {module}, which is not installed; install it with: pip install 'knbench[{extra}]'"
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
+    """Print an error as one line and exit."""
     click.echo(f"knbench: {' '.join(message.split())}", err=True)
     sys.exit(status)

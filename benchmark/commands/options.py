@@ -1,7 +1,8 @@
-"""Options that several commands share, and how their text is read."""
+"""Command-line options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -23,31 +24,45 @@ PROTOCOL_OPTION = click.option(
     type=click.Choice(list(PROTOCOLS)),
     default=DEFAULT,
     show_default=True,
-    help="Whose numbers the table shows; all come from the same records. See: knbench list protocols.",
+    help="Set of measures to show in the table. All are computed from the same records. See: knbench list protocols.",
 )
 
-TASKS_HELP = "Tasks, comma-separated, or 'all'; of published data as READER:SELECTION, such as pararel:P36."
+TASKS_HELP = "Comma-separated task names, or 'all'. Published data sets: READER:SELECTION, for example pararel:P36."
 INCLUDE_OPTION = click.option(
     "--include-path",
     "--include_path",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder with task definitions of your own; may be repeated.",
+    help="Folder with additional task definitions (*.yaml). Can be repeated.",
 )
 DATA_OPTION = click.option(
-    "--data", multiple=True, metavar="READER=SOURCE", help="Where published data lies: a hub id, file or folder."
+    "--data",
+    multiple=True,
+    metavar="READER=SOURCE",
+    help="Source of a published data set: Hugging Face id, file or folder. Can be repeated.",
 )
 
 
 def chosen_tasks(text: str, include: Sequence[Path], data: Sequence[str]) -> list[Task]:
-    """Return the named tasks, telling on stderr what of published data could not be read."""
+    """Return the tasks that ``--tasks``, ``--include-path`` and ``--data`` select.
+
+    Items of published data that cannot be read are reported on stderr.
+
+    Args:
+        text: comma-separated names, or ``all``.
+        include: folders with task definitions.
+        data: items of the form ``READER=SOURCE``.
+
+    Raises:
+        KnbenchError: a task or reader is unknown, or a definition or data set cannot be read.
+    """
     sources = dict(item.partition("=")[::2] for item in data)
     readers = registry.registered(registry.READERS)
     for reader, source in sources.items():
         if reader not in readers:
             raise unknown_name("reader of published data", reader, readers)
         if not source:
-            raise KnbenchError(f"--data '{reader}': expected READER=SOURCE, such as pararel=data_all_allbags.json")
+            raise KnbenchError(f"--data '{reader}': expected READER=SOURCE, for example pararel=data_all_allbags.json")
     tasks, notes = registry.resolve_tasks(text, include, sources)
     for note in notes:
         click.echo(f"knbench: {note}", err=True)
@@ -55,10 +70,15 @@ def chosen_tasks(text: str, include: Sequence[Path], data: Sequence[str]) -> lis
 
 
 def names_of(text: str, known: Mapping[str, Any], what: str) -> list[str]:
-    """Split a comma-separated list and check every name.
+    """Split a comma-separated list of names. ``all`` gives every known name.
+
+    Args:
+        text: the value of the option.
+        known: the valid names.
+        what: what the names denote, for the error message.
 
     Raises:
-        KnbenchError: a name is not known.
+        KnbenchError: a name is unknown, or the list is empty.
     """
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if names == ["all"]:
@@ -67,31 +87,43 @@ def names_of(text: str, known: Mapping[str, Any], what: str) -> list[str]:
         if name not in known:
             raise unknown_name(what, name, known)
     if not names:
-        raise KnbenchError(f"no {what} named; known: {', '.join(known)}")
+        raise KnbenchError(f"no {what} given; known: {', '.join(known)}")
     return names
 
 
 def read_editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Read ``rome.layer=7`` and comma-separated lists of such.
+    """Parse ``--editor-args``: items of the form ``rome.layer=7``, or comma-separated lists of them.
+
+    Args:
+        items: the values of the option.
+        editors: names of the selected editors.
+
+    Returns:
+        Per editor, hyper-parameters by name, as text.
 
     Raises:
-        KnbenchError: not of that form, or of an editor that is not run.
+        KnbenchError: an item has another form, or belongs to an editor that is not selected.
     """
     found: dict[str, dict[str, str]] = {}
     for item in items:
         for part in re.split(r",(?=[\w-]+\.\w+=)", item):
             match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", part.strip(), flags=re.DOTALL)
             if match is None:
-                raise KnbenchError(f"--editor-args '{part}': expected EDITOR.FIELD=VALUE, such as rome.layer=7")
+                raise KnbenchError(f"--editor-args '{part}': expected EDITOR.FIELD=VALUE, for example rome.layer=7")
             editor, name, value = match.groups()
             if editor not in editors:
-                raise KnbenchError(f"--editor-args '{part}': editor '{editor}' is not run; --editors has {editors}")
+                raise KnbenchError(
+                    f"--editor-args '{part}': editor '{editor}' is not selected; selected: {', '.join(editors)}"
+                )
             found.setdefault(editor, {})[name] = value
     return found
 
 
-def typed() -> str:
-    """Return the running command as one could type it again: no paths, no hosts, nothing that is as by default."""
+def command_line() -> str:
+    """Return the current command with the options that the user gave, for reproduction.
+
+    Folders, the output path and the cluster address are left out, because results are published.
+    """
     context = click.get_current_context()
     parts = [context.command_path]
     for option in context.command.params:
@@ -100,20 +132,24 @@ def typed() -> str:
         if not given or option.name in ("output", "as_json", "address") or not isinstance(option, click.Option):
             continue
         for item in value if isinstance(value, tuple) else (value,):
-            parts += [option.opts[0]] if option.is_flag else [option.opts[0], shlex.quote(_no_folders(str(item)))]
+            parts += [option.opts[0]] if option.is_flag else [option.opts[0], shlex.quote(_without_folders(str(item)))]
     return " ".join(parts)
 
 
-def _no_folders(text: str) -> str:
-    """Return a path's last part, also behind an equals sign; somebody's folders are nobody's business."""
+def _without_folders(text: str) -> str:
+    """Replace every path by its last part, also after an equals sign.
+
+    >>> _without_folders("/home/me/models/gpt2"), _without_folders("pararel=../data/all.json")
+    ('gpt2', 'pararel=all.json')
+    """
     return re.sub(r"(^|=)\.{0,2}[/~][^=,]*/([^/=,]+)", r"\1\2", text)
 
 
 def check_device(device: str) -> None:
-    """Make sure of a torch device before anything long begins.
+    """Check that a torch device is available, before models are loaded.
 
     Raises:
-        KnbenchError: it is not there.
+        KnbenchError: the device is not available.
     """
     import torch
 
@@ -121,3 +157,14 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise KnbenchError(f"device '{device}' is not available: {str(error).splitlines()[0]}") from None
+
+
+def check_installed(*modules: str) -> None:
+    """Check that packages of an extra are installed, without importing them.
+
+    Raises:
+        ModuleNotFoundError: a package is missing; the command line explains how to install it.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)

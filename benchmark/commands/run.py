@@ -1,4 +1,4 @@
-"""``knbench run``."""
+"""``knbench run``: run editors over tasks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import click
 from ..core import registry
 from ..core.errors import InterruptedRun, KnbenchError
 from ..core.files import json_text
+from ..core.records import to_json
 from ..core.settings import DriftSettings, RunSettings
-from ..core.split import LITE, SPLITS, SUBSETS, Split, Subset
-from ..models.loading import DEFAULT_MODEL, DTYPES, check_model_name, load_model, model_label
+from ..core.split import LITE_CASES, SPLITS, SUBSETS, Split, Subset
+from ..models.catalogue import DEFAULT_MODEL, check_model_name, model_label
+from ..models.loading import DTYPES, load_model
 from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
 from .options import (
     DATA_OPTION,
@@ -23,10 +25,11 @@ from .options import (
     PROTOCOL_OPTION,
     TASKS_HELP,
     check_device,
+    check_installed,
     chosen_tasks,
+    command_line,
     names_of,
     read_editor_args,
-    typed,
 )
 
 EXAMPLES = """
@@ -39,13 +42,18 @@ Examples:
   knbench run --editors rome,memit --tasks capital --sequential 100 --drift perplexity,anaphor-gender
   knbench run --editors all --tasks all --device cuda --executor local --workers 8 --output runs/all
 
-Starting the same command again continues where it stopped.
+An interrupted run continues when the same command is started again.
 """
 
 
 @click.command("run", epilog=EXAMPLES)
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
-@click.option("--editors", default="none,rome", show_default=True, help="Editors, comma-separated, or 'all'.")
+@click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Catalogue name (see: knbench list models), Hugging Face id, folder or GGUF file.",
+)
+@click.option("--editors", default="none,rome", show_default=True, help="Comma-separated editor names, or 'all'.")
 @click.option("--tasks", required=True, help=TASKS_HELP)
 @INCLUDE_OPTION
 @DATA_OPTION
@@ -54,78 +62,110 @@ Starting the same command again continues where it stopped.
     type=click.Choice(SPLITS),
     default="test",
     show_default=True,
-    help="Which cases: methods may be tuned on those of 'tune', and are judged on those of 'test'.",
+    help="Cases to run. Hyper-parameters are chosen on 'tune'; methods are ranked on 'test'.",
 )
 @click.option(
     "--subset",
     type=click.Choice(SUBSETS),
     default="full",
     show_default=True,
-    help=f"'lite' takes a fixed draw of {LITE} of a task's cases, the same for everybody.",
+    help=f"'lite' runs a fixed sample of {LITE_CASES} cases per task, which is the same in every run.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many cases a task, to try things; never ranked.")
-@click.option("--known-only", is_flag=True, help="Judge only cases and neighbours that the unedited model gets right.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Maximum number of cases per task, for quick trials. Limited runs are not ranked.",
+)
+@click.option(
+    "--known-only",
+    is_flag=True,
+    help="Run only cases that the unedited model knows, with the neighbours that it answers correctly.",
+)
 @click.option(
     "--known-by",
     type=click.Choice(["success", "exact", "generated"]),
     default="success",
     show_default=True,
-    help="What counts as known: preferred to the new answer, each token first, or said freely.",
+    help="Criterion of --known-only: the true answer is more probable than the new one (success), each of its tokens "
+    "is the most probable one (exact), or greedy generation begins with it (generated).",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides every random choice.")
-@click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1, mps.")
 @click.option(
-    "--device-map", metavar="MAP", help="Share a big model out among cards, as accelerate does: auto, balanced."
+    "--device-map", metavar="MAP", help="Shard a large model across GPUs, as in accelerate: auto, balanced, sequential."
 )
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
-@click.option("--revision", help="Commit or tag of a hub model.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows per probing batch.")
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Data type of the weights."
+)
+@click.option("--revision", help="Commit, tag or branch of a model on Hugging Face.")
+@click.option(
+    "--batch-size",
+    "--batch_size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Number of sequences per forward pass when probes are measured.",
+)
 @click.option(
     "--bos",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Whether texts begin with BOS; auto does as the tokenizer does.",
+    help="Whether to prepend the BOS token. 'auto' follows the tokenizer.",
 )
 @click.option(
     "--editor-args",
     multiple=True,
     metavar="EDITOR.FIELD=VALUE",
-    help="Set a hyper-parameter; may be repeated.",
+    help="Set a hyper-parameter of an editor. Can be repeated. See: knbench describe EDITOR.",
 )
-@click.option("--batch-edits", type=click.IntRange(min=2), metavar="N", help="Make the edits of N cases at once.")
+@click.option("--batch-edits", type=click.IntRange(min=2), metavar="N", help="Apply the edits of N cases jointly.")
 @click.option(
     "--sequential",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Make the edits of N cases one upon the other; measure each right after it, and all again at checkpoints.",
+    help="Apply the edits of N cases one after the other, without restoring the model in between. Each case is "
+    "measured right after its edit, and all cases again at every checkpoint.",
 )
 @click.option(
     "--checkpoints",
     metavar="N,N,...",
-    help="After how many sequential edits to measure all again. [default: 1,2,5,10,20,50,... and the last]",
+    help="Numbers of sequential edits after which all previous cases are measured again. "
+    "[default: 1,2,5,10,20,50,... and N]",
 )
 @click.option(
     "--drift",
     metavar="TASKS",
-    help="Also measure what edits are not about: 'perplexity', our linguistic tasks, or lm-eval's, comma-separated; "
-    "after every edit or batch, of sequential edits at the checkpoints.",
+    help="Also measure side effects on unrelated tasks: comma-separated 'perplexity', linguistic tasks of KNBench, or "
+    "lm-eval tasks. Measured after every edit or batch; in sequential runs, at the checkpoints.",
 )
-@click.option("--drift-limit", type=click.IntRange(min=1), default=100, show_default=True, help="Samples a drift task.")
-@click.option("--drift-text", type=click.Path(), help="Held-out text for perplexity. [default: twenty paragraphs]")
+@click.option(
+    "--drift-limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Maximum number of samples per drift task.",
+)
+@click.option(
+    "--drift-text",
+    type=click.Path(),
+    help="File with held-out text for perplexity, its paragraphs separated by empty lines. "
+    "[default: 20 built-in paragraphs]",
+)
 @click.option(
     "--fluency-tokens",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Length of the text that fluency is judged by; 100 is usual, 0 leaves fluency out.",
+    help="Number of tokens to generate for the fluency criterion. 100 is common; 0 skips fluency.",
 )
 @click.option(
     "--executor",
     type=click.Choice(KINDS),
     default="serial",
     show_default=True,
-    help="Who measures: this process, several on this machine, or a Ray cluster (pip install 'knbench[ray]').",
+    help="Run in this process (serial), in several processes on this machine (local), or on a Ray cluster (ray; needs: "
+    "pip install 'knbench[ray]').",
 )
 @click.option(
     "--workers",
@@ -133,16 +173,18 @@ Starting the same command again continues where it stopped.
     "workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many, each with the model. [default: local 2; ray one per card, or per machine]",
+    help="Number of workers, each of which loads the model. [default: 2 for local; one per GPU, or per machine without "
+    "GPUs, for ray]",
 )
-@click.option("--address", help="Address of a Ray cluster, such as auto or ray://head:10001. [default: one of its own]")
+@click.option("--address", help="Address of a Ray cluster, for example auto or ray://head:10001. [default: start one]")
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Of each worker; another number changes the last bits. [default: the processors shared out]",
+    help="CPU threads per worker. The number affects results by floating-point rounding. "
+    "[default: CPU cores divided by the number of workers]",
 )
-@click.option("--retry-failed", is_flag=True, help="Try again the cases that failed when the run was here before.")
+@click.option("--retry-failed", is_flag=True, help="Run the failed cases of an earlier run in the same folder again.")
 @PROTOCOL_OPTION
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), help="Run folder. [default: runs/MODEL]")
 @JSON_FLAG
@@ -181,7 +223,11 @@ def run_command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Run editors over tasks: measure, edit, measure again, restore; write records and results."""
+    """Run editors over tasks: measure, edit, measure again, restore.
+
+    Writes one folder per editor and task to OUTPUT: manifest.json (the settings), records.jsonl (one line per case) and
+    result.json (the scores).
+    """
     check_model_name(model)
     editor_names = names_of(editors, registry.registered(registry.EDITORS), "editor")
     chosen = chosen_tasks(tasks, include_path, data)
@@ -204,50 +250,59 @@ def run_command(
     )
     folder = output or Path("runs") / model_label(model).replace("/", "--")
     try:
-        # Whoever works elsewhere gets ready while torch is imported here.
+        check_installed("torch", "transformers")  # before worker processes start
+        # Workers start while this process imports torch.
         with open_executor(ExecutorConfig(executor, workers, address, threads, device)) as start_executor:
             from .. import editing
             from ..editing import parse_overrides
             from ..running.evaluator import RunSpec
-            from ..running.runner import carry_out
+            from ..running.runner import execute
             from .terminal import ProgressReporter, print_results
 
             classes = [editing.editor_class(name) for name in editor_names]
             for cls in classes:
                 parse_overrides(cls, args.get(cls.name, {}))
-            if executor != "ray":  # whose machines may have other devices
+            if executor != "ray":  # the machines of a cluster can have other devices
                 check_device(device)
             load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
-            # An editor that was asked for by its name is refused where the model does not suit it, one of all left out.
-            spec = RunSpec(load, classes, chosen, settings, leave_out=editors.strip() == "all")
+            # An editor that does not support the model is an error if it is named, and is skipped with "all".
+            spec = RunSpec(load, classes, chosen, settings, skip_unsupported=editors.strip() == "all")
             with ProgressReporter() as reporter:
-                folders = carry_out(start_executor(spec), folder, settings, reporter, command=typed())
+                runs = execute(start_executor(spec), folder, settings, reporter, command=command_line())
     except KeyboardInterrupt:
-        raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
-    left = sorted({cls.name for cls in classes} - {path.parent.name for path in folders})
-    if left:
-        click.echo(f"knbench: left out, for they need a causal model: {', '.join(left)}", err=True)
-    from ..results.documents import load_result
-
-    results = [load_result(path / "result.json") for path in folders]
+        raise InterruptedRun("interrupted; finished cases are saved: start the same command to continue") from None
+    left_out = sorted({cls.name for cls in classes} - {run.result.editor.name for run in runs})
+    if left_out:
+        click.echo(f"knbench: left out, because they need a causal model: {', '.join(left_out)}", err=True)
+    results = [run.result for run in runs]
     if as_json:
-        click.echo(json_text(results), nl=False)
+        click.echo(json_text([to_json(result) for result in results]), nl=False)
         return
     print_results(results, protocol)
     click.echo(f"Results: {folder}   Site: knbench site build {folder} --output site")
 
 
 def _parts(text: str, what: str) -> tuple[str, ...]:
+    """Split a comma-separated list without duplicates.
+
+    Raises:
+        KnbenchError: the list is empty.
+    """
     parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not parts:
-        raise KnbenchError(f"no {what} named")
+        raise KnbenchError(f"no {what} given")
     return parts
 
 
 def _numbers(text: str | None, flag: str) -> tuple[int, ...] | None:
+    """Parse a comma-separated list of whole numbers.
+
+    Raises:
+        KnbenchError: an item is not a whole number.
+    """
     if text is None:
         return None
     try:
         return tuple(int(part) for part in _parts(text, "checkpoint"))
     except ValueError:
-        raise KnbenchError(f"{flag} '{text}': expected whole numbers, such as 10,50,100") from None
+        raise KnbenchError(f"{flag} '{text}': expected whole numbers, for example 10,50,100") from None

@@ -1,28 +1,61 @@
-"""``knbench score``."""
+"""``knbench score``: recompute results from records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text
+from ..core.records import to_json
 from .options import JSON_FLAG, PROTOCOL_OPTION
 
+if TYPE_CHECKING:
+    from ..core.documents import Manifest, Result
+    from ..core.schema import Task
 
-@click.command(
-    "score", epilog="\b\nExamples:\n  knbench score runs/first --protocol paper\n  knbench score runs/first --json\n"
-)
+EXAMPLES = """
+\b
+Examples:
+  knbench score runs/first
+  knbench score runs/first --protocol paper
+  knbench score runs/first --effects
+  knbench score results/rome --markdown
+  knbench score runs/first --json
+"""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A result on disk and the files that it is computed from.
+
+    Attributes:
+        location: run folder, or path of a stored result; for messages.
+        result_path: path of the result, which may not exist in a run folder.
+        manifest: settings of the run.
+        path_of: returns the path of a file of JSON lines by its name.
+        stored: whether the result belongs to a results store, which ``--write`` does not change.
+    """
+
+    location: Path
+    result_path: Path
+    manifest: Manifest
+    path_of: Callable[[str], Path]
+    stored: bool
+
+
+@click.command("score", epilog=EXAMPLES)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--write", is_flag=True, help="Replace a result that differs from its records.")
-@click.option("--any-version", is_flag=True, help="Also score what was taken on another version of its task.")
+@click.option("--write", is_flag=True, help="Replace results in run folders that differ from their records.")
+@click.option("--any-version", is_flag=True, help="Also score records of another version of their task.")
 @PROTOCOL_OPTION
-@click.option("--effects", is_flag=True, help="Of linguistic tasks, also what the edits do to single words.")
+@click.option("--effects", is_flag=True, help="For linguistic tasks, also show the effect of edits on single words.")
 @click.option("--markdown", is_flag=True, help="Print tables as Markdown.")
 @JSON_FLAG
 def score_command(
@@ -34,44 +67,16 @@ def score_command(
     markdown: bool,
     as_json: bool,
 ) -> None:
-    """Recompute results from records, without a model, and compare them with the stored ones.
+    """Recompute results from records, without a model, and compare them with the stored results.
 
-    FOLDERS are run folders, at any depth. A stored result that its records do not give is an error, unless --write
-    replaces it; and so are records that do not ask what their task asks.
+    FOLDERS are searched recursively for run folders and stored results. It is an error if a result differs from the one
+    computed from its records (--write replaces it), or if the records differ from the task's cases.
     """
-    from ..results.audit import check_task
-    from ..results.documents import differing, load_result, manifest_of, write_result
-    from ..results.io import MANIFEST, RECORDS, RESULT, read_json, read_records
-    from ..results.rescoring import score_files
-    from ..results.runs import find_runs
-
-    # A run folder has its manifest; a stored result is its own.
-    found: list[tuple[Path, Path, Mapping[str, Any], Callable[[str], Path]]] = [
-        (path.parent, path.parent / RESULT, read_json(path), partial(Path, path.parent))
-        for folder in folders
-        for path in sorted(folder.rglob(MANIFEST))
-    ]
-    packed = [folder for folder in folders if any(folder.rglob(f"*.{RECORDS}.gz"))]
-    stored = [run for run in (find_runs(packed) if packed else []) if run.stem]
-    found += [(run.where, run.where, manifest_of(run.result), run.path) for run in stored]
-    if not found:
-        raise KnbenchError(
-            f"no {MANIFEST} below {', '.join(map(str, folders))}; make one with: knbench run --output ..."
-        )
-    tasks = registry.tasks()
-    results = []
-    for where, path, manifest, path_of in found:
-        result = score_files(manifest, path_of)
-        task = tasks.get(result["task"]["name"])
-        if task is not None and not any_version:
-            check_task(str(where), result, read_records(path_of(RECORDS)), task)
-        if path.name == RESULT and (write or not path.exists()):
-            write_result(path.parent, result)
-        elif (place := differing(load_result(path), result)) is not None:
-            raise KnbenchError(f"{path}: {place} is not what the records give; run: knbench score {where} --write")
-        results.append(result)
+    sources = _find_sources(folders)
+    tasks = {} if any_version else registry.tasks()
+    results = [_rescore(source, tasks, write=write) for source in sources]
     if as_json:
-        click.echo(json_text(results), nl=False)
+        click.echo(json_text([to_json(result) for result in results]), nl=False)
         return
     from .terminal import markdown_results, print_effects, print_results
 
@@ -81,3 +86,60 @@ def score_command(
         print_results(results, protocol)
     if effects:
         print_effects(results)
+
+
+def _find_sources(folders: Sequence[Path]) -> list[_Source]:
+    """Return all run folders, which have a manifest, and all stored results, which contain theirs.
+
+    Raises:
+        KnbenchError: nothing is found, or a manifest or stored result is broken.
+    """
+    from ..results.documents import load_manifest, manifest_of
+    from ..results.io import MANIFEST, RECORDS, RESULT
+    from ..results.runs import find_runs
+
+    sources = [
+        _Source(path.parent, path.parent / RESULT, load_manifest(path), partial(Path, path.parent), stored=False)
+        for folder in folders
+        for path in sorted(folder.rglob(MANIFEST))
+    ]
+    packed = [folder for folder in folders if any(folder.rglob(f"*.{RECORDS}.gz"))]
+    for run in find_runs(packed) if packed else []:
+        if run.stem:
+            path = run.result_path
+            sources.append(_Source(path, path, manifest_of(run.result), run.path, stored=True))
+    if not sources:
+        raise KnbenchError(
+            f"no {MANIFEST} below {', '.join(map(str, folders))}; make one with: knbench run --output ..."
+        )
+    return sources
+
+
+def _rescore(source: _Source, tasks: dict[str, Task], *, write: bool) -> Result:
+    """Compute a result from its records and compare it with the stored one, or write it.
+
+    Args:
+        source: the result.
+        tasks: registered tasks by name. Records of other tasks are not compared with a task.
+        write: whether to replace a result that differs.
+
+    Raises:
+        KnbenchError: the result differs from its records, or the records differ from their task.
+    """
+    from ..results.audit import check_task
+    from ..results.documents import first_difference, load_result, write_result
+    from ..results.rescoring import read_run_lines, score_lines
+
+    lines = read_run_lines(source.manifest, source.path_of)
+    result = score_lines(source.manifest, lines)
+    task = tasks.get(result.task.name)
+    if task is not None:
+        check_task(str(source.location), result, lines.records, task)
+    if not source.stored and (write or not source.result_path.exists()):
+        write_result(source.location, result)
+        return result
+    pointer = first_difference(load_result(source.result_path), result)
+    if pointer is not None:
+        fix = "submit the run again" if source.stored else f"run: knbench score {source.location} --write"
+        raise KnbenchError(f"{source.result_path}: {pointer} differs from the value computed from the records; {fix}")
+    return result

@@ -1,8 +1,7 @@
-"""Tables and progress for people, through rich. Tables go to stdout, progress to stderr."""
+"""Tables and progress bars for the terminal, drawn with rich. Tables go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,22 +19,28 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from ..core.documents import Result, SummaryRow
 from ..core.progress import Reporter
 from ..scoring.criteria import MEASURES
+from ..scoring.formatting import SPLIT_NOTES, format_drift, format_interval, format_p_value, format_regime
 from ..scoring.protocols import DEFAULT, PROTOCOLS
 
-FEW = 10
+FEW_CASES = 10
+"""Below this number of cases, tables warn about wide intervals."""
+PIPED_WIDTH = 160
+"""Width in characters of tables that are piped, for which rich would assume 80 and fold columns."""
 DRIFT_HEADER = ("editor", "task", "before", "after", "difference")
+EFFECT_HEADER = ("criterion", "word", "cases", "before", "after", "relative change", "p paired, adj.", "p unpaired")
 
 
 def console() -> Console:
-    """Return a console for stdout; text that is piped keeps a width that does not cut columns."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=160)
+    """Return a console for stdout, with :data:`PIPED_WIDTH` if stdout is not a terminal."""
+    default = Console()
+    return default if default.is_terminal else Console(width=PIPED_WIDTH)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table."""
+    """Print a table. None becomes an empty cell."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in header:
         table.add_column(name, overflow="fold")
@@ -46,7 +51,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
 
 
 def print_card(card: Mapping[str, Any]) -> None:
-    """Print a description: short values as lines, lists of like objects as tables."""
+    """Print a description: single values as lines, lists of mappings as tables."""
     out = console()
     tables = {}
     for key, value in card.items():
@@ -62,42 +67,91 @@ def print_card(card: Mapping[str, Any]) -> None:
 def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {v}" for k, v in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def format_number(value: float, *, share: bool, digits: int = 2, signed: bool = False) -> str:
+    """Format a number for a narrow table: shares as percent without decimals, others with ``digits`` decimals.
+
+    >>> format_number(0.254, share=True), format_number(0.254, share=False), format_number(0.3, share=True, signed=True)
+    ('25', '0.25', '+30')
+    """
+    return f"{_scale(share) * value:{_number_format(share, digits, signed)}}"
+
+
+def format_estimate(
+    value: float, low: float | None, high: float | None, *, share: bool, digits: int = 2, signed: bool = False
+) -> str:
+    """Format a value and its interval as :func:`format_number` does. A missing interval is left out.
+
+    >>> format_estimate(0.5, 0.25, 0.75, share=True), format_estimate(0.5, None, None, share=True)
+    ('50 [25-75]', '50')
+    >>> format_estimate(0.5, -0.25, 1.25, share=False, digits=2, signed=True)
+    '+0.50 [-0.25 to +1.25]'
+    """
+    number = format_number(value, share=share, digits=digits, signed=signed)
+    if low is None or high is None:
+        return number
+    scale, spec = _scale(share), _number_format(share, digits, signed)
+    return number + format_interval(scale * low, scale * high, spec, " to " if signed else "-")
+
+
+def _scale(share: bool) -> int:
+    return 100 if share else 1
+
+
+def _number_format(share: bool, digits: int, signed: bool) -> str:
+    return f"{'+' if signed else ''}.{0 if share else digits}f"
 
 
 @dataclass(frozen=True)
-class Tabulated:
-    """A table of results as text: editors as rows, a protocol's numbers as columns."""
+class ResultTable:
+    """A table of results as text.
+
+    Attributes:
+        title: task, model and settings that all rows share, and the protocol.
+        header: names of the columns: the editor, the protocol's numbers, cost and failures.
+        rows: one row of cells per editor.
+        results: the results that the rows show, in their order.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[Result]
 
 
-def tabulate(results: Sequence[Mapping[str, Any]], protocol: str) -> list[Tabulated]:
-    """Return one table per task, model and way of measuring."""
-    chosen = PROTOCOLS[protocol]
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+def tabulate(results: Sequence[Result], protocol: str) -> list[ResultTable]:
+    """Return one table per task, model and run settings, because numbers of different settings are not comparable."""
+    groups: dict[str, list[Result]] = {}
     for result in results:
-        groups.setdefault(f"{result['task']['name']}: {', '.join(_notes(result))}", []).append(result)
-    tables = []
-    for title, members in groups.items():
-        present = {(row["criterion"], row["measure"]) for result in members for row in result["summary"]}
-        columns = [column for column in chosen.columns if (column.criterion, column.measure) in present]
-        rows = []
-        for result in members:
-            found = {(row["criterion"], row["measure"]): row for row in result["summary"]}
-            seconds = result["cost"]["edit_seconds"]
-            cells = [_cell(found.get((column.criterion, column.measure))) for column in columns]
-            cost = ["" if seconds is None else f"{seconds:.2f}", str(result["records"]["failed"])]
-            rows.append([result["editor"]["name"], *cells, *cost])
-        header = ["editor", *(column.name for column in columns), "s/edit", "failed"]
-        tables.append(Tabulated(f"{title}, {chosen.title}", header, rows, members))
-    return tables
+        groups.setdefault(f"{result.task.name}: {', '.join(_settings_notes(result))}", []).append(result)
+    return [_table_of(title, members, protocol) for title, members in groups.items()]
 
 
-def print_results(results: Sequence[Mapping[str, Any]], protocol: str = DEFAULT) -> None:
+def _table_of(title: str, results: Sequence[Result], protocol: str) -> ResultTable:
+    chosen = PROTOCOLS[protocol]
+    summaries = [{(row.criterion, row.measure): row for row in result.summary} for result in results]
+    columns = [
+        column for column in chosen.columns if any((column.criterion, column.measure) in rows for rows in summaries)
+    ]
+    table_rows = []
+    for result, rows in zip(results, summaries, strict=True):
+        cells = [_summary_cell(rows.get((column.criterion, column.measure))) for column in columns]
+        seconds = result.cost.edit_seconds
+        cost = "" if seconds is None else f"{seconds:.2f}"
+        table_rows.append([result.editor.name, *cells, cost, str(result.records.failed)])
+    header = ["editor", *(column.name for column in columns), "s/edit", "failed"]
+    return ResultTable(f"{title}, {chosen.title}", header, table_rows, results)
+
+
+def _summary_cell(row: SummaryRow | None) -> str:
+    if row is None:
+        return "-"
+    return format_estimate(row.value, row.low, row.high, share=MEASURES[row.measure].share)
+
+
+def print_results(results: Sequence[Result], protocol: str = DEFAULT) -> None:
     """Print the tables of a protocol."""
     out = console()
     for found in tabulate(results, protocol):
@@ -107,12 +161,12 @@ def print_results(results: Sequence[Mapping[str, Any]], protocol: str = DEFAULT)
         for row in found.rows:
             table.add_row(*row)
         out.print(table)
-        if any("drift" in result for result in found.results):
+        if any(result.drift is not None for result in found.results):
             _print_drift(found.results)
     out.print(explanation(results), style="dim")
 
 
-def markdown_results(results: Sequence[Mapping[str, Any]], protocol: str = DEFAULT) -> str:
+def markdown_results(results: Sequence[Result], protocol: str = DEFAULT) -> str:
     """Return the tables of a protocol in Markdown."""
     parts = []
     for found in tabulate(results, protocol):
@@ -122,108 +176,63 @@ def markdown_results(results: Sequence[Mapping[str, Any]], protocol: str = DEFAU
     return "\n".join([*parts, explanation(results) + "\n"])
 
 
-def print_effects(results: Sequence[Mapping[str, Any]]) -> None:
-    """Print, of linguistic tasks, what edits do to words: one table per result."""
-    header = ["criterion", "word", "cases", "before", "after", "relative change", "p paired, adj.", "p unpaired"]
+def print_effects(results: Sequence[Result]) -> None:
+    """Print one table per result of a linguistic task: how edits change the probability of words."""
     for result in results:
-        flips = {r["criterion"]: r for r in result["summary"] if r["measure"] == "flipped"}
         rows = [
             [
-                row["criterion"],
-                row["word"] or f"all {row['role']}s",
-                row["cases"],
-                f"{row['before']:.4f}",
-                f"{row['after']:.4f}",
-                f"{100 * row['relative_change']:+.0f}%",
-                format_p_value(row["p_adjusted"]),
-                format_p_value(row["p_unpaired"]),
+                row.criterion,
+                row.word or f"all {row.role}s",
+                row.cases,
+                f"{row.before:.4f}",
+                f"{row.after:.4f}",
+                f"{100 * row.relative_change:+.0f}%",
+                format_p_value(row.p_adjusted),
+                format_p_value(row.p_unpaired),
             ]
-            for row in result.get("effect", ())
+            for row in result.effect or ()
         ]
         if rows:
-            print_table(f"{result['editor']['name']} on {result['task']['name']}: effect on words", header, rows)
-            shares = ", ".join(f"{name} {_cell(row)}" for name, row in flips.items())
+            print_table(f"{result.editor.name} on {result.task.name}: effect on words", EFFECT_HEADER, rows)
+            flips = (row for row in result.summary if row.measure == "flipped")
+            shares = ", ".join(f"{row.criterion} {_summary_cell(row)}" for row in flips)
             console().print(f"Categorical predictions that flip, %: {shares}", style="dim")
 
 
-def format_p_value(p: float | None) -> str:
-    """Format a p-value with three decimals. None becomes an empty string.
-
-    >>> format_p_value(0.0421), format_p_value(0.00002)
-    ('0.042', '<.001')
-    """
-    return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}"
+def explanation(results: Sequence[Result]) -> str:
+    """Return how to read a table's numbers, with a warning if there are fewer than :data:`FEW_CASES` cases."""
+    fewest = min((result.protocol.cases for result in results), default=0)
+    warning = f" Few cases ({fewest}): the intervals are wide." if fewest < FEW_CASES else ""
+    return f"Values are means over cases with 95% intervals. Higher is better.{warning}"
 
 
-def format_interval(low: float | None, high: float | None, spec: str = ".2f", separator: str = "-") -> str:
-    """Format an interval in brackets, with a leading space. A missing bound gives an empty string.
-
-    >>> format_interval(0.25, 0.5), format_interval(-1, 1, "+.0f", " to ")
-    (' [0.25-0.50]', ' [-1 to +1]')
-    """
-    return "" if low is None or high is None else f" [{low:{spec}}{separator}{high:{spec}}]"
-
-
-def explanation(results: Sequence[Mapping[str, Any]]) -> str:
-    """Say how to read a table's numbers."""
-    fewest = min((result["protocol"]["cases"] for result in results), default=0)
-    few = f" Few cases ({fewest}): the intervals are wide." if fewest < FEW else ""
-    return f"Values are means over cases with 95% intervals. Higher is better.{few}"
-
-
-def _notes(result: Mapping[str, Any]) -> list[str]:
-    """Say in words what must agree for two results to stand in one table."""
-    protocol = result["protocol"]
-    notes = [result["model"]["name"], regime_note(protocol), f"{protocol['cases']} cases"]
-    split = protocol.get("split", "all")  # as results from before the split were taken
-    notes += [] if split == "test" else [{"tune": "tuning cases only", "all": "tuning cases included"}[split]]
-    notes += ["lite"] if protocol.get("subset") == "lite" else []
-    notes += [f"limit {protocol['limit']}"] if protocol["limit"] else []
-    notes += ["known only"] if protocol["known_only"] else []
-    return notes
+def _settings_notes(result: Result) -> list[str]:
+    """Return the settings in which the results of one table agree."""
+    protocol = result.protocol
+    notes = [
+        result.model.name,
+        format_regime(protocol),
+        f"{protocol.cases} cases",
+        SPLIT_NOTES[protocol.split],
+        "lite" if protocol.subset == "lite" else "",
+        f"limit {protocol.limit}" if protocol.limit else "",
+        "known only" if protocol.known_only else "",
+    ]
+    return [note for note in notes if note]
 
 
-def regime_note(protocol: Mapping[str, Any]) -> str:
-    """Say how edits meet."""
-    if protocol["regime"] == "batch":
-        return f"batches of {protocol['batch_edits']} edits"
-    if protocol["regime"] == "sequential":
-        return f"after {protocol['cases']} sequential edits"
-    return "single edits"
-
-
-def _print_drift(results: Sequence[Mapping[str, Any]]) -> None:
-    """Print what the edits changed that they are not about: one row per drift task and editor."""
-    rows = []
-    for result in results:
-        for task in result.get("drift", {"tasks": []})["tasks"]:
-            for point in task["points"][-1:]:
-                interval = format_interval(point["low"], point["high"], "+.3f", " to ")
-                before, after = task["before"], task["before"] + point["difference"]
-                if task["metric"] == "nll":  # people know perplexity
-                    before, after = math.exp(before), math.exp(after)
-                name = task["task"] if task["metric"] in ("nll", "acc") else f"{task['task']} ({task['metric']})"
-                difference = f"{point['difference']:+.3f}{interval}"
-                rows.append([result["editor"]["name"], name, _plain(before), _plain(after), difference])
+def _print_drift(results: Sequence[Result]) -> None:
+    """Print the drift after the last edit: one row per editor and drift task."""
+    rows = [
+        [result.editor.name, row.name, row.before, row.after, row.difference]
+        for result in results
+        for row in format_drift(result.drift)
+    ]
     print_table("drift (of perplexity, the difference is in nats per token)", DRIFT_HEADER, rows)
 
 
-def _plain(value: float) -> str:
-    return f"{value:.3f}" if value < 1e4 else f"{value:.2g}"
-
-
-def _cell(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return "-"
-    scale, digits = (100, 0) if MEASURES[row["measure"]].share else (1, 2)
-    value = f"{scale * row['value']:.{digits}f}"
-    if row["low"] is None:
-        return value
-    return value + format_interval(scale * row["low"], scale * row["high"], f".{digits}f")
-
-
 class ProgressReporter(Reporter):
-    """A progress bar with the time left, on stderr."""
+    """A progress bar with the remaining time, on stderr."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -242,25 +251,25 @@ class ProgressReporter(Reporter):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if kind is not None:  # the complaint shall stand alone
+        if kind is not None:  # remove the bar, leaving only the error message
             self._progress.live.transient = True
         self._progress.stop()
 
     def begin(self, total: int) -> None:
-        """Set how many cases there are."""
+        """Set the number of cases."""
         self._progress.update(self._bar, total=total)
 
     def doing(self, what: str) -> None:
-        """Show the stage."""
+        """Show the name of the current stage."""
         self._progress.update(self._bar, description=what)
 
     def advance(self, count: int = 1) -> None:
-        """Move on."""
+        """Add to the number of finished cases."""
         self._progress.advance(self._bar, count)
 
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """Show a bar of its own, gone when the stage is over."""
+        """Show a separate bar until the stage ends."""
         bar = self._progress.add_task(what, total=total)
         try:
             yield lambda: self._progress.advance(bar)

@@ -1,29 +1,31 @@
-"""The command line as a user types it, on a tiny model in a folder."""
+"""The command line, run on a tiny model in a folder."""
 
 from __future__ import annotations
 
 import errno
 import json
 import shutil
+from importlib.metadata import EntryPoint
 
 import pytest
+from knbench.benchmark.core import registry
 from knbench.benchmark.results import io as results
 
 from tests.conftest import knbench
 
 
 @pytest.fixture
-def complaint(capsys):
-    """Run a command that must fail, and return its one line; what it has said besides must begin as given."""
+def error_line(capsys):
+    """Return a function that runs a failing command and returns its single line on stderr."""
 
-    def run(*arguments, status=2, said=""):
+    def run(*arguments, status=2, stdout=""):
         capsys.readouterr()
         assert knbench(*arguments) == status
         captured = capsys.readouterr()
         lines = captured.err.strip().splitlines()
         assert len(lines) == 1, captured.err
-        assert captured.out.startswith(said)
-        assert bool(captured.out) == bool(said)
+        assert captured.out.startswith(stdout)
+        assert bool(captured.out) == bool(stdout)
         assert "Traceback" not in lines[0]
         return lines[0]
 
@@ -32,7 +34,7 @@ def complaint(capsys):
 
 @pytest.fixture(scope="module")
 def finished(model_folder, tmp_path_factory):
-    """A run folder with two editors on two tasks."""
+    """Return a run folder with two editors on two tasks."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     arguments = ["--editors", "none,ft", "--tasks", "capital,det-noun-agreement", "--limit", "2", "--batch-size", "64"]
     assert knbench("run", "--model", model_folder, *arguments, "--output", folder) == 0
@@ -45,11 +47,23 @@ def test_listing_and_describing(capsys):
         assert json.loads(capsys.readouterr().out)
         assert knbench(*arguments) == 0
         assert capsys.readouterr().out
-    knbench("describe", "rome", "--json")
-    assert json.loads(capsys.readouterr().out)["hyper_parameters"]["layer"] == "set per model"
 
 
-def test_brackets_in_text_are_printed_as_they_are(capsys):
+def test_describe_prints_hyperparameters_with_help_and_published_values(capsys):
+    assert knbench("describe", "rome", "--json") == 0
+    description = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in description["hyper_parameters"]}
+    assert rows["layer"]["default"] == "set per model"
+    assert (rows["steps"]["default"], rows["steps"]["type"]) == (20, "int")
+    published = {row["model"]: row for row in description["published"]}
+    assert (published["gpt-j-6b"]["source"], published["gpt-j-6b"]["values"]["layer"]) == ("Meng et al. 2022", 5)
+    assert knbench("describe", "rome") == 0
+    out = capsys.readouterr().out
+    for text in ("mom2_adjustment", "int | None", "none", "Learning rate of Adam.", "gpt-j-6b", "layer 5, steps 20"):
+        assert text in out
+
+
+def test_brackets_in_text_are_not_markup(capsys):
     from knbench.benchmark.commands.terminal import print_card, print_table
 
     print_table("t", ["prompt"], [["Ottawa is in [MASK]."]])
@@ -60,7 +74,7 @@ def test_brackets_in_text_are_printed_as_they_are(capsys):
     assert "[x]" in out
 
 
-def test_help_teaches_with_examples(capsys):
+def test_help_has_examples(capsys):
     for arguments in (["--help"], ["run", "--help"], ["score", "--help"], ["site", "build", "--help"]):
         assert knbench(*arguments) == 0
         assert "Examples:" in capsys.readouterr().out
@@ -110,24 +124,41 @@ def test_scoring_again_gives_the_same_bytes(finished, tmp_path):
         (["run", "--tasks", "capital", "--editor-args", "rome.layr=7"], "did you mean 'layer'?"),
         (["run", "--tasks", "capital", "--editor-args", "rome.layer=x"], "expected a whole number"),
         (["run", "--tasks", "capital", "--editor-args", "layer=7"], "expected EDITOR.FIELD=VALUE"),
-        (["run", "--tasks", "capital", "--editor-args", "ft.layer=7"], "editor 'ft' is not run"),
+        (["run", "--tasks", "capital", "--editor-args", "ft.layer=7"], "editor 'ft' is not selected"),
         (["score", "nowhere"], "no manifest.json below nowhere"),
         (["site", "build", "nowhere"], "results folder 'nowhere' does not exist"),
     ],
 )
-def test_mistakes_are_one_line_with_the_nearest_right_name(complaint, tmp_path, monkeypatch, arguments, part):
+def test_errors_are_one_line_with_the_nearest_valid_name(error_line, tmp_path, monkeypatch, arguments, part):
     monkeypatch.chdir(tmp_path)
-    assert part in complaint(*arguments)
+    assert part in error_line(*arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_folders_that_are_no_model(complaint, model_folder, tmp_path, monkeypatch):
+def test_a_missing_module_of_a_plug_in_is_not_reported_as_an_extra(error_line, monkeypatch):
+    point = EntryPoint(name="mine", value="module_that_does_not_exist:command", group=registry.COMMANDS)
+    monkeypatch.setattr(registry, "registered", lambda _: {"mine": point})
+    line = error_line("mine")
+    assert "plug-in 'mine' (module_that_does_not_exist:command) cannot be imported" in line
+    assert "knbench[" not in line
+
+
+def test_a_plug_in_that_imports_a_package_of_an_extra_names_the_extra(error_line, monkeypatch, tmp_path):
+    (tmp_path / "plug_in_with_ray.py").write_text("raise ModuleNotFoundError('No module named ray', name='ray')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint(name="mine", value="plug_in_with_ray:command", group=registry.COMMANDS)
+    monkeypatch.setattr(registry, "registered", lambda _: {"mine": point})
+    message = "'knbench mine' needs ray, which is not installed; install it with: pip install 'knbench[ray]'"
+    assert error_line("mine", "--json") == f"knbench: {message}"
+
+
+def test_invalid_model_folders_are_refused(error_line, model_folder, tmp_path, monkeypatch):
     def attempt(folder):
-        return complaint("run", "--tasks", "capital", "--model", folder, "--output", tmp_path / "out")
+        return error_line("run", "--tasks", "capital", "--model", folder, "--output", tmp_path / "out")
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "is no model: it has no config.json" in attempt(empty)
+    assert "is not a model folder: it has no config.json" in attempt(empty)
     bare = shutil.copytree(model_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     assert "no *.safetensors file" in attempt(bare)
     (bare / "pytorch_model.bin").write_bytes(b"pickle")
@@ -145,23 +176,25 @@ def test_folders_that_are_no_model(complaint, model_folder, tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
-def test_another_run_in_the_same_folder_is_refused(complaint, finished, model_folder, monkeypatch):
+def test_a_folder_of_another_run_is_refused(error_line, finished, model_folder, monkeypatch):
     monkeypatch.setattr("knbench.benchmark.commands.terminal.ProgressReporter", _Silent)
-    line = complaint(
+    line = error_line(
         "run", "--model", model_folder, "--editors", "ft", "--tasks", "capital", "--limit", "1", "--output", finished
     )
     assert "holds another run" in line
     assert "choose another --output" in line
 
 
-def test_tampered_and_broken_results_are_named(complaint, finished, tmp_path):
+def test_tampered_and_broken_results_are_reported(error_line, finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     path = copy / "ft/capital/result.json"
     good = path.read_text()
     result = json.loads(good)
     result["summary"][0]["value"] = 0.999
     path.write_text(json.dumps(result))
-    assert "ft/capital/result.json: /summary/0/value is not what the records give" in complaint("score", copy)
+    assert "ft/capital/result.json: /summary/0/value differs from the value computed from the records" in error_line(
+        "score", copy
+    )
     site = tmp_path / "site"
     assert knbench("site", "build", finished, "--output", site) == 0
     result_page = "results/ft/*/capital-*.html"
@@ -172,21 +205,21 @@ def test_tampered_and_broken_results_are_named(complaint, finished, tmp_path):
         (good.replace('"seed": 0', '"seed": "zero"'), "at /seed: 'zero' is not of type 'integer'"),
     ]:
         path.write_text(broken)
-        line = complaint("site", "build", copy, "--output", site, said="Site: ")
+        line = error_line("site", "build", copy, "--output", site, stdout="Site: ")
         assert part in line
         assert "ft/capital/result.json" in line
         assert not list(site.glob(result_page))
-        assert "methods/ft.html" in (site / "index.html").read_text()  # its other result is good
+        assert "methods/ft.html" in (site / "index.html").read_text()  # its other result is valid
     path.write_text(good)
     records = copy / "ft/capital/records.jsonl"
     records.write_text(records.read_text().replace("-1", "-2", 1))
-    assert "changed since it was scored" in complaint("site", "build", copy, "--output", site, said="Site: ")
+    assert "changed since it was scored" in error_line("site", "build", copy, "--output", site, stdout="Site: ")
     assert not list(site.glob(result_page))
     front = (site / "index.html").read_bytes()
-    assert "can be read below" in complaint("site", "build", _only_broken(tmp_path), "--output", site)
+    assert "no readable result.json below" in error_line("site", "build", _only_broken(tmp_path), "--output", site)
     assert (site / "index.html").read_bytes() == front
     records.write_text(records.read_text().splitlines()[0] + "\n")
-    assert "1 of 2 cases" in complaint("score", copy)
+    assert "1 of 2 cases" in error_line("score", copy)
 
 
 def _only_broken(folder):
@@ -195,10 +228,10 @@ def _only_broken(folder):
     return folder / "broken"
 
 
-def test_a_full_disk_is_one_line_and_the_run_can_go_on(complaint, model_folder, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_run_can_continue(error_line, model_folder, tmp_path, monkeypatch):
     arguments = ["run", "--model", model_folder, "--editors", "none", "--tasks", "capital", "--limit", "3"]
     out = tmp_path / "out"
-    append, calls = results.RecordsFile.append, []
+    append, calls = results.JsonLinesFile.append, []
 
     def full(self, record):
         calls.append(record)
@@ -206,28 +239,28 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(complaint, model_folder, 
             raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
         append(self, record)
 
-    monkeypatch.setattr(results.RecordsFile, "append", full)
+    monkeypatch.setattr(results.JsonLinesFile, "append", full)
     with monkeypatch.context() as quiet:
         quiet.setattr("knbench.benchmark.commands.terminal.ProgressReporter", _Silent)
-        assert "records.jsonl: no space left on the disk" in complaint(*arguments, "--output", out)
+        assert "records.jsonl: no space left on the disk" in error_line(*arguments, "--output", out)
     assert not list(out.rglob("result.json"))
     assert knbench(*arguments, "--output", out) == 0
     assert len(calls) == 2 + 2
 
 
-def test_ctrl_c_is_one_line_and_says_how_to_go_on(complaint, model_folder, tmp_path, monkeypatch):
+def test_ctrl_c_is_one_line_and_says_how_to_continue(error_line, model_folder, tmp_path, monkeypatch):
     def stop(self, record):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results.RecordsFile, "append", stop)
+    monkeypatch.setattr(results.JsonLinesFile, "append", stop)
     monkeypatch.setattr("knbench.benchmark.commands.terminal.ProgressReporter", _Silent)
     arguments = ["run", "--model", model_folder, "--editors", "none", "--tasks", "capital", "--limit", "3"]
-    line = complaint(*arguments, "--output", tmp_path / "out", status=130)
+    line = error_line(*arguments, "--output", tmp_path / "out", status=130)
     assert "start the same command to continue" in line
 
 
 class _Silent:
-    """Stands for the progress bar, whose lines are not what these tests look at."""
+    """Replaces the progress bar, which prints to stderr."""
 
     def __enter__(self):
         from knbench.benchmark.core.progress import Reporter

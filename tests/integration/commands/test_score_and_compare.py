@@ -1,4 +1,4 @@
-"""``knbench score`` and ``knbench compare`` on the folders of a real run with a tiny model."""
+"""``knbench score`` and ``knbench compare`` on runs with a tiny model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.running.runner import run
 from knbench.editors.none import NoEdit
 
 from tests.conftest import called, make_lm
+from tests.files import run_folders as run
 from tests.integration.running.test_regimes import Nudge
 
 SETTINGS = RunSettings(batch_size=16, new_tokens=2, limit=4)
@@ -47,7 +47,7 @@ def altered(line, change):
     return json.dumps(row)
 
 
-def test_what_was_run_is_scored_again_to_the_byte(copy, capsys):
+def test_rescoring_gives_the_same_bytes(copy, capsys):
     stored = {path: path.read_bytes() for path in copy.rglob("result.json")}
     for path in stored:
         path.unlink()
@@ -57,7 +57,7 @@ def test_what_was_run_is_scored_again_to_the_byte(copy, capsys):
 
 
 @pytest.mark.parametrize("protocol", ["paper", "easyedit", "counterfact", "wild"])
-def test_protocols_show_their_own_numbers(runs, capsys, protocol):
+def test_protocols_show_their_columns(runs, capsys, protocol):
     status, out, _ = called(capsys, "score", runs / "single", "--protocol", protocol)
     assert status == 0
     from knbench.benchmark.scoring.protocols import PROTOCOLS
@@ -66,7 +66,7 @@ def test_protocols_show_their_own_numbers(runs, capsys, protocol):
     assert PROTOCOLS[protocol].columns[0].name in out
 
 
-def test_regimes_stand_in_tables_of_their_own(runs, capsys):
+def test_each_regime_has_its_own_table(runs, capsys):
     _, out, _ = called(capsys, "score", runs, "--markdown")
     titles = [line for line in out.splitlines() if line.startswith("**")]
     assert len(titles) == 3
@@ -78,7 +78,7 @@ TAMPERED = {
     "a summary": (
         "result.json",
         lambda lines: [line.replace('"measure": "success"', '"measure": "exact"') for line in lines],
-        "/measure is not what the records give",
+        "/measure differs from the value computed from the records",
     ),
     "a missing record": ("records.jsonl", lambda lines: lines[:1] + lines[2:], "3 of 4 cases (index 1 missing)"),
     "a duplicated record": ("records.jsonl", lambda lines: [*lines, lines[0]], "line 5 repeats case"),
@@ -118,28 +118,28 @@ TAMPERED = {
             altered(lines[0], lambda r: r["probes"][0]["after"]["target"].update(logprob=0.5)),
             *lines[1:],
         ],
-        "no valid record at /probes/0/after",
+        "not a valid record at /probes/0/after",
     ),
 }
 
 
-@pytest.mark.parametrize("what", TAMPERED)
-def test_what_was_tampered_with_is_found_and_named(copy, capsys, what):
-    name, change, complaint = TAMPERED[what]
+@pytest.mark.parametrize("change_name", TAMPERED)
+def test_tampered_files_are_reported(copy, capsys, change_name):
+    name, change, message = TAMPERED[change_name]
     folder = copy / "single/nudge/anaphor-gender"
     rewrite(folder / name, change)
     status, _, err = called(capsys, "score", folder)
     assert status == 2
-    assert complaint in err
+    assert message in err
     assert err.count("\n") == 1
 
 
-def test_records_of_what_the_model_knows_may_leave_out_unchanged_probes(runs, capsys):
+def test_known_only_records_may_lack_unchanged_probes(runs, capsys):
     status, _, _ = called(capsys, "score", runs / "known")
     assert status == 0
 
 
-def test_two_editors_side_by_side(runs, capsys):
+def test_two_editors_are_compared_case_by_case(runs, capsys):
     status, out, _ = called(capsys, "compare", runs / "single", "--editors", "nudge,none", "--json")
     found = json.loads(out)
     assert (status, found["a"], found["b"]) == (0, "nudge", "none")
@@ -150,7 +150,7 @@ def test_two_editors_side_by_side(runs, capsys):
     assert "cases on which they differ" in out
 
 
-def test_more_than_two_editors_get_ranks(runs, tmp_path, capsys):
+def test_more_than_two_editors_are_ranked(runs, tmp_path, capsys):
     lm = make_lm("llama")
 
     class Other(Nudge):
@@ -167,10 +167,10 @@ def test_more_than_two_editors_get_ranks(runs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "complaint"),
+    ("args", "message"),
     [
         (["single/none", "sequential"], "regime: single and sequential"),
-        (["single/none", "known"], "known_only: None and True"),  # whichever stands first
+        (["single/none", "known"], "known_only: None and True"),  # in the order of the folders
         (["known", "single/none"], "known_only: True and None"),
         (["single", "known"], "two results of editor 'nudge'"),
         (["single", "--editors", "nudge,rome"], "unknown editor in these folders 'rome'"),
@@ -178,9 +178,9 @@ def test_more_than_two_editors_get_ranks(runs, tmp_path, capsys):
         (["nowhere"], "does not exist"),
     ],
 )
-def test_what_cannot_be_compared_is_told_in_one_line(runs, capsys, args, complaint):
+def test_runs_that_cannot_be_compared_are_refused(runs, capsys, args, message):
     folders = [a if a.startswith("-") or "," in a else runs / a for a in args]
     status, _, err = called(capsys, "compare", *folders)
     assert status == 2
-    assert complaint in err
+    assert message in err
     assert err.count("\n") == 1
