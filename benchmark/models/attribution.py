@@ -1,11 +1,12 @@
-"""Which neurons an answer hangs on: integrated gradients over each layer's neurons, and the search for shared ones.
+"""Attributes an answer to neurons by integrated gradients, and selects the neurons that several prompts share.
 
 Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers" (ACL), sections 2 and 3.
 
-All neurons of one layer at the prediction position are scaled together from nothing to their value, and the
-gradients of the answer's probability on the way are summed. Layers are independent of each other, so the rows of all
-layers share one pass: those of layer l join at layer l. In a causal model nothing before the prediction position can
-change, so a row is a single token: all rows stand side by side behind one cached text, each seeing it and itself.
+All neurons of one layer at the prediction position are scaled together from 0 to their value, and the gradients of the
+answer's probability along this path are summed. Layers are independent of each other. The rows of all layers therefore
+share one pass, in which those of layer l are appended at layer l. In a causal model the text before the prediction
+position does not change. A row is then a single token: all rows follow one cached text, and each attends to this text
+and to itself.
 """
 
 from __future__ import annotations
@@ -26,25 +27,28 @@ from .language_model import LanguageModel, TokenQuery
 Rule = Literal["right", "left", "inclusive"]
 NeuronSite = Literal["neurons", "pre-activation"]
 Neuron = tuple[int, int]
-"""Layer and index."""
+"""A neuron: its layer and its index."""
 
 ROWS = 1600
-"""Rows of one pass, summed over the layers that they go through, at most; this bounds the memory."""
+"""Maximum number of rows of one pass, summed over the layers that each passes through. It limits the memory."""
 
 HEAD_ROWS = 64
-"""Rows that go through the output head at once: its weight is read for each of them, and memory bounds their number."""
+"""Rows per call of the output head. More rows read its weight less often and need more memory."""
 
 
 @dataclass(frozen=True)
 class Integral:
-    """How the integral of the gradients is taken.
+    """Numerical integration of the gradients.
 
     Attributes:
-        steps: points n of the Riemann sum.
-        rule: ``right`` takes j/n for j = 1..n (Dai et al. 2022, equation 3), ``left`` j = 0..n-1 (their released
-            code), ``inclusive`` n points from 0 to 1 with both ends (the public ports).
-        site: ``neurons`` are what the MLP's output projection receives; ``pre-activation`` is what the activation
-            function receives, where the public ports hook GPT and Llama models.
+        steps: number n of points of the Riemann sum.
+        rule: ``right`` uses j/n for j = 1..n (Dai et al. 2022, equation 3), ``left`` uses j = 0..n-1 (their released
+            code), ``inclusive`` uses n points from 0 to 1 with both ends (public ports).
+        site: ``neurons`` is the input of the MLP's output projection. ``pre-activation`` is the input of the activation
+            function, which public ports use for GPT and Llama models.
+
+    Raises:
+        ValueError: ``steps`` is below 1.
     """
 
     steps: int = 20
@@ -56,7 +60,7 @@ class Integral:
             raise ValueError("steps must be at least 1")
 
     def points(self) -> Tensor:
-        """Return the factors that the neurons are scaled by, (steps,)."""
+        """Return the scale factors of the neurons, (steps,)."""
         n = self.steps
         if self.rule == "inclusive":
             return torch.linspace(0, 1, n)
@@ -68,17 +72,18 @@ def attributions(
 ) -> Tensor:
     """Attribute an answer's probability to every neuron of the model.
 
-    ``(w / n) * sum_j dP(target | prompt; w_i := point_j * w) / dw`` at the position where the answer is predicted. A
-    target of several tokens gives the mean over them, each after the true previous ones. As the steps grow, the
-    attributions of a layer sum to P minus P with that layer's neurons set to zero (completeness).
+    The attribution is ``(w / n) * sum_j dP(target | prompt; w_i := point_j * w) / dw`` at the prediction position. For
+    a target of several tokens it is the mean over them, each predicted after the true previous ones. With increasing
+    steps, the sum over a layer converges to the difference between P and the P with the layer's neurons set to zero
+    (completeness).
 
     Args:
         lm: a causal or masked model.
         prompt: the text up to the answer.
         target: the answer.
-        integral: how to integrate.
-        suffix: what follows the answer; only a masked model reads it.
-        rows: rows of one pass at most, summed over layers.
+        integral: the numerical integration.
+        suffix: the text after the answer. Only masked models read it.
+        rows: maximum number of rows of one pass, summed over layers.
 
     Returns:
         Attributions of shape (layer, m), float32, on the CPU.
@@ -86,19 +91,18 @@ def attributions(
     Raises:
         ValueError: the answer cannot be tokenised after the prompt.
     """
-    token_queries = lm.token_queries(prompt, target, suffix)
-    parts = [_attributions_of_one_token(lm, question, integral, rows) for question in token_queries]
-    return torch.stack(parts).mean(0)
+    queries = lm.token_queries(prompt, target, suffix)
+    return torch.stack([_token_attributions(lm, query, integral, rows) for query in queries]).mean(0)
 
 
-def _attributions_of_one_token(lm: LanguageModel, question: TokenQuery, integral: Integral, rows: int) -> Tensor:
-    clean = _Clean(lm, question, integral.site)
+def _token_attributions(lm: LanguageModel, query: TokenQuery, integral: Integral, rows: int) -> Tensor:
+    clean = _CleanPass(lm, query, integral.site)
     points = integral.points().to(lm.device)
-    share = max(1, rows // (lm.n_layers * (lm.n_layers + 1) // 2))
+    chunk = max(1, rows // (lm.n_layers * (lm.n_layers + 1) // 2))
     total = torch.zeros_like(clean.neurons, dtype=torch.float32)  # (layer, m)
-    for start in range(0, len(points), share):
-        factors = points[start : start + share]
-        # A leaf for each layer, whose gradient is that of its own rows alone.
+    for start in range(0, len(points), chunk):
+        factors = points[start : start + chunk]
+        # One leaf per layer. Its gradient comes from the rows of this layer alone.
         scaled = [(factors[:, None] * w).to(w.dtype).requires_grad_() for w in clean.neurons]
         probability = clean.probabilities(scaled)
         gradients = torch.autograd.grad(probability.sum(), scaled)
@@ -106,36 +110,36 @@ def _attributions_of_one_token(lm: LanguageModel, question: TokenQuery, integral
     return (clean.neurons * total / len(points)).float().cpu()
 
 
-class _Clean:
-    """The unchanged pass over one text, and passes in which each layer's rows have other neurons.
+class _CleanPass:
+    """The unmodified pass over one text, and passes in which each layer has rows with other neuron values.
 
     Attributes:
-        neurons: the site's values at the asked position, (layer, m).
+        neurons: values at the integration site and the prediction position, (layer, m).
     """
 
-    def __init__(self, lm: LanguageModel, question: TokenQuery, site: NeuronSite) -> None:
-        self.lm, self.site, self.token = lm, site, question.token
-        ids = torch.tensor([question.ids], device=lm.device)
+    def __init__(self, lm: LanguageModel, query: TokenQuery, site: NeuronSite) -> None:
+        self.lm, self.site, self.token = lm, site, query.token
+        ids = torch.tensor([query.ids], device=lm.device)
         cache = DynamicCache() if lm.causal else None
         wanted: dict[str, tuple[nn.Module, Side]] = {}
         for layer in range(lm.n_layers):
             wanted[f"x{layer}"] = (lm.block(layer), "input")
             wanted[f"w{layer}"] = self._site(layer)
-        place = torch.tensor([question.position], device=lm.device)
-        first = torch.zeros_like(place)
+        position = torch.tensor([query.position], device=lm.device)
+        batch_index = torch.zeros_like(position)
         inputs = {"past_key_values": cache, "use_cache": True} if cache is not None else {}
-        with torch.no_grad(), capture(wanted) as seen, select_positions(lm, first, place):
+        with torch.no_grad(), capture(wanted) as captured, select_positions(lm, batch_index, position):
             lm.model(input_ids=ids, **inputs)
-        self.neurons = torch.stack([seen[f"w{i}"][0, question.position] for i in range(lm.n_layers)])
-        states = [seen[f"x{i}"] for i in range(lm.n_layers)]  # (1, position, d)
+        self.neurons = torch.stack([captured[f"w{i}"][0, query.position] for i in range(lm.n_layers)])
+        states = [captured[f"x{i}"] for i in range(lm.n_layers)]  # (1, position, d)
         self.inputs: dict[str, Any] = {"input_ids": ids}
-        self.states, self.position, self.before = states, question.position, 0
+        self.states, self.position, self.before = states, query.position, 0
         if cache is not None:
-            self.before = before = question.position
+            self.before = before = query.position
             past = [(layer.keys[:, :, :before], layer.values[:, :, :before]) for layer in cache.layers]
             self.inputs = {
                 "input_ids": ids[:, before:],
-                "position_ids": place[None],
+                "position_ids": position[None],
                 "past_key_values": FixedPast(past),
                 "use_cache": True,
             }
@@ -147,10 +151,10 @@ class _Clean:
         return self.lm.mlp_in(layer), "output"
 
     def probabilities(self, values: Sequence[Tensor]) -> Tensor:
-        """Return the token's probability in rows whose neurons are replaced.
+        """Return the probability of the token in rows whose neurons are replaced.
 
         Args:
-            values: for each layer, what its rows have there, (row, m), the same number of rows in every layer.
+            values: replacement of the neurons by layer, (row, m). All layers have the same number of rows.
 
         Returns:
             Probabilities of shape (layer * row,), layer by layer.
@@ -159,60 +163,62 @@ class _Clean:
         mask = self._mask(count * len(values)) if self.lm.causal else None
         with ExitStack() as stack:
             for layer, value in enumerate(values):
-                state, now = self.states[layer], count * (layer + 1)
+                state, present = self.states[layer], count * (layer + 1)
                 rows = state.expand(-1, count, -1) if self.lm.causal else state.expand(count, -1, -1)
-                visible = mask[:, :, :now, : self.before + now] if mask is not None else None
+                visible = mask[:, :, :present, : self.before + present] if mask is not None else None
                 side = 1 if self.lm.causal else 0
                 stack.enter_context(append_rows(self.lm.block(layer), rows, dim=side, mask=visible, first=layer == 0))
-                stack.enter_context(_replacing(*self._site(layer), self._put(value)))
-            asked = stack.enter_context(capture_head_input(self.lm, self._asked, through=not self.lm.head_is_last))
+                stack.enter_context(_replaced(*self._site(layer), self._replacement(value)))
+            head_input = stack.enter_context(
+                capture_head_input(self.lm, self._at_position, through=not self.lm.head_is_last)
+            )
             logits = self.lm.model(**self.inputs).logits
         if self.lm.head_is_last:
-            return _behind_head(asked[0], self.lm.head, self.token)
+            return _probability_from_states(head_input[0], self.lm.head, self.token)
         return _probability(logits.reshape(-1, logits.shape[-1]), self.token)
 
     def _mask(self, rows: int) -> Tensor:
-        """Let every row see the text before and itself, (1, 1, row, before + row), added to attention scores."""
-        barred = torch.finfo(self.lm.dtype).min
-        own = torch.full((rows, rows), barred, dtype=self.lm.dtype, device=self.lm.device).fill_diagonal_(0)
+        """Return an additive mask with which each row attends to the text and to itself, (1, 1, row, key)."""
+        lowest = torch.finfo(self.lm.dtype).min
+        own = torch.full((rows, rows), lowest, dtype=self.lm.dtype, device=self.lm.device).fill_diagonal_(0)
         return torch.cat([own.new_zeros(rows, self.before), own], dim=1)[None, None]
 
-    def _put(self, value: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return what gives the last rows of a state other values at the asked position."""
-        if self.lm.causal:  # (1, row, features)
+    def _replacement(self, value: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return a function that replaces the values of the last rows of a state at the prediction position."""
+        if self.lm.causal:  # states have shape (1, row, features)
             return lambda state: torch.cat([state[:, : -len(value)], value[None]], dim=1)
-        at = self.position  # (row, position, features)
+        position = self.position  # states have shape (row, position, features)
 
-        def put(state: Tensor) -> Tensor:
+        def replace(state: Tensor) -> Tensor:
             kept, last = state[: -len(value)], state[-len(value) :]
-            return torch.cat([kept, torch.cat([last[:, :at], value[:, None], last[:, at + 1 :]], dim=1)])
+            return torch.cat([kept, torch.cat([last[:, :position], value[:, None], last[:, position + 1 :]], dim=1)])
 
-        return put
+        return replace
 
-    def _asked(self, state: Tensor) -> Tensor:
-        """Return the rows of a state at the asked position, (row, features)."""
+    def _at_position(self, state: Tensor) -> Tensor:
+        """Return the rows of a state at the prediction position, (row, features)."""
         return state.reshape(-1, state.shape[-1]) if self.lm.causal else state[:, self.position]
 
 
 def _probability(logits: Tensor, token: int) -> Tensor:
-    found: Tensor = _Probability.apply(logits.float(), token)  # type: ignore[no-untyped-call]
-    return found
+    probability: Tensor = _Probability.apply(logits.float(), token)  # type: ignore[no-untyped-call]
+    return probability
 
 
-def _behind_head(states: Tensor, head: nn.Module, token: int) -> Tensor:
-    found: Tensor = _BehindHead.apply(states, head, token)  # type: ignore[no-untyped-call]
-    return found
+def _probability_from_states(states: Tensor, head: nn.Module, token: int) -> Tensor:
+    probability: Tensor = _ProbabilityFromStates.apply(states, head, token)  # type: ignore[no-untyped-call]
+    return probability
 
 
-class _BehindHead(torch.autograd.Function):
-    """A token's probability from hidden states, some rows at a time, so that no table of (row, vocabulary) stays."""
+class _ProbabilityFromStates(torch.autograd.Function):
+    """The probability of a token from hidden states, in chunks of rows to free each (row, vocabulary) table."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: nn.Module, token: int) -> Tensor:
-        plain = type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
+        is_linear = type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
         values, gradients = [], []
         for part in torch.split(states.detach(), HEAD_ROWS):
-            value, gradient = (_through_linear if plain else _through_any)(part, head, token)
+            value, gradient = (_through_linear if is_linear else _through_any)(part, head, token)
             values.append(value)
             gradients.append(gradient)
         ctx.save_for_backward(torch.cat(gradients))
@@ -225,11 +231,11 @@ class _BehindHead(torch.autograd.Function):
 
 
 def _through_linear(states: Tensor, head: Any, token: int) -> tuple[Tensor, Tensor]:
-    """Return a token's probability and its gradient, with two tables of (row, vocabulary) at most.
+    """Return the probability of a token and its gradient, with at most two tables of shape (row, vocabulary).
 
-    dp/dz = p (e - softmax(z)), and dz/dx is the head's weight.
+    dp/dz = p (e - softmax(z)), where e is the one-hot vector of the token, and dz/dx is the weight of the head.
     """
-    # The library's own softmax: one written out in place is four times less exact.
+    # A softmax written in place has four times the rounding error of torch.softmax.
     table = nn.functional.linear(states, head.weight, head.bias).float().softmax(-1)
     value = table[:, token].clone()
     table *= -value[:, None]
@@ -238,7 +244,7 @@ def _through_linear(states: Tensor, head: Any, token: int) -> tuple[Tensor, Tens
 
 
 def _through_any(states: Tensor, head: nn.Module, token: int) -> tuple[Tensor, Tensor]:
-    """Return the same through a head of any kind."""
+    """Return the probability of a token and its gradient for any kind of head, by autograd."""
     with torch.enable_grad():
         value = _probability(head(states.requires_grad_()), token)
         (gradient,) = torch.autograd.grad(value.sum(), states)
@@ -246,7 +252,7 @@ def _through_any(states: Tensor, head: nn.Module, token: int) -> tuple[Tensor, T
 
 
 class _Probability(torch.autograd.Function):
-    """Softmax at one token, keeping one table of (row, vocabulary) where the ready-made operations keep three."""
+    """Softmax at one token. It keeps one (row, vocabulary) table; torch.softmax with indexing keeps three."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, token: int) -> Tensor:
@@ -265,32 +271,35 @@ class _Probability(torch.autograd.Function):
 
 
 @contextmanager
-def _replacing(module: nn.Module, side: Side, put: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Change a module's input or output."""
+def _replaced(module: nn.Module, side: Side, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace the input or output of a module."""
     if side == "input":
-        handle = module.register_forward_pre_hook(lambda _, args: (put(args[0]), *args[1:]))
+        handle = module.register_forward_pre_hook(lambda _, args: (replace(args[0]), *args[1:]))
     else:
-        handle = module.register_forward_hook(lambda _, __, output: put(hidden(output)))
+        handle = module.register_forward_hook(lambda _, __, output: replace(hidden(output)))
     try:
         yield
     finally:
         handle.remove()
 
 
-# --- searching ---------------------------------------------------------------------------------------------------
+# --- neuron selection --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Search:
-    """How neurons are chosen from the attributions of several prompts (Dai et al. 2022, section 3.2).
+    """Parameters of the selection of neurons from several prompts (Dai et al. 2022, section 3.2).
 
     Attributes:
-        threshold: of one prompt, neurons count whose attribution is at least this share of its largest.
-        sharing: fraction p of the prompts that must have a neuron, at first.
-        step: how far p is moved per try.
-        tries: how often at most.
-        fewest: how many neurons shall remain at least.
-        most: how many at most.
+        threshold: minimum attribution of a neuron, as a share of the largest attribution of the prompt.
+        sharing: initial fraction p of the prompts that must share a neuron.
+        step: change of p per try.
+        tries: maximum number of tries.
+        fewest: minimum number of selected neurons.
+        most: maximum number of selected neurons.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     threshold: float = 0.2
@@ -304,54 +313,68 @@ class Search:
         if not (0 < self.threshold <= 1 and 0 < self.sharing <= 1 and self.step > 0):
             raise ValueError("threshold and sharing must be above 0 and at most 1, step above 0")
         if not 1 <= self.fewest <= self.most or self.tries < 1:
-            raise ValueError("fewest must be at least 1 and at most most, tries at least 1")
+            raise ValueError("fewest must be between 1 and most, tries at least 1")
 
 
 @dataclass(frozen=True)
-class Found:
-    """The neurons that a search ended with, by layer and index, and the sharing fraction (tau) at which it did."""
+class SharedNeurons:
+    """The result of a search.
+
+    Attributes:
+        neurons: the selected neurons, in order of layer and index.
+        sharing: the fraction (tau) of the prompts that share each of them.
+    """
 
     neurons: tuple[Neuron, ...]
     sharing: float
 
 
-def strongest(attribution: Tensor, threshold: float) -> set[Neuron]:
-    """Return the neurons of one prompt that reach a share of its largest attribution; none if nothing is positive."""
+def neurons_above(attribution: Tensor, threshold: float) -> set[Neuron]:
+    """Return the neurons of one prompt whose attribution is at least a share of the largest.
+
+    The result is empty if no attribution is positive.
+
+    Args:
+        attribution: the attributions of the prompt, (layer, m).
+        threshold: the share.
+    """
     top = float(attribution.max())
     if not top > 0:
         return set()
     return {(int(layer), int(i)) for layer, i in (attribution >= threshold * top).nonzero().tolist()}
 
 
-def search(found: Sequence[Tensor], how: Search) -> Found:
-    """Return the neurons that enough of the prompts share.
+def search(prompts: Sequence[Tensor], parameters: Search) -> SharedNeurons:
+    """Return the neurons that a fraction p of the prompts share.
 
-    The fraction p moves until ``fewest`` to ``most`` neurons remain. Where one p gives too many and the next too few,
-    the larger set is taken, since the smaller may be empty; so it is where p reaches its end.
+    p changes until the number of neurons is between ``fewest`` and ``most``. If one p gives too many and the next too
+    few, the larger set is returned, because the smaller one may be empty. If p reaches the end of its range or the
+    tries are exhausted, the last set is returned.
 
     Args:
-        found: attributions of each prompt, (layer, m).
-        how: the search.
+        prompts: attributions of each prompt, (layer, m).
+        parameters: the parameters of the search.
     """
-    votes = Counter(neuron for attribution in found for neuron in strongest(attribution, how.threshold))
+    votes = Counter(neuron for attribution in prompts for neuron in neurons_above(attribution, parameters.threshold))
     ordered = sorted(votes)
 
-    def shared(p: float) -> Found:
-        # Rounded: a third of the tries would else hang on the last bit of 0.7 + 0.05 + 0.05.
-        needed = round(p * len(found), 9)
-        return Found(tuple(neuron for neuron in ordered if votes[neuron] >= needed), round(p, 4))
+    def shared(p: float) -> SharedNeurons:
+        # Without rounding, a third of the tries would depend on the last bit of 0.7 + 0.05 + 0.05.
+        needed = round(p * len(prompts), 9)
+        return SharedNeurons(tuple(neuron for neuron in ordered if votes[neuron] >= needed), round(p, 4))
 
-    def direction(now: Found) -> int:
-        return (len(now.neurons) > how.most) - (len(now.neurons) < how.fewest)
+    def direction(result: SharedNeurons) -> int:
+        """Return 1 if p must rise, -1 if it must fall, and 0 if the number of neurons is in range."""
+        return (len(result.neurons) > parameters.most) - (len(result.neurons) < parameters.fewest)
 
-    now = shared(how.sharing)
-    for _ in range(how.tries - 1):
-        way = direction(now)
-        p = now.sharing + way * how.step
-        if way == 0 or not 0 < round(p, 4) <= 1:
+    current = shared(parameters.sharing)
+    for _ in range(parameters.tries - 1):
+        sign = direction(current)
+        p = current.sharing + sign * parameters.step
+        if sign == 0 or not 0 < round(p, 4) <= 1:
             break
         following = shared(p)
-        if direction(following) == -way:
-            return max((now, following), key=lambda f: len(f.neurons))
-        now = following
-    return now
+        if direction(following) == -sign:
+            return max((current, following), key=lambda result: len(result.neurons))
+        current = following
+    return current

@@ -1,4 +1,4 @@
-"""Reading and changing activations. Each intervention is a ``with`` block; leaving it undoes it."""
+"""Context managers that read or change activations of a model. Leaving the block restores the model."""
 
 from __future__ import annotations
 
@@ -17,54 +17,72 @@ Side = Literal["input", "output"]
 
 
 def hidden(output: Any) -> Tensor:
-    """Return the hidden states of a module's output, which some families wrap in a tuple."""
+    """Return the hidden states of a module's output, (batch, position, d). Some families wrap them in a tuple.
+
+    Raises:
+        TypeError: the output has another type or shape.
+    """
     state = output[0] if isinstance(output, tuple) else output
     if not isinstance(state, Tensor) or state.dim() != 3:
         raise TypeError(f"expected hidden states of shape (batch, position, d), got {type(output).__name__}")
     return state
 
 
-def _like(output: Any, state: Tensor) -> Any:
+def _with_hidden(output: Any, state: Tensor) -> Any:
+    """Return a module's output with other hidden states."""
     return (state, *output[1:]) if isinstance(output, tuple) else state
 
 
 @contextmanager
 def capture(wanted: Mapping[str, tuple[nn.Module, Side]]) -> Iterator[dict[str, Tensor]]:
-    """``with capture({"k": (lm.mlp_out(5), "input")}) as seen: lm.model(...)``, then ``seen["k"]``.
+    """Capture inputs or outputs of modules::
 
-    Captured tensors have shape (batch, position, features) and stay in the graph if there is one.
+        with capture({"k": (lm.mlp_out(5), "input")}) as captured:
+            lm.model(input_ids=ids)
+        captured["k"]
+
+    Args:
+        wanted: modules and sides, by the key of the result.
+
+    Yields:
+        Tensors of shape (batch, position, features), by key. They remain part of the autograd graph.
     """
-    seen: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
 
-    def reader(key: str, side: Side) -> Callable[..., None]:
+    def make_hook(key: str, side: Side) -> Callable[..., None]:
         if side == "input":
 
             def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                seen[key] = args[0] if args else kwargs["hidden_states"]
+                captured[key] = args[0] if args else kwargs["hidden_states"]
 
             return before
 
         def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            seen[key] = hidden(output)
+            captured[key] = hidden(output)
 
         return after
 
     with ExitStack() as stack:
         for key, (module, side) in wanted.items():
             if side == "input":
-                handle = module.register_forward_pre_hook(reader(key, side), with_kwargs=True)
+                handle = module.register_forward_pre_hook(make_hook(key, side), with_kwargs=True)
             else:
-                handle = module.register_forward_hook(reader(key, side))
+                handle = module.register_forward_hook(make_hook(key, side))
             stack.callback(handle.remove)
-        yield seen
+        yield captured
 
 
 @contextmanager
 def edit_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """``with edit_output(lm.mlp(5), lambda v: v * 2): lm.model(...)`` replaces the module's output."""
+    """Replace the output of a module: ``with edit_output(lm.mlp(5), lambda v: v * 2): lm.model(...)``.
+
+    Args:
+        module: the module.
+        change: maps its hidden states, (batch, position, d), to the replacement of the same shape.
+    """
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        return _like(output, change(hidden(output)))
+        return _with_hidden(output, change(hidden(output)))
 
     handle = module.register_forward_hook(hook)
     try:
@@ -75,22 +93,25 @@ def edit_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterat
 
 @contextmanager
 def resume_at(lm: LanguageModel, layer: int, state: Tensor) -> Iterator[None]:
-    """``with resume(lm, 5, state): lm.model(...)`` computes from block 5 on, whose input is ``state``.
+    """Start the forward pass at a block: ``with resume_at(lm, 5, state): lm.model(...)``.
 
-    The blocks below are skipped, so that the model costs only its upper part. ``state`` has shape (batch,
-    position, d) and must be what block ``layer`` would have received for the positions that are fed. With
-    ``layer`` 0 there is nothing to skip, and the embeddings of the fed tokens are used.
+    Lower blocks are skipped, which saves their cost.
+
+    Args:
+        lm: the model.
+        layer: the first block that is computed. With 0 no block is skipped, and the embeddings of the input are used.
+        state: input of that block for the positions of the input, (batch, position, d).
     """
     with ExitStack() as stack:
         for i in range(layer):
             result = state if i == layer - 1 else None
-            stack.enter_context(_bypassed(lm.block(i), result, as_tuple=lm.blocks_return_tuples))
+            stack.enter_context(_skipped(lm.block(i), result, as_tuple=lm.blocks_return_tuples))
         yield
 
 
 @contextmanager
-def _bypassed(block: nn.Module, result: Tensor | None, *, as_tuple: bool) -> Iterator[None]:
-    """Replace a block's forward by the identity, or by a constant ``result``."""
+def _skipped(block: nn.Module, result: Tensor | None, *, as_tuple: bool) -> Iterator[None]:
+    """Replace the forward method of a block by the identity, or by a constant ``result``."""
 
     def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         out = hidden_states if result is None else result
@@ -102,9 +123,10 @@ def _bypassed(block: nn.Module, result: Tensor | None, *, as_tuple: bool) -> Ite
 
 @contextmanager
 def _with_forward(block: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Put a function in the place of a block's forward, and put back what was there.
+    """Replace the forward method of a block, and restore it afterwards.
 
-    As a rule that is the class's own method; a model on several devices has one on each block that moves its inputs.
+    A block usually uses the method of its class. In a model on several devices, each block has its own attribute
+    ``forward``, which moves the inputs.
     """
     before = vars(block).get("forward")
     block.forward = forward
@@ -118,31 +140,36 @@ def _with_forward(block: nn.Module, forward: Callable[..., Any]) -> Iterator[Non
 
 
 class FixedPast(DynamicCache):  # type: ignore[misc]  # the library is untyped
-    """Keys and values of a past that is read by every pass and grows in none: ``FixedPast([(keys, values), ...])``.
+    """A key-value cache that passes read but do not extend: ``FixedPast([(keys, values), ...])``.
 
-    One pair per layer, each of shape (row, head, position, head size). The library's own cache would keep what each
-    pass adds, for every layer at once.
+    It takes one pair per layer, each of shape (row, head, position, head size). ``DynamicCache`` would store the keys
+    and values of each pass for all layers.
     """
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return the past of a layer with the new positions behind it."""
+        """Return the cached keys and values of a layer, followed by the new ones."""
         past = self.layers[layer_idx]
         return torch.cat([past.keys, key_states], dim=-2), torch.cat([past.values, value_states], dim=-2)
 
 
 @contextmanager
 def select_positions(lm: LanguageModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """``with select_positions(lm, rows, columns): logits = lm.model(...).logits`` gives (n, vocabulary) logits.
+    """Compute logits at selected positions: ``with select_positions(lm, rows, columns): lm.model(...).logits``.
 
-    Only the hidden states at ``(rows[i], columns[i])`` pass through the head, which for a small model costs as
-    much as many of its layers.
+    The logits have shape (n, vocabulary). Only the hidden states at ``(rows[i], columns[i])`` pass through the head,
+    which costs as much as many layers in a small model.
+
+    Args:
+        lm: the model.
+        rows: batch indices, (n,).
+        columns: token positions, (n,).
     """
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        where = args[0].device  # of a model on several devices, the head's
-        return (args[0][rows.to(where), columns.to(where)], *args[1:])
+        device = args[0].device  # the device of the head, if the model is on several
+        return (args[0][rows.to(device), columns.to(device)], *args[1:])
 
     handle = lm.head.register_forward_pre_hook(hook)
     try:
@@ -153,19 +180,30 @@ def select_positions(lm: LanguageModel, rows: Tensor, columns: Tensor) -> Iterat
 
 @contextmanager
 def capture_head_input(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, through: bool) -> Iterator[list[Tensor]]:
-    """``with at_head(lm, lambda x: x[:, -1], through=False) as seen: lm.model(...)``, then ``seen[0]``, (n, d).
+    """Capture selected hidden states in front of the output head::
 
-    Only the picked hidden states pass through the head, or one row of them, where the caller applies it himself.
+        with capture_head_input(lm, lambda x: x[:, -1], through=False) as captured:
+            lm.model(input_ids=ids)
+        captured[0]
+
+    Args:
+        lm: the model.
+        pick: selects hidden states, (n, d), from the input of the head.
+        through: whether the selected states pass through the head. Otherwise only the first one does, to save the
+            cost, and the caller applies the head.
+
+    Yields:
+        A list that contains the selected states after the forward pass.
     """
-    seen: list[Tensor] = []
+    captured: list[Tensor] = []
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        seen.append(pick(args[0]))
-        return (seen[0] if through else seen[0][:1].detach(), *args[1:])
+        captured.append(pick(args[0]))
+        return (captured[0] if through else captured[0][:1].detach(), *args[1:])
 
     handle = lm.head.register_forward_pre_hook(hook)
     try:
-        yield seen
+        yield captured
     finally:
         handle.remove()
 
@@ -174,24 +212,24 @@ def capture_head_input(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, t
 def append_rows(
     block: nn.Module, rows: Tensor, *, dim: int, mask: Tensor | None = None, first: bool = False
 ) -> Iterator[None]:
-    """Put rows behind those that a block receives, or in their place where they are the ``first``.
+    """Append rows to the input of a block.
 
     Args:
-        block: where they join.
-        rows: hidden states, (batch, position, d).
-        dim: 0 where they are texts of a batch, 1 where they are positions of one text.
-        mask: takes the place of the block's own attention mask.
-        first: whether nothing stands before them.
+        block: the transformer block.
+        rows: hidden states to append, (batch, position, d).
+        dim: 0 appends texts of a batch, 1 appends positions of one text.
+        mask: replaces the attention mask of the block.
+        first: whether the rows replace the input instead of following it.
     """
-    whole = block.forward
-    signature = inspect.signature(whole)
+    original = block.forward
+    signature = inspect.signature(original)
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         state = rows if first else torch.cat([hidden_states, rows], dim=dim)
         call = signature.bind(state, *args, **kwargs)
         if mask is not None:
             call.arguments["attention_mask"] = mask
-        return whole(*call.args, **call.kwargs)
+        return original(*call.args, **call.kwargs)
 
     with _with_forward(block, forward):
         yield
@@ -199,8 +237,8 @@ def append_rows(
 
 @contextmanager
 def stop_after(lm: LanguageModel, layer: int) -> Iterator[None]:
-    """``with upto(lm, 5): lm.model(...)`` computes the blocks up to and with 5; those above hand their input on."""
+    """Skip the blocks above a layer: ``with stop_after(lm, 5): lm.model(...)`` computes blocks 0 to 5."""
     with ExitStack() as stack:
         for i in range(layer + 1, lm.n_layers):
-            stack.enter_context(_bypassed(lm.block(i), None, as_tuple=lm.blocks_return_tuples))
+            stack.enter_context(_skipped(lm.block(i), None, as_tuple=lm.blocks_return_tuples))
         yield

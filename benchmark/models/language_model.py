@@ -1,7 +1,6 @@
-"""The only object that editors and probing see of a model: its modules by role, and its tokenisation.
+"""The interface of a model for editors and probing: its modules by role, and its tokenisation.
 
-Every tokenisation rule lives here, once: whether a BOS stands first, the space before a target, padding, and
-which tokens a subject covers.
+All tokenisation rules are defined here: the BOS token, the space before a target, padding, and the tokens of a subject.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ BosPolicy = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids with the character span ``(start, end)`` that each covers (BOS covers ``(0, 0)``)."""
+    """Token ids and the character span ``(start, end)`` of each. The span of BOS is ``(0, 0)``."""
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
 
 
 class TokenQuery(NamedTuple):
-    """A text, the position at which a token is predicted, and that token."""
+    """A text, the position at which the model predicts a token, and that token."""
 
     ids: tuple[int, ...]
     position: int
@@ -39,7 +38,7 @@ class TokenQuery(NamedTuple):
 
 @dataclass(frozen=True)
 class Padded:
-    """A right-padded batch: ``ids`` and ``mask`` of shape (batch, length), ``lengths`` of shape (batch,)."""
+    """A padded batch: ``ids`` and ``mask`` of shape (batch, length), ``lengths`` of shape (batch,)."""
 
     ids: Tensor
     mask: Tensor
@@ -47,17 +46,30 @@ class Padded:
 
 
 class LanguageModel:
-    """A model, its tokenizer and the family table's view of it.
+    """A model with its tokenizer and the module paths of its family.
 
-    The model is in evaluation mode and none of its parameters requires a gradient.
+    The model is set to evaluation mode, and its parameters do not require gradients.
 
     Args:
         model: a Hugging Face model with a language-modelling head.
         tokenizer: its fast tokenizer.
-        family: where the model's parts sit.
-        name: how reports call it.
-        revision: which version of the weights this is, or None when unknown.
-        bos: ``auto`` puts a BOS first exactly when the tokenizer itself does; ``always`` and ``never`` override it.
+        family: the module paths of the architecture.
+        name: the name of the model in reports.
+        revision: the version of the weights, or None if it is unknown.
+        bos: ``auto`` adds BOS if the tokenizer does so itself; ``always`` and ``never`` override it.
+
+    Attributes:
+        prompt_prefix: text before every prompt. :meth:`Edit.applied` sets it for in-context editing.
+        bos_id: the id of the BOS token that starts each text, or None.
+        blocks: the transformer blocks.
+        dtype: the dtype of the token embedding.
+        device: the device of the token embedding, which receives the input of a model on several devices.
+        blocks_return_tuples: whether a block wraps its hidden states in a tuple. It depends on the family and the
+            version of transformers.
+        head_is_last: whether the logits equal the output of the head. Some families scale or cap them afterwards.
+
+    Raises:
+        KnbenchError: the tokenizer is not fast, or ``bos`` is ``always`` and the tokenizer has no BOS token.
     """
 
     def __init__(
@@ -71,7 +83,9 @@ class LanguageModel:
         bos: BosPolicy = "auto",
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
-            raise KnbenchError(f"model '{name}' has no fast tokenizer; the subject's tokens cannot be located")
+            raise KnbenchError(
+                f"model '{name}' has no fast tokenizer, which is needed to locate the tokens of a subject"
+            )
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.family = family
@@ -79,16 +93,12 @@ class LanguageModel:
         self.revision = revision
         self.bos_policy = bos
         self.prompt_prefix = ""
-        """Text put before every prompt; set by :meth:`Edit.applied` for in-context editing."""
         self.bos_id = self._find_bos(bos)
         self.blocks: Sequence[Any] = model.get_submodule(family.blocks)  # type: ignore[assignment]
-        # Of a model on several devices, where its inputs go.
         embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
         self.dtype, self.device = embedding.weight.dtype, embedding.weight.device
         self._names = {id(p): n for n, p in model.named_parameters()}
-        self.blocks_return_tuples, self.head_is_last = self._look()
-        """Whether a block wraps its hidden states in a tuple, which differs by family and library version; and whether
-        the logits are what the head gives, which in some families are scaled or capped behind it."""
+        self.blocks_return_tuples, self.head_is_last = self._inspect_forward()
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {len(self.blocks)} layers, {self.dtype}, {self.device})"
@@ -97,7 +107,7 @@ class LanguageModel:
 
     @property
     def causal(self) -> bool:
-        """Whether the model predicts the next token (as against filling masks)."""
+        """Whether the model predicts the next token instead of filling masks."""
         return self.family.objective == "causal"
 
     @property
@@ -107,12 +117,12 @@ class LanguageModel:
 
     @property
     def n_neurons(self) -> int:
-        """Width m of the MLP's hidden layer."""
+        """Number m of neurons in the hidden layer of an MLP."""
         return self.parameter(self.mlp_weight_name(0)).numel() // self.shape["width"]  # type: ignore[no-any-return]
 
     @property
     def shape(self) -> dict[str, Any]:
-        """Architecture, layers, hidden size and vocabulary: what published hyper-parameters are looked up by."""
+        """Architecture, layers, hidden size and vocabulary. They are the key of published hyper-parameters."""
         config = self.model.config.get_text_config()
         return {
             "architecture": type(self.model).__name__,
@@ -125,7 +135,7 @@ class LanguageModel:
         """Return the transformer block of a layer.
 
         Raises:
-            KnbenchError: the model has no such layer.
+            KnbenchError: the layer does not exist.
         """
         if not 0 <= layer < self.n_layers:
             raise KnbenchError(f"layer {layer} does not exist: '{self.name}' has layers 0 to {self.n_layers - 1}")
@@ -137,18 +147,19 @@ class LanguageModel:
         return self.block(layer).get_submodule(self.family.mlp)
 
     def mlp_in(self, layer: int) -> nn.Module:
-        """Return the MLP's projection whose output its activation function receives (of a gated MLP, the gate's)."""
+        """Return the MLP projection whose output the activation function receives. In a gated MLP it is the gate."""
         return self.block(layer).get_submodule(self.family.mlp_in)
 
     def mlp_out(self, layer: int) -> nn.Module:
-        """Return the MLP's output projection, which maps the neurons ``k`` to ``v``."""
+        """Return the output projection of the MLP, which maps the neurons ``k`` to ``v``."""
         return self.block(layer).get_submodule(self.family.mlp_out)
 
     def attention(self, layer: int) -> nn.Module:
         """Return the layer's attention module."""
         return self.block(layer).get_submodule(self.family.attention)
 
-    def _look(self) -> tuple[bool, bool]:
+    def _inspect_forward(self) -> tuple[bool, bool]:
+        """Return ``blocks_return_tuples`` and ``head_is_last`` from one forward pass."""
         tuples: list[bool] = []
         heads: list[Tensor] = []
         handles = [
@@ -165,23 +176,23 @@ class LanguageModel:
 
     @property
     def head(self) -> nn.Module:
-        """The module that turns hidden states into logits."""
+        """The module that maps hidden states to logits."""
         module: nn.Module = self.model.get_output_embeddings()
         return module
 
     def mlp_weight_name(self, layer: int) -> str:
-        """Return the parameter name of ``W`` of a layer."""
+        """Return the name of the parameter ``W``, the weight of a layer's MLP output projection."""
         return self._names[id(self.mlp_out(layer).weight)]
 
     def name_of(self, parameter: Tensor) -> str:
-        """Return the name of one of the model's parameters."""
+        """Return the name of a parameter of the model."""
         return self._names[id(parameter)]
 
     def parameter(self, name: str) -> nn.Parameter:
         """Return a parameter by its name in the model.
 
         Raises:
-            KnbenchError: the model has no such parameter.
+            KnbenchError: the parameter does not exist.
         """
         try:
             parameter: nn.Parameter = self.model.get_parameter(name)
@@ -190,7 +201,11 @@ class LanguageModel:
         return parameter
 
     def weight_is_transposed(self, layer: int) -> bool:
-        """Whether ``W`` is stored as (m, d) instead of (d, m): told by the module's type, never by its shape."""
+        """Return whether ``W`` is stored as (m, d) instead of (d, m). The module type determines it.
+
+        Raises:
+            KnbenchError: the module type is unknown.
+        """
         module = self.mlp_out(layer)
         if isinstance(module, nn.Linear):
             return False
@@ -198,10 +213,12 @@ class LanguageModel:
 
         if isinstance(module, Conv1D):
             return True
-        raise KnbenchError(f"cannot tell how {type(module).__name__} of layer {layer} stores its weight")
+        raise KnbenchError(
+            f"layer {layer}: the weight layout of {type(module).__name__} is unknown; supported: Linear, Conv1D"
+        )
 
     def as_stored(self, layer: int, matrix: Tensor) -> Tensor:
-        """Turn a (d, m) matrix into the layout in which the layer stores ``W``."""
+        """Return a (d, m) matrix in the layout in which the layer stores ``W``, as a view. It is its own inverse."""
         return matrix.T if self.weight_is_transposed(layer) else matrix
 
     # --- tokenisation ----------------------------------------------------------------------------------------
@@ -210,7 +227,7 @@ class LanguageModel:
         bos: int | None = self.tokenizer.bos_token_id
         if policy == "always":
             if bos is None:
-                raise KnbenchError(f"model '{self.name}' has no BOS token; use bos=auto or bos=never")
+                raise KnbenchError(f"model '{self.name}' has no BOS token; use bos='auto' or bos='never'")
             return bos
         if policy == "never" or bos is None or not self.causal:
             return None
@@ -219,14 +236,20 @@ class LanguageModel:
 
     @property
     def start_id(self) -> int:
-        """The token that a text without context is conditioned on: BOS, else end of text (as lm-eval does)."""
+        """The token that conditions a text without context: BOS, otherwise end of text, as in lm-eval.
+
+        Raises:
+            KnbenchError: the tokenizer has neither.
+        """
         for candidate in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             if candidate is not None:
                 return int(candidate)
-        raise KnbenchError(f"model '{self.name}' has neither a BOS nor an end-of-text token to start a sentence")
+        raise KnbenchError(
+            f"model '{self.name}' has neither a BOS nor an end-of-text token, which must start a sentence"
+        )
 
     def encode(self, text: str) -> Tokens:
-        """Tokenise a text, with BOS first where a causal model wants one, framed as a masked model was trained."""
+        """Tokenise a text. A causal model may get BOS first; a masked model gets its special tokens."""
         encoded = self.tokenizer(text, add_special_tokens=not self.causal, return_offsets_mapping=True)
         ids, spans = tuple(encoded.input_ids), tuple((a, b) for a, b in encoded.offset_mapping)
         if self.bos_id is not None:
@@ -234,24 +257,24 @@ class LanguageModel:
         return Tokens(ids, spans)
 
     def split(self, prompt: str, target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Tokenise ``prompt`` and its continuation in one piece and cut where the continuation begins.
+        """Tokenise a prompt and its continuation as one text, and split the ids at the start of the continuation.
 
-        The target is joined by one space, as the text would be written; an empty prompt gets the start token.
+        One space separates them. An empty prompt is replaced by the start token.
 
         Returns:
-            The context's ids (at least one) and the target's ids (at least one, never BOS).
+            The ids of the context (at least one) and those of the target (at least one, never BOS).
 
         Raises:
-            ValueError: the target has no token of its own, or a token straddles the border.
+            ValueError: the target has no separate token, or a token contains parts of both.
         """
         gap = " " if prompt and not prompt[-1].isspace() else ""
         tokens = self.encode(prompt + gap + target)
-        border = len(prompt.rstrip())  # the space belongs to the target's first token
-        cut = next((i for i, (a, b) in enumerate(tokens.spans) if a >= border and b > border), len(tokens.ids))
+        boundary = len(prompt.rstrip())  # the space belongs to the first token of the target
+        cut = next((i for i, (a, b) in enumerate(tokens.spans) if a >= boundary and b > boundary), len(tokens.ids))
         if cut == len(tokens.ids):
-            raise ValueError(f"the target {target!r} has no token of its own after {prompt!r}")
-        if cut and tokens.spans[cut - 1][1] > border:
-            raise ValueError(f"a token straddles the border between {prompt!r} and {target!r}")
+            raise ValueError(f"the target {target!r} has no separate token after {prompt!r}")
+        if cut and tokens.spans[cut - 1][1] > boundary:
+            raise ValueError(f"one token contains the end of {prompt!r} and the start of {target!r}")
         context = tokens.ids[:cut] or (self.start_id,)
         return context, tokens.ids[cut:]
 
@@ -260,20 +283,20 @@ class LanguageModel:
         """The token that a masked model fills.
 
         Raises:
-            KnbenchError: the tokenizer has none.
+            KnbenchError: the tokenizer has no mask token.
         """
         if self.tokenizer.mask_token_id is None:
             raise KnbenchError(f"model '{self.name}' has no mask token")
         return int(self.tokenizer.mask_token_id)
 
-    def place(self, prompt: str, target: str, suffix: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Tokenise a whole sentence for a masked model and tell where its target stands.
+    def locate_target(self, prompt: str, target: str, suffix: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokenise a whole sentence for a masked model and locate its target.
 
         Returns:
-            The sentence's ids, and the positions of the target's tokens (at least one).
+            The ids of the sentence and the positions of the target's tokens (at least one).
 
         Raises:
-            ValueError: no token covers the target alone.
+            ValueError: the target has no separate token, or shares one with its context.
         """
         gap = " " if prompt and not prompt[-1].isspace() else ""
         tokens = self.encode(prompt + gap + target + suffix)
@@ -281,37 +304,41 @@ class LanguageModel:
         positions = tuple(i for i, (a, b) in enumerate(tokens.spans) if b > a and a >= start and start < b <= end)
         covered = {c for i in positions for c in range(*tokens.spans[i])}
         if not set(range(end - len(target), end)) <= covered:
-            raise ValueError(f"the target {target!r} shares a token with its neighbours after {prompt!r}")
+            raise ValueError(f"the target {target!r} shares a token with the surrounding text after {prompt!r}")
         if not positions:
-            raise ValueError(f"the target {target!r} has no token of its own after {prompt!r}")
+            raise ValueError(f"the target {target!r} has no separate token after {prompt!r}")
         return tokens.ids, positions
 
     def token_queries(self, prompt: str, target: str, suffix: str) -> list[TokenQuery]:
-        """Return one question per token of a target, each after the true previous ones.
+        """Return one query per token of a target. Each contains the true previous tokens (teacher forcing).
 
-        A causal model is asked behind the text so far; a masked one at the token's own place, where the target's
-        tokens from that one on are masks and the suffix is read too. The model's prompt prefix stands first.
+        A causal model predicts the token from the preceding text. A masked model predicts it at its own position: this
+        token and the following ones of the target are masked, and the suffix is present. ``prompt_prefix`` precedes
+        the prompt.
 
         Raises:
             ValueError: the target cannot be tokenised after the prompt.
         """
         prompt = self.prompt_prefix + prompt
         if self.causal:
-            context, wanted = self.split(prompt, target)
-            return [TokenQuery(context + wanted[:n], len(context) + n - 1, token) for n, token in enumerate(wanted)]
-        ids, positions = self.place(prompt, target, suffix)
-        token_queries = []
+            context, tokens = self.split(prompt, target)
+            return [TokenQuery(context + tokens[:n], len(context) + n - 1, token) for n, token in enumerate(tokens)]
+        ids, positions = self.locate_target(prompt, target, suffix)
+        queries = []
         for n, position in enumerate(positions):
             masked = set(positions[n:])
-            text = tuple(self.mask_id if i in masked else token for i, token in enumerate(ids))
-            token_queries.append(TokenQuery(text, position, ids[position]))
-        return token_queries
+            visible = tuple(self.mask_id if i in masked else token for i, token in enumerate(ids))
+            queries.append(TokenQuery(visible, position, ids[position]))
+        return queries
 
     def subject_span(self, template: str, subject: str) -> tuple[Tokens, range]:
-        """Tokenise ``template`` with ``subject`` in its ``{}`` and locate the subject's tokens.
+        """Replace ``{}`` in ``template`` by ``subject``, tokenise the text, and locate the tokens of the subject.
 
-        The span comes from the tokenizer's character offsets, so a subject that merges with its neighbours or
-        also occurs elsewhere in the prompt is still found.
+        Character offsets of the tokenizer determine the span. They also locate a subject that shares a token with the
+        surrounding text or occurs twice in the prompt.
+
+        Returns:
+            The tokens of the text and the range of the subject's tokens.
 
         Raises:
             ValueError: no token covers the subject.
@@ -325,43 +352,43 @@ class LanguageModel:
         return tokens, range(hits[0], hits[-1] + 1)
 
     def pad(self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right") -> Padded:
-        """Stack token rows into one batch. Attention ignores the padding, whatever id it has."""
+        """Pad token rows to one batch. The attention mask excludes the padding."""
         lengths = torch.tensor([len(row) for row in rows])
         width = int(lengths.max())
         filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.start_id
         ids = torch.full((len(rows), width), filler)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
-            place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
-            ids[i, place] = torch.tensor(row)
-            mask[i, place] = 1
+            columns = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+            ids[i, columns] = torch.tensor(row)
+            mask[i, columns] = 1
         return Padded(ids.to(self.device), mask.to(self.device), lengths.to(self.device))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn token ids into text, spaces kept as the tokens carry them."""
+        """Decode token ids. Special tokens are skipped, and spaces are kept as in the tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     # --- identity --------------------------------------------------------------------------------------------
 
     def weight_hash(self) -> str:
-        """Return a sha256 over every parameter and buffer that belongs to the state: name, type, shape, bytes."""
-        whole = hashlib.sha256()
+        """Return a sha256 over the state dictionary: name, dtype, shape and bytes of each tensor."""
+        digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
-            whole.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            whole.update(_bytes(tensor))
-        return whole.hexdigest()
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(_bytes(tensor))
+        return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """Return a fast hash of all weights, to check after each edit that they came back bit for bit."""
+        """Return a fast hash of all weights, which verifies after each edit that they are restored bit for bit."""
         import xxhash
 
-        whole = xxhash.xxh3_128()
+        digest = xxhash.xxh3_128()
         for parameter in self.model.parameters():
-            whole.update(_bytes(parameter))
-        return str(whole.hexdigest())
+            digest.update(_bytes(parameter))
+        return str(digest.hexdigest())
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """Return a tensor's bytes, without a copy where it lies contiguous in main memory."""
+    """Return the bytes of a tensor, without a copy if it is contiguous in main memory."""
     flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)

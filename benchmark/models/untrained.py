@@ -1,4 +1,4 @@
-"""Tiny random models, made in milliseconds, to test an editor's mechanics on."""
+"""Tiny models with random weights, for tests of editors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .toy import causal_tokenizer, masked_tokenizer
 UntrainedKind = Literal["gpt2", "llama", "bert"]
 
 _WIDTH, _MLP_WIDTH = 32, 48
-_FEW_SENTENCES = (
+_SENTENCES = (
     "The capital of Canada is Ottawa and the capital of Italy is Rome.",
     "The capital of France is Paris. Rome is the capital of Italy. Ottawa is the capital of Canada.",
     "Susan liked this sketch and these sketches, that book and those books.",
@@ -27,12 +27,12 @@ _FEW_SENTENCES = (
 
 
 @cache
-def _few_words(causal: bool) -> Any:
-    make = causal_tokenizer if causal else masked_tokenizer
-    return make(_FEW_SENTENCES * 4, 420)  # a merge needs a pair that occurs more than once
+def _tokenizer(causal: bool) -> Any:
+    build = causal_tokenizer if causal else masked_tokenizer
+    return build(_SENTENCES * 4, 420)  # BPE merges only pairs that occur more than once
 
 
-def _random_gpt2(vocabulary: int) -> Any:
+def _gpt2(vocabulary: int) -> Any:
     config = transformers.GPT2Config(
         vocab_size=vocabulary,
         n_embd=_WIDTH,
@@ -46,7 +46,7 @@ def _random_gpt2(vocabulary: int) -> Any:
     return transformers.GPT2LMHeadModel(config)
 
 
-def _random_llama(vocabulary: int) -> Any:
+def _llama(vocabulary: int) -> Any:
     config = transformers.LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=_WIDTH,
@@ -60,7 +60,7 @@ def _random_llama(vocabulary: int) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
-def _random_bert(vocabulary: int) -> Any:
+def _bert(vocabulary: int) -> Any:
     config = transformers.BertConfig(
         vocab_size=vocabulary,
         hidden_size=_WIDTH,
@@ -72,27 +72,28 @@ def _random_bert(vocabulary: int) -> Any:
     return transformers.BertForMaskedLM(config)
 
 
-_RANDOM: Mapping[UntrainedKind, Callable[[int], Any]] = {
-    "gpt2": _random_gpt2,
-    "llama": _random_llama,
-    "bert": _random_bert,
+_BUILDERS: Mapping[UntrainedKind, Callable[[int], Any]] = {
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "bert": _bert,
 }
 
 
 def untrained(kind: UntrainedKind, seed: int = 0) -> LanguageModel:
-    """Return a tiny random model, made in milliseconds, to test an editor's mechanics on.
+    """Return a tiny model with random weights, for tests of editors. Its creation takes milliseconds.
 
-    It has 3 or 4 layers of width 32 with MLPs of width 48, so that no matrix of an MLP is square. Its weights are
-    larger than a new model's, so that its layers matter. The caller's random numbers are left alone.
+    It has 3 or 4 layers of width 32 and MLPs of width 48, because a square matrix would hide a wrong transposition. The
+    weights have a larger scale than usual initial weights, because otherwise the layers would hardly affect the
+    logits. The global random state of torch is preserved.
 
     Args:
         kind: ``gpt2`` stores W transposed, ``llama`` has a gated MLP, ``bert`` fills masks.
-        seed: of the weights; the same seed gives the same weights.
+        seed: seed of the weights.
     """
-    tokenizer = _few_words(kind != "bert")
+    tokenizer = _tokenizer(kind != "bert")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _RANDOM[kind](len(tokenizer))
+        model = _BUILDERS[kind](len(tokenizer))
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 torch.nn.init.normal_(parameter, std=0.3)

@@ -1,18 +1,18 @@
-"""Attributions equal the slow ones in every family, are complete, and lead to the neurons that were planted."""
+"""Attributions equal a slow reference in every family and satisfy completeness. The search selects shared neurons."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from knbench.benchmark.models.attribution import (
-    Found,
     Integral,
     Search,
+    SharedNeurons,
     _through_any,
     _through_linear,
     attributions,
+    neurons_above,
     search,
-    strongest,
 )
 from knbench.benchmark.models.language_model import LanguageModel
 
@@ -39,20 +39,20 @@ def test_fast_attributions_equal_slow_ones(kind, site):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "neox", "llama", "bert"])
-def test_attributions_of_a_layer_sum_to_what_silencing_it_takes_away(kind):
-    """Completeness: the integral of a gradient is the difference of the ends.
+def test_attributions_of_a_layer_sum_to_the_effect_of_zeroing_it(kind):
+    """Completeness: the integral of a gradient is the difference of its end points.
 
-    Not so for a model with a norm behind the MLP (Gemma 3): there all change lies next to zero, where no step is.
+    Gemma 3 is excluded. Its norm after the MLP moves the whole change next to zero, below the first step.
     """
     lm = make_lm(kind)
-    (question,) = lm.token_queries(PROMPT, "Rome", ".")
+    (query,) = lm.token_queries(PROMPT, "Rome", ".")
     found = attributions(lm, PROMPT, "Rome", Integral(steps=2000))
-    ids = torch.tensor([question.ids])
+    ids = torch.tensor([query.ids])
     for layer in range(lm.n_layers):
-        whole, neurons = probability_with(lm, ids, question.position, question.token, layer, "neurons", None)
-        nothing = torch.zeros_like(neurons)
-        silent, _ = probability_with(lm, ids, question.position, question.token, layer, "neurons", nothing)
-        assert float(found[layer].sum()) == pytest.approx(float(whole[0] - silent[0]), rel=0.01, abs=1e-5)
+        clean, neurons = probability_with(lm, ids, query.position, query.token, layer, "neurons", None)
+        zeros = torch.zeros_like(neurons)
+        ablated, _ = probability_with(lm, ids, query.position, query.token, layer, "neurons", zeros)
+        assert float(found[layer].sum()) == pytest.approx(float(clean[0] - ablated[0]), rel=0.01, abs=1e-5)
 
 
 def test_the_number_of_rows_in_a_pass_changes_nothing(lm):
@@ -62,10 +62,10 @@ def test_the_number_of_rows_in_a_pass_changes_nothing(lm):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
-def test_what_stands_behind_the_head_is_not_left_out(kind):
-    """Some families scale or cap their logits behind the head; others are read before it, part by part."""
+def test_scaled_or_capped_logits_are_used(kind):
+    """Some families scale or cap their logits after the head. For the others the head is applied in chunks."""
     lm = make_lm(kind)
-    integral = Integral(steps=40)  # more rows than go through the head at once
+    integral = Integral(steps=40)  # more rows than one call of the head processes
     assert lm.head_is_last
     parts = attributions(lm, PROMPT, "Rome", integral)
     lm.head_is_last = False
@@ -93,16 +93,16 @@ def test_rules_of_the_integral(rule, points):
     assert Integral(steps=4, rule=rule).points().tolist() == pytest.approx(points)
 
 
-def test_the_prompt_prefix_is_read_too(lm):
-    said = attributions(lm, "You and I. " + PROMPT, "Rome", Integral(steps=2))
+def test_the_prompt_prefix_is_used(lm):
+    expected = attributions(lm, "You and I. " + PROMPT, "Rome", Integral(steps=2))
     lm.prompt_prefix = "You and I. "
-    torch.testing.assert_close(attributions(lm, PROMPT, "Rome", Integral(steps=2)), said)
+    torch.testing.assert_close(attributions(lm, PROMPT, "Rome", Integral(steps=2)), expected)
 
 
-# --- searching, by hand ------------------------------------------------------------------------------------------
+# --- neuron selection, worked examples ---------------------------------------------------------------------------
 
 
-def made_up(*prompts: dict[tuple[int, int], float]) -> list[torch.Tensor]:
+def attribution_tables(*prompts: dict[tuple[int, int], float]) -> list[torch.Tensor]:
     tables = []
     for values in prompts:
         table = torch.zeros(3, 10)
@@ -112,38 +112,38 @@ def made_up(*prompts: dict[tuple[int, int], float]) -> list[torch.Tensor]:
     return tables
 
 
-def test_strongest_neurons_reach_a_share_of_the_largest():
-    (table,) = made_up({(0, 1): 1.0, (1, 2): 0.2, (2, 3): 0.19, (2, 4): -5.0})
-    assert strongest(table, 0.2) == {(0, 1), (1, 2)}
-    assert strongest(torch.zeros(3, 10), 0.2) == set()
-    assert strongest(-table[:, :4].abs(), 0.2) == set()
+def test_selected_neurons_reach_a_share_of_the_largest():
+    (table,) = attribution_tables({(0, 1): 1.0, (1, 2): 0.2, (2, 3): 0.19, (2, 4): -5.0})
+    assert neurons_above(table, 0.2) == {(0, 1), (1, 2)}
+    assert neurons_above(torch.zeros(3, 10), 0.2) == set()
+    assert neurons_above(-table[:, :4].abs(), 0.2) == set()
 
 
 def test_search_stops_at_once_when_the_number_is_right():
-    tables = made_up({(0, 1): 1.0, (1, 2): 1.0}, {(0, 1): 1.0, (1, 2): 1.0}, {(0, 1): 1.0, (1, 3): 1.0})
-    assert search(tables, Search(sharing=0.6)) == Found(((0, 1), (1, 2)), 0.6)
+    tables = attribution_tables({(0, 1): 1.0, (1, 2): 1.0}, {(0, 1): 1.0, (1, 2): 1.0}, {(0, 1): 1.0, (1, 3): 1.0})
+    assert search(tables, Search(sharing=0.6)) == SharedNeurons(((0, 1), (1, 2)), 0.6)
 
 
 def test_search_lowers_the_fraction_where_too_few_are_shared():
-    # (1, 2) is in two of four prompts, so at 0.7 only (0, 1) is left; 0.5 is the first fraction that has both.
-    tables = made_up({(0, 1): 1, (1, 2): 1}, {(0, 1): 1, (1, 2): 1}, {(0, 1): 1}, {(0, 1): 1})
-    assert search(tables, Search(sharing=0.7)) == Found(((0, 1), (1, 2)), 0.5)
+    # (1, 2) is in two of four prompts, so 0.7 selects only (0, 1); 0.5 is the first fraction that selects both.
+    tables = attribution_tables({(0, 1): 1, (1, 2): 1}, {(0, 1): 1, (1, 2): 1}, {(0, 1): 1}, {(0, 1): 1})
+    assert search(tables, Search(sharing=0.7)) == SharedNeurons(((0, 1), (1, 2)), 0.5)
 
 
 def test_search_raises_the_fraction_where_too_many_are_shared():
     weak = {(2, i): 1.0 for i in range(6)}
     strong = {(0, 1): 1.0, (1, 2): 1.0}
-    tables = made_up(*[{**weak, **strong}] * 8, *[strong] * 2)  # six more in 8 of 10 prompts
-    assert search(tables, Search(sharing=0.7)) == Found(((0, 1), (1, 2)), 0.85)
+    tables = attribution_tables(*[{**weak, **strong}] * 8, *[strong] * 2)  # six more in 8 of 10 prompts
+    assert search(tables, Search(sharing=0.7)) == SharedNeurons(((0, 1), (1, 2)), 0.85)
 
 
 def test_search_takes_the_larger_set_where_no_fraction_fits():
-    tables = made_up(*[{(2, i): 1.0 for i in range(7)}] * 3, {(0, 0): 1.0})  # seven up to 0.75, none above
+    tables = attribution_tables(*[{(2, i): 1.0 for i in range(7)}] * 3, {(0, 0): 1.0})  # seven up to 0.75, none above
     assert len(search(tables, Search(sharing=0.7)).neurons) == 7
     assert len(search(tables, Search(sharing=0.95)).neurons) == 7
-    everywhere = made_up(*[{(2, i): 1.0 for i in range(7)}] * 3)
-    assert search(everywhere, Search()) == Found(tuple((2, i) for i in range(7)), 1.0)
-    assert search(made_up({}), Search()).neurons == ()
+    everywhere = attribution_tables(*[{(2, i): 1.0 for i in range(7)}] * 3)
+    assert search(everywhere, Search()) == SharedNeurons(tuple((2, i) for i in range(7)), 1.0)
+    assert search(attribution_tables({}), Search()).neurons == ()
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gptj", "llama"])  # GPT-J's head has a bias

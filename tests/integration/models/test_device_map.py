@@ -1,4 +1,4 @@
-"""Models that accelerate shares out among devices; here all of these are the processor, which is everywhere."""
+"""Models that accelerate distributes across devices. In these tests every device is the CPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.hooks import resume_at
 from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.models.loading import load_model
-from knbench.benchmark.running.runner import run
 from knbench.editors.ft import FineTuning
 from knbench.editors.lora import Lora
 from knbench.editors.memit import Memit
 from knbench.editors.rome import Rome
 
 from tests.conftest import called, make_lm
+from tests.files import run_folders as run
 from tests.workers import measured, towns
 
 STEPS = {"steps": "2"}
@@ -27,11 +27,11 @@ SETTINGS = RunSettings(
 )  # fmt: skip
 
 
-def shared_out(kind="llama"):
-    """A model with what accelerate puts on each module of one that lies on several devices."""
+def distributed_lm(kind="llama"):
+    """Return a model with the hooks that accelerate adds to the modules of a distributed model."""
     lm = make_lm(kind)
-    places = {name: "cpu" for name, _ in lm.model.named_children()}
-    model = dispatch_model(lm.model, places, main_device="cpu", force_hooks=True)
+    device_map = {name: "cpu" for name, _ in lm.model.named_children()}
+    model = dispatch_model(lm.model, device_map, main_device="cpu", force_hooks=True)
     return LanguageModel(model, lm.tokenizer, family_of(type(model).__name__), name=lm.name)
 
 
@@ -43,12 +43,12 @@ def test_a_model_with_a_device_map_is_the_same_model(model_folder, device_map):
     assert mapped.device == torch.device("cpu")
 
 
-def test_edits_of_a_model_that_is_shared_out_are_the_same_and_are_taken_back(tmp_path):
-    plain, mapped = make_lm("llama"), shared_out()
+def test_edits_of_a_distributed_model_are_the_same_and_are_reverted(tmp_path):
+    plain, mapped = make_lm("llama"), distributed_lm()
     before = mapped.weight_hash()
     assert before == plain.weight_hash()
     hooked = {name for name, module in mapped.model.named_modules() if "forward" in vars(module)}
-    assert hooked  # the test is of something
+    assert hooked  # otherwise the test has no subject
     editors = [Rome, FineTuning, Lora, Memit]
     for a, b in zip(
         run(plain, editors, [towns(8)], tmp_path / "plain", SETTINGS),
@@ -61,8 +61,8 @@ def test_edits_of_a_model_that_is_shared_out_are_the_same_and_are_taken_back(tmp
     assert {name for name, module in mapped.model.named_modules() if "forward" in vars(module)} == hooked
 
 
-def test_a_block_that_was_bypassed_gets_its_own_forward_back():
-    lm = shared_out()
+def test_a_skipped_block_gets_its_own_forward_back():
+    lm = distributed_lm()
     block, ids = lm.block(0), torch.tensor([[5, 6, 7]])
     forward, logits = vars(block).get("forward"), lm.model(input_ids=ids).logits
     with resume_at(lm, 2, torch.zeros(1, 3, lm.shape["width"])):
@@ -71,11 +71,13 @@ def test_a_block_that_was_bypassed_gets_its_own_forward_back():
     assert torch.equal(lm.model(input_ids=ids).logits, logits)
 
 
-def test_weights_that_would_lie_on_disk_are_refused(model_folder):
-    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
-    places |= {f"model.layers.{i}": "cpu" if i else "disk" for i in range(4)}
-    with pytest.raises(KnbenchError, match=r"does not fit on the devices: 9 of its tensors, such as model\.layers\.0"):
-        load_model(str(model_folder), device_map=places)
+def test_weights_offloaded_to_disk_are_refused(model_folder):
+    device_map = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    device_map |= {f"model.layers.{i}": "cpu" if i else "disk" for i in range(4)}
+    with pytest.raises(
+        KnbenchError, match=r"does not fit on the devices: 9 of its tensors, for example model\.layers\.0"
+    ):
+        load_model(str(model_folder), device_map=device_map)
 
 
 def test_an_unknown_map_is_one_line(model_folder, capsys, tmp_path):

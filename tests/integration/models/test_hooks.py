@@ -1,4 +1,4 @@
-"""Interventions on every family, against the whole model run plainly."""
+"""Hooks on every family, compared with an unmodified forward pass."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ IDS = torch.tensor([[5, 9, 200, 31, 77], [6, 8, 100, 11, 12]])
 
 @pytest.mark.parametrize("kind", CAUSAL)
 @pytest.mark.parametrize("layer", [0, 1, 3])
-def test_resuming_at_a_layer_gives_the_whole_models_logits(kind, layer):
+def test_resuming_at_a_layer_gives_the_logits_of_the_full_pass(kind, layer):
     lm = make_lm(kind)
-    with capture({"x": (lm.block(layer), "input")}) as seen:
+    with capture({"x": (lm.block(layer), "input")}) as captured:
         whole = lm.model(input_ids=IDS).logits
-    with resume_at(lm, layer, seen["x"]):
+    with resume_at(lm, layer, captured["x"]):
         again = lm.model(input_ids=IDS if layer == 0 else torch.zeros_like(IDS)).logits
     torch.testing.assert_close(again, whole)
-    torch.testing.assert_close(lm.model(input_ids=IDS).logits, whole)  # nothing stays behind
+    torch.testing.assert_close(lm.model(input_ids=IDS).logits, whole)  # all hooks are removed
 
 
 @pytest.mark.parametrize("kind", [*CAUSAL, "bert"])
 def test_neurons_times_w_are_the_mlp_output(kind):
     lm = make_lm(kind)
-    with capture({"k": (lm.mlp_out(2), "input"), "v": (lm.mlp(2), "output")}) as seen:
+    with capture({"k": (lm.mlp_out(2), "input"), "v": (lm.mlp(2), "output")}) as captured:
         lm.model(input_ids=IDS)
     module = lm.mlp_out(2)
     w = module.weight.T if lm.weight_is_transposed(2) else module.weight
     bias = 0 if module.bias is None else module.bias
-    torch.testing.assert_close(seen["v"], seen["k"] @ w.T + bias, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(captured["v"], captured["k"] @ w.T + bias, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [*CAUSAL, "bert"])
