@@ -1,7 +1,7 @@
-"""The frame that known, localise, suppress and trace share: a folder that a stopped analysis goes on in.
+"""Resumable execution of an analysis in an output folder, shared by known, localise, suppress and trace.
 
-It holds ``manifest.json`` (model and settings), ``parts.jsonl`` (one line per group of prompts, written as it is found)
-and ``analysis.json`` (computed from the two), with figures beside it.
+The folder contains ``manifest.json`` (model and settings), ``parts.jsonl`` (one line per part, appended when the part
+is done), ``analysis.json`` (computed from the two) and the figures.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from ..core.documents import ModelCard
+from ..core.errors import first_line
 from ..core.files import write_json
 from ..core.progress import Reporter
+from ..core.records import to_json
+from ..core.version import __version__
 from ..models.language_model import LanguageModel
-from ..results.io import ANALYSIS, PARTS, RecordsFile, read_records, sha256_of
+from ..results.io import ANALYSIS, PART, PARTS, JsonLinesFile, read_lines, sha256_of
 from ..results.json_schema import check
 from ..running.environment import describe_environment
 from ..running.run_folder import claim, locked
@@ -25,70 +28,78 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class AnalysisPart:
-    """One piece of work: what it is of, and how it is done."""
+    """One part of an analysis, for example a prompt group. It gives one line of ``parts.jsonl``.
+
+    Attributes:
+        key: identifies the part within the analysis.
+        task: name of the task.
+        kind: kind of the task, ``fact`` or ``linguistic``.
+        compute: returns the part's values as JSON types.
+    """
 
     key: str
     task: str
     kind: str
-    work: Callable[[], Mapping[str, Any]]
+    compute: Callable[[], Mapping[str, Any]]
 
 
-def analyse(
+def run_analysis(
     name: str,
     lm: LanguageModel,
-    model: Mapping[str, Any],
+    model: ModelCard,
     settings: Mapping[str, Any],
     parts: Sequence[AnalysisPart],
     summarise: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]],
     folder: Path,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Do the parts that are missing, each written down as it is done, and summarise all of them.
+    """Compute the parts that the folder does not contain yet, and summarise all parts.
 
-    A part that fails is a part with its reason in ``failure``; the others go on.
+    Each part is written to disk when it is done. A part that raises an exception is written with the reason in
+    ``failure``; the remaining parts are still computed.
 
     Args:
         name: ``known``, ``localise``, ``suppress`` or ``trace``.
         lm: the model.
-        model: what identifies it.
-        settings: what decides the numbers; a folder of other settings is refused.
-        parts: the work.
-        summarise: the result from all parts, in their order.
-        folder: where to write, or to go on.
-        reporter: told of the progress.
+        model: description of the model for the manifest.
+        settings: all settings that affect the numbers. A folder with other settings is refused.
+        parts: the parts in the order of the summary.
+        summarise: computes the result from the lines of all parts, including failed ones, in their order.
+        folder: output folder. An existing analysis with the same manifest is continued.
+        reporter: receives the progress.
 
     Returns:
-        The document that stands in ``analysis.json``.
+        The content of ``analysis.json``.
 
     Raises:
-        KnbenchError: the folder holds another analysis.
+        KnbenchError: the folder contains another analysis, or another process is writing to it.
     """
-    about = {
+    manifest = {
         "schema_version": SCHEMA_VERSION,
         "analysis": name,
         "benchmark_version": __version__,
-        "model": dict(model),
+        "model": to_json(model),
         "settings": dict(settings),
         "environment": describe_environment(str(lm.device)),
     }
     with locked(folder):
-        claim(folder, about)
-        lines = RecordsFile(folder / PARTS, "part")
+        claim(folder, manifest)
+        parts_file = JsonLinesFile(folder / PARTS, PART)
         reporter.begin(len(parts))
         for part in parts:
-            if part.key not in lines.done:
+            if part.key not in parts_file.keys:
                 reporter.doing(part.key)
                 row: dict[str, Any] = {"key": part.key, "task": part.task, "kind": part.kind, "failure": None}
                 try:
-                    row.update(part.work())
+                    row.update(part.compute())
                 except Exception as error:
-                    row["failure"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                lines.append(row)
+                    row["failure"] = f"{type(error).__name__}: {first_line(error)}"
+                parts_file.append(row)
             reporter.advance()
-    found = {row["key"]: row for row in read_records(folder / PARTS, "part")}
-    rows = [found[part.key] for part in parts]
+    row_by_key = {row["key"]: row for row in read_lines(folder / PARTS, PART)}
+    rows = [row_by_key[part.key] for part in parts]
     document = {
-        **about,
+        **manifest,
         "parts": {
             "file": PARTS,
             "sha256": sha256_of(folder / PARTS),
@@ -102,8 +113,8 @@ def analyse(
     return document
 
 
-def by_task(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return parts sorted by their task, failed ones too."""
+def group_by_task(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the lines of parts by task, including failed parts."""
     tasks: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         tasks.setdefault(row["task"], []).append(row)

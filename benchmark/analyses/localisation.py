@@ -1,8 +1,9 @@
-"""Where facts and grammatical rules seem to sit: the knowledge neurons of relations and of paradigms, side by side.
+"""Localisation of knowledge neurons for facts and grammatical phenomena, with measures of how localised they are.
 
-Niu et al. 2024, section 4: prompts that ask for the same thing are searched together, and three measures tell how well
-localised it is: how many neurons are found, which share of the prompts had to agree (tau), and how alike the prompts'
-attributions are (R1^2). They are computed in the same way, from as many prompts, for facts and for phenomena.
+Niu et al. 2024, section 4: the prompts of a group ask for the same fact or the same word, and are searched together.
+Three measures describe a group: the number of neurons found, the sharing fraction tau at which the search stopped, and
+the similarity of the prompts' attributions (R1^2). They are computed in the same way and from the same number of
+prompts for facts and for phenomena.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,20 @@ from ..core.schema import Case, EditRequest, Support, Task, derived_seed
 from ..models.attribution import Integral, Neuron, Search, attributions, search
 from ..models.language_model import LanguageModel
 from ..scoring.intervals import mean_over_cases
-from .base import by_task
+from .base import group_by_task
 
-FEW_WORDS = 10
-"""A paradigm with no more target words, or cues, than these is searched by them."""
+MAX_GROUPING_WORDS = 10
+"""Cases of a phenomenon are grouped by target word, or else by cue, if there are at most this many of them."""
 
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Prompts that ask for the same thing: a fact in its wordings, or a paradigm with one target word or one cue."""
+    """Prompts that are searched together: the wordings of a fact, or prompts of a phenomenon with one target or cue.
+
+    Attributes:
+        name: the fact's prompt, or the word, with a number from the second group of a word on.
+        prompts: prompts with their true answers.
+    """
 
     name: str
     prompts: tuple[Support, ...]
@@ -37,12 +43,17 @@ class PromptGroup:
 
 @dataclass(frozen=True)
 class LocaliseSettings:
-    """How groups are made and searched.
+    """Settings of localisation.
 
     Attributes:
-        prompts: prompts of a group; as many for facts as for phenomena, since R1^2 depends on their number.
-        groups: groups of a task at most.
-        seed: decides which groups and which prompts, where there are more.
+        prompts: prompts per group, the same for facts and phenomena because R1^2 depends on their number.
+        groups: maximum number of groups per task.
+        seed: seed of the choice of groups and prompts.
+        integral: settings of the attribution.
+        search: settings of the neuron search.
+
+    Raises:
+        ValueError: ``prompts`` is below 2 or ``groups`` below 1.
     """
 
     prompts: int = 9
@@ -56,38 +67,41 @@ class LocaliseSettings:
             raise ValueError("prompts must be at least 2 and groups at least 1")
 
 
-def groups_of(task: Task, cases: Sequence[Case], settings: LocaliseSettings) -> list[PromptGroup]:
-    """Sort a task's prompts into groups, each with the same number of prompts.
+def build_prompt_groups(task: Task, cases: Sequence[Case], settings: LocaliseSettings) -> list[PromptGroup]:
+    """Divide a task's prompts into groups with ``settings.prompts`` prompts each.
 
-    A fact's group are its wordings. A phenomenon's are the prompts with one target word where it has few of them
-    (himself, herself), with one cue where it has few of those (this, these), else a case with its support.
+    A group of a fact consists of its wordings. The prompts of a phenomenon are grouped by target word (himself,
+    herself) if the task has at most :data:`MAX_GROUPING_WORDS`, else by cue (this, these) under the same condition,
+    else by case with its support prompts. The groups do not depend on the order of the cases.
     """
-    facts = task.kind == "fact"
-    found = {case.request.text: _prompts(case.request) for case in cases} if facts else _by_word(cases)
+    is_fact = task.kind == "fact"
+    prompts_by_name = {case.request.text: _wordings(case.request) for case in cases} if is_fact else _by_word(cases)
     size = settings.prompts
     candidates = []
-    for name, prompts in found.items():
+    for name, prompts in prompts_by_name.items():
         ordered = sorted(prompts, key=lambda s: derived_seed(settings.seed, "prompt", s.prompt, s.target))
-        for number in range(len(ordered) // size):  # a word that many prompts have gives several groups
-            chosen = tuple(ordered[number * size : (number + 1) * size])
-            place = derived_seed(settings.seed, "group", task.name, name)
-            candidates.append((number, place, PromptGroup(name if number == 0 else f"{name} #{number + 1}", chosen)))
+        for number in range(len(ordered) // size):  # a word with enough prompts gives several groups
+            members = tuple(ordered[number * size : (number + 1) * size])
+            rank = derived_seed(settings.seed, "group", task.name, name)
+            candidates.append((number, rank, PromptGroup(name if number == 0 else f"{name} #{number + 1}", members)))
     candidates.sort(key=lambda c: c[:2])
     return sorted((group for _, _, group in candidates[: settings.groups]), key=lambda group: group.name)
 
 
-def _prompts(request: EditRequest) -> list[Support]:
-    shown = [Support(request.text, request.target_true), *request.support]
-    return [s for s in dict.fromkeys(shown) if s.target == request.target_true] or shown
+def _wordings(request: EditRequest) -> list[Support]:
+    """Return the edit prompt and the support prompts with the same answer."""
+    prompts = [Support(request.text, request.target_true), *request.support]
+    return [s for s in dict.fromkeys(prompts) if s.target == request.target_true] or prompts
 
 
 def _by_word(cases: Sequence[Case]) -> dict[str, list[Support]]:
-    for key in ("target_true", "subject"):
+    """Group prompts by target word, by cue, or by case."""
+    for field_name in ("target_true", "subject"):
         words: dict[str, list[Support]] = {}
         for case in cases:
-            asked = Support(case.request.text, case.request.target_true)
-            words.setdefault(getattr(case.request, key), []).append(asked)
-        if len(words) <= FEW_WORDS:
+            prompt = Support(case.request.text, case.request.target_true)
+            words.setdefault(getattr(case.request, field_name), []).append(prompt)
+        if len(words) <= MAX_GROUPING_WORDS:
             return {word: list(dict.fromkeys(prompts)) for word, prompts in words.items()}
     return {
         case.request.text: [Support(case.request.text, case.request.target_true), *case.request.support]
@@ -96,36 +110,36 @@ def _by_word(cases: Sequence[Case]) -> dict[str, list[Support]]:
 
 
 def r1_squared(vectors: Tensor) -> float:
-    """Return how alike directions are: 1 if all are the same, 0 if each is orthogonal to all others.
+    """Return R1^2, the similarity of directions: 1 for parallel vectors, 0 for pairwise orthogonal ones.
 
-    (s1^2 - 1) / (n - 1), with s1 the largest singular value of the matrix of unit vectors; of two vectors it is the
-    absolute cosine of their angle.
+    R1^2 = (s1^2 - 1) / (n - 1), where s1 is the largest singular value of the matrix of unit vectors. For two vectors
+    it is the absolute cosine of their angle.
 
     Args:
-        vectors: (n, features), n at least 2, none zero.
+        vectors: tensor of shape (n, features) with n >= 2 and no zero vector.
 
     Raises:
-        ValueError: fewer than two vectors, or one without a direction.
+        ValueError: there are fewer than two vectors, or one of them is zero.
     """
     if len(vectors) < 2:
         raise ValueError("R1^2 needs at least two vectors")
-    wide = vectors.double()
-    norms = wide.norm(dim=1, keepdim=True)
+    vectors = vectors.double()
+    norms = vectors.norm(dim=1, keepdim=True)
     if bool((norms == 0).any()):
         raise ValueError("a vector of zeros has no direction")
-    unit = wide / norms
-    largest = float(torch.linalg.eigvalsh(unit @ unit.T)[-1])  # s1^2: n is small, the features are many
+    unit = vectors / norms
+    largest = float(torch.linalg.eigvalsh(unit @ unit.T)[-1])  # s1^2; the (n, n) matrix is small
     return (largest - 1) / (len(vectors) - 1)
 
 
 def localise(lm: LanguageModel, group: PromptGroup, settings: LocaliseSettings) -> dict[str, Any]:
-    """Search a group's neurons.
+    """Find the knowledge neurons of a prompt group.
 
     Returns:
-        The neurons, the sharing fraction tau at which the search stopped, R1^2, and the prompts.
+        ``neurons`` as [layer, index] pairs, ``tau``, ``r1_squared`` and ``prompts`` with their targets.
 
     Raises:
-        ValueError: a prompt cannot be tokenised, or attributes nothing to any neuron.
+        ValueError: a prompt cannot be tokenised, or its attributions are all zero.
     """
     maps = [attributions(lm, s.prompt, s.target, settings.integral, suffix=s.suffix) for s in group.prompts]
     found = search(maps, settings.search)
@@ -138,14 +152,14 @@ def localise(lm: LanguageModel, group: PromptGroup, settings: LocaliseSettings) 
 
 
 def summarise_groups(rows: Sequence[Mapping[str, Any]], layers: int) -> list[dict[str, Any]]:
-    """Return one row per task: means over its groups with intervals, and how many neurons each layer has.
+    """Return one row per task: means over its groups with intervals, and the number of neurons in each layer.
 
     Args:
-        rows: what :func:`localise` gave for each group, with ``task`` and ``kind``; failed ones have ``failure``.
+        rows: the result of :func:`localise` for each group, with ``task``, ``kind`` and ``failure``.
         layers: number of layers of the model.
     """
     table = []
-    for task, members in by_task(rows).items():
+    for task, members in group_by_task(rows).items():
         good = [row for row in members if row["failure"] is None]
         histogram = Counter(layer for row in good for layer, _ in row["neurons"])
         measures: dict[str, Any] = {}
@@ -172,10 +186,10 @@ def summarise_groups(rows: Sequence[Mapping[str, Any]], layers: int) -> list[dic
     return table
 
 
-def overlap(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how many neurons the groups of two tasks share: the mean of |A and B| / |A or B| over pairs of groups.
+def neuron_overlap(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the overlap of neurons between tasks: the mean Jaccard index |A & B| / |A | B| over pairs of groups.
 
-    On the diagonal stand pairs of different groups of one task.
+    The diagonal averages over pairs of different groups of one task, and is None for a task with a single group.
     """
     sets: dict[str, list[set[Neuron]]] = {}
     for row in rows:
@@ -194,8 +208,3 @@ def overlap(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return float(np.mean(values)) if values else None
 
     return {"tasks": names, "jaccard": [[mean(a, b) for b in names] for a in names]}
-
-
-def describe(settings: LocaliseSettings) -> dict[str, Any]:
-    """Return the settings as JSON values."""
-    return asdict(settings)

@@ -1,4 +1,4 @@
-"""``knbench known``: what a model knows of tasks before any edit."""
+"""``knbench known``: measure a model's knowledge of tasks before any edit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from ..core.errors import InterruptedRun
 from ..core.files import json_text
-from ..models.loading import DEFAULT_MODEL, check_model_name
+from ..models.catalogue import DEFAULT_MODEL, check_model_name
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ COLUMNS = ("task", "kind", "cases", "success", "exact", "generated", "ranked_fir
     "--output",
     "--output_path",
     type=click.Path(path_type=Path),
-    help="Also write analysis.json to this folder; a site that is built with it shows the table on the model's page.",
+    help="Folder for analysis.json. A site built with it shows the table on the model's page.",
 )
 @JSON_FLAG
 def known_command(
@@ -51,14 +51,15 @@ def known_command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Tell what a model knows of tasks before any edit.
+    """Measure a model's knowledge of tasks before any edit.
 
-    Shares of cases whose true answer is preferred to the new one (success), is most probable token by token (exact), is
-    said freely (generated), or ranks first among all of the task's answers; and of minimal pairs whose grammatical
-    sentence is the more probable. Measured once per model and task, then kept in the cache.
+    The table shows shares of cases in which the true answer is more probable than the new one (success), each of its
+    tokens is the most probable (exact), the model generates it (generated), or it ranks first among all answers of the
+    task (ranked_first). For minimal pairs it shows the share in which the grammatical sentence is more probable
+    (sentences). Results are cached per model and task.
     """
     check_model_name(model)
-    rows = knowledge_of(model, chosen_tasks(tasks, include_path, data), device, batch_size, output)
+    rows = measure_knowledge(model, chosen_tasks(tasks, include_path, data), device, batch_size, output)
     if as_json:
         click.echo(json_text(rows), nl=False)
         return
@@ -70,19 +71,19 @@ def known_command(
         click.echo(f"Analysis: {output}")
 
 
-def knowledge_of(
+def measure_knowledge(
     model: str, tasks: Sequence[Task], device: str = "cpu", batch_size: int = 64, output: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Return one row per task, and write them to a folder where one is given.
+    """Return one row per task. If ``output`` is given, also write an analysis to that folder.
 
     Raises:
-        KnbenchError: the model cannot be loaded, or the folder holds another analysis.
-        InterruptedRun: somebody pressed Ctrl-C.
+        KnbenchError: the device is not available, the model cannot be loaded, or the folder contains another analysis.
+        InterruptedRun: the user pressed Ctrl-C.
     """
     check_device(device)
     from ..models.loading import load_model
     from ..probing.known import KnowledgeCache, knowledge
-    from ..probing.masked import make_prober
+    from ..probing.prober import make_prober
     from .terminal import ProgressReporter
 
     lm = load_model(model, device=device)
@@ -90,7 +91,7 @@ def knowledge_of(
     try:
         with ProgressReporter() as reporter:
             if output:
-                return _written(lm, cache, tasks, output, reporter)
+                return _run_as_analysis(lm, cache, tasks, output, reporter)
             reporter.begin(len(tasks))
             rows = []
             for task in tasks:
@@ -99,26 +100,27 @@ def knowledge_of(
                 reporter.advance()
             return rows
     except KeyboardInterrupt:
-        raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
+        raise InterruptedRun("interrupted; finished tasks are saved: start the same command to continue") from None
 
 
-def _written(
+def _run_as_analysis(
     lm: LanguageModel, cache: KnowledgeCache, tasks: Sequence[Task], folder: Path, reporter: Reporter
 ) -> list[dict[str, Any]]:
-    from ..analyses.base import AnalysisPart, analyse
+    """Measure the tasks as parts of a resumable analysis. Failed tasks are reported on stderr."""
+    from ..analyses.base import AnalysisPart, run_analysis
     from ..probing.known import knowledge
     from ..results.io import PARTS
     from ..running.provenance import describe_model
 
-    about = {task.name: {"version": task.version, "content": task.content_hash()} for task in tasks}
+    versions = {task.name: {"version": task.version, "content": task.content_hash()} for task in tasks}
     parts = [AnalysisPart(task.name, task.name, task.kind, partial(knowledge, cache, task)) for task in tasks]
     titles = {task.name: task.title for task in tasks}
 
     def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         good = [{c: row[c] for c in COLUMNS} for row in rows if row["failure"] is None]
-        return {"tasks": [{**r, "title": titles[r["task"]], "version": about[r["task"]]["version"]} for r in good]}
+        return {"tasks": [{**r, "title": titles[r["task"]], "version": versions[r["task"]]["version"]} for r in good]}
 
-    document = analyse("known", lm, describe_model(lm), {"tasks": about}, parts, summarise, folder, reporter)
+    document = run_analysis("known", lm, describe_model(lm), {"tasks": versions}, parts, summarise, folder, reporter)
     failed = document["parts"]["failed"]
     if failed:
         click.echo(

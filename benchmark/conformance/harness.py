@@ -24,7 +24,7 @@ class CheckResult:
     Attributes:
         name: name of the check.
         ok: True if the check found no violation.
-        message: all violations, joined by semicolons; for a passed check, what it could not compare.
+        message: all violations, joined by semicolons; for a passed check, notes on comparisons that were skipped.
         explanation: the rule with its reason and advice.
     """
 

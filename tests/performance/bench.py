@@ -1,6 +1,6 @@
-"""Fast against slow, side by side in one process: ``make bench``.
+"""Benchmark of the fast implementations against the reference implementations: ``make bench``.
 
-Each line gives the median seconds of both, their ratio, and the largest relative difference of what they computed.
+Each line gives the median seconds of both, their ratio, and the largest relative difference of their results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from knbench.benchmark.models.attribution import Integral, attributions
 from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.models.loading import load_model
-from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.probing.prober import make_prober
 from knbench.benchmark.running.environment import PeakMemory
 from knbench.editors.rome import Rome, RomeConfig
 from knbench.editors.shared.value_vectors import value_vectors
@@ -69,15 +69,15 @@ def timed(action: Callable[[], Any]) -> tuple[float, Any]:
 def compare(
     fast: Callable[[], Any], slow: Callable[[], Any], differ: Callable[[Any, Any], float], rounds: int
 ) -> tuple[float, float, float, float]:
-    """Run both in turn; return median seconds of each, the median ratio and the largest difference."""
+    """Run both alternately. Return the median seconds of each, the median ratio and the largest difference."""
     fast()
-    times, worst = [], 0.0
+    times, largest = [], 0.0
     for _ in range(rounds):
         (a, x), (b, y) = timed(fast), timed(slow)
         times.append((a, b))
-        worst = max(worst, differ(x, y))
-    middle = statistics.median
-    return middle(a for a, _ in times), middle(b for _, b in times), middle(b / a for a, b in times), worst
+        largest = max(largest, differ(x, y))
+    median = statistics.median
+    return median(a for a, _ in times), median(b for _, b in times), median(b / a for a, b in times), largest
 
 
 def relative(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -101,7 +101,7 @@ def rome(lm: Any, requests: Sequence[EditRequest], rounds: int) -> tuple[float, 
 
 def probing(lm: Any, rounds: int) -> tuple[float, float, float, float]:
     probes = [probe for case in task("capital").cases[:6] for probe in case.probes]
-    prober = Prober(lm, new_tokens=0)
+    prober = make_prober(lm, new_tokens=0)
 
     def differ(fast: Any, slow: Any) -> float:
         return max(abs(f[side]["logprob"] - s[side]["logprob"]) for f, s in zip(fast, slow, strict=True) for side in s)
@@ -115,7 +115,7 @@ def probing(lm: Any, rounds: int) -> tuple[float, float, float, float]:
 
 
 def scoring(count: int) -> str:
-    """Time ``knbench score`` on so many records of ten probes each, in a process of its own, without torch."""
+    """Time ``knbench score`` on ``count`` records with ten probes each, in a separate process without torch."""
     from tests.performance.records import write_run
 
     with tempfile.TemporaryDirectory() as folder:
@@ -127,14 +127,14 @@ def scoring(count: int) -> str:
 
 
 def gpt2_small() -> LanguageModel:
-    """Return a random model of GPT-2 small's shape: 12 layers, 768 wide, 3072 neurons, 50257 tokens."""
+    """Return a random model of the shape of GPT-2 small: 12 layers, width 768, 3072 neurons, 50257 tokens."""
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
     return LanguageModel(model, train_tokenizer(bos=False), family_of("GPT2LMHeadModel"), name="gpt2-small-shape")
 
 
 def attribution(lm: LanguageModel, tokens: int, rounds: int) -> tuple[float, float, float, float]:
-    prompt, integral = " ".join(["the"] * (tokens - 1)), Integral()  # of which the first is two tokens
+    prompt, integral = " ".join(["the"] * (tokens - 1)), Integral()  # the first "the" has two tokens
     (question,) = lm.token_queries(prompt, "is", ".")
     if len(question.ids) != tokens:
         raise AssertionError(f"the prompt has {len(question.ids)} tokens, not {tokens}")
@@ -151,7 +151,7 @@ def attribution(lm: LanguageModel, tokens: int, rounds: int) -> tuple[float, flo
 
 
 def tracing(lm: LanguageModel) -> tuple[float, float, float, float]:
-    """One prompt with ten draws of the noise: single states, MLP windows and attention windows."""
+    """Trace one prompt with ten noise samples: single states, MLP windows and attention windows."""
     settings, request = TraceSettings(), REQUESTS[0]
 
     def differ(fast: Any, slow: Any) -> float:
@@ -163,7 +163,7 @@ def tracing(lm: LanguageModel) -> tuple[float, float, float, float]:
 
 
 def memory(name: str) -> str:
-    """Return how much memory one edit needs beyond the model and what the process held before, as JSON."""
+    """Return as JSON the memory in MB that one edit needs in addition to the model and the process before it."""
     lm = load_model("smollm2-135m")
     editor, _ = build_editor(editing.editor_class(name), lm)
     editor.prepare(lm, Reporter())
@@ -175,9 +175,9 @@ def memory(name: str) -> str:
 
 
 def memory_table() -> Table:
-    """Measure each editor in a process of its own, which holds nothing of another's."""
+    """Measure each editor in a separate process."""
     table = Table(title="Peak memory of one edit, SmolLM2-135M", title_justify="left")
-    for column in ("editor", "MB more", "of the model", "s"):
+    for column in ("editor", "additional MB", "relative to the model", "s"):
         table.add_column(column, justify="left" if column == "editor" else "right")
     for name in registry.registered(registry.EDITORS):
         command = [sys.executable, "-m", "tests.performance.bench", "--memory-of", name]
@@ -191,7 +191,7 @@ def memory_table() -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory-of", metavar="EDITOR", help="print one editor's peak memory as JSON, and stop")
+    parser.add_argument("--memory-of", metavar="EDITOR", help="print the peak memory of one editor as JSON and exit")
     args = parser.parse_args()
     if args.memory_of:
         print(memory(args.memory_of))
@@ -200,8 +200,8 @@ def main() -> None:
     lm = load_model("smollm2-135m")
     small = gpt2_small()
     table = Table(title=f"{lm.name}, {torch.get_num_threads()} threads, {rounds} rounds", title_justify="left")
-    for name in ("what", "fast s", "slow s", "ratio", "largest difference"):
-        table.add_column(name, justify="left" if name == "what" else "right")
+    for name in ("computation", "fast s", "slow s", "ratio", "largest difference"):
+        table.add_column(name, justify="left" if name == "computation" else "right")
     for name, measure in (
         ("ROME v*, 21 contexts, one request", lambda: rome(lm, REQUESTS[:1], rounds)),
         ("ROME v*, 21 contexts, eight requests together", lambda: rome(lm, REQUESTS, rounds)),
@@ -210,8 +210,8 @@ def main() -> None:
         ("probing 60 probes, log-probabilities", lambda: probing(lm, rounds)),
         ("causal tracing of one prompt, one round", lambda: tracing(lm)),
     ):
-        a, b, ratio, worst = measure()
-        table.add_row(name, f"{a:.2f}", f"{b:.2f}", f"{ratio:.1f}", f"{worst:.1e}")
+        fast, slow, ratio, largest = measure()
+        table.add_row(name, f"{fast:.2f}", f"{slow:.2f}", f"{ratio:.1f}", f"{largest:.1e}")
     Console(width=110).print(table)
     print(scoring(10_000))
     print("\n".join(board_lines()))

@@ -1,4 +1,4 @@
-"""Figures: right numbers, the same bytes each time, one line for what cannot be drawn."""
+"""Figures of sequential runs: correct numbers, deterministic output, and a one-line error for other runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 from knbench.benchmark.commands.main import main
 from knbench.benchmark.core.settings import DriftSettings, RunSettings
-from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.results.figures import _draw_curve, _draw_drift, retention_figure
-from knbench.benchmark.running.runner import run
 from knbench.editors.none import NoEdit
 
 from tests.conftest import make_lm
+from tests.files import load_result
+from tests.files import run_folders as run
 from tests.integration.running.test_regimes import Nudge
 from tests.integration.running.test_runner import task
 
@@ -33,7 +33,7 @@ def results(folder):
     return [load_result(path) for path in sorted(folder.rglob("result.json"))]
 
 
-def test_a_figure_is_valid_svg_and_the_same_each_time(folder):
+def test_a_figure_is_valid_svg_and_deterministic(folder):
     first = retention_figure(results(folder))
     assert first == retention_figure(results(folder))
     root = ET.fromstring(first)
@@ -44,7 +44,7 @@ def test_a_figure_is_valid_svg_and_the_same_each_time(folder):
 
 
 class Axis:
-    """Takes down what is drawn on it."""
+    """A fake axis that records what is drawn."""
 
     def __init__(self):
         self.lines, self.bands = [], []
@@ -59,36 +59,36 @@ class Axis:
         return lambda *_, **__: None
 
 
-def test_curves_are_the_results_numbers_in_percent(folder):
-    (result,) = (r for r in results(folder) if r["editor"]["name"] == "nudge")
+def test_curves_show_the_results_in_percent(folder):
+    (result,) = (r for r in results(folder) if r.editor.name == "nudge")
     axis = Axis()
     _draw_curve(axis, result, "reliability", "success", 0)
-    at = [point["edits"] for point in result["curve"]]
+    at = [point.edits for point in result.curve]
 
     def values(when, key):
-        rows = [row for point in result["curve"] for row in point[when]]
-        return [100 * r[key] for r in rows if (r["criterion"], r["measure"]) == ("reliability", "success")]
+        rows = [row for point in result.curve for row in getattr(point, when)]
+        return [100 * getattr(r, key) for r in rows if (r.criterion, r.measure) == ("reliability", "success")]
 
     assert any(values("now", "value"))
     assert axis.lines == [(at, values("now", "value")), (at, values("immediate", "value"))]
 
 
-def test_perplexity_is_drawn_as_such(folder):
-    (result,) = (r for r in results(folder) if r["editor"]["name"] == "nudge")
-    (task_,) = result["drift"]["tasks"]
+def test_perplexity_is_drawn_as_the_exponential_of_the_nll(folder):
+    (result,) = (r for r in results(folder) if r.editor.name == "nudge")
+    (task_,) = result.drift.tasks
     axis = Axis()
     _draw_drift(axis, result, "perplexity", 0)
-    wanted = [task_["before"], *(task_["before"] + point["difference"] for point in task_["points"])]
+    wanted = [task_.before, *(task_.before + point.difference for point in task_.points)]
     assert axis.lines[0][1] == pytest.approx([math.exp(value) for value in wanted])
 
 
-def test_the_command_writes_it(folder, tmp_path, capsys):
+def test_the_command_writes_the_figure(folder, tmp_path, capsys):
     main(["plot", str(folder), "--output", str(tmp_path / "sub/figure.svg")])
     assert ET.parse(tmp_path / "sub/figure.svg")
     assert "figure.svg" in capsys.readouterr().out
 
 
-def test_what_is_no_sequential_run_is_refused(tmp_path, capsys):
+def test_a_run_without_sequential_edits_is_refused(tmp_path, capsys):
     run(make_lm("llama"), [NoEdit], [task()], tmp_path, replace(SETTINGS, sequential=None, drift=None))
     with pytest.raises(SystemExit):
         main(["plot", str(tmp_path), "--output", str(tmp_path / "figure.svg")])

@@ -1,4 +1,4 @@
-"""Localisation and suppression: identities, a planted neuron, made-up numbers worked by hand, going on after a stop."""
+"""Localisation, suppression and their commands: identities, a planted neuron, hand-computed values, resumption."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from knbench.benchmark.analyses.base import AnalysisPart, analyse
+from knbench.benchmark.analyses.base import AnalysisPart, run_analysis
 from knbench.benchmark.analyses.localisation import (
     LocaliseSettings,
     PromptGroup,
-    groups_of,
+    build_prompt_groups,
     localise,
-    overlap,
+    neuron_overlap,
     r1_squared,
     summarise_groups,
 )
 from knbench.benchmark.analyses.suppression import (
     Frame,
-    class_probabilities,
+    build_frames,
     compare_distributions,
-    follows_frequency,
-    frames_of,
-    noun_counts,
-    silencing,
+    neuron_edit,
+    parse_word_class,
     suppress,
-    word_class,
+    word_probabilities,
 )
 from knbench.benchmark.analyses.tracing import summarise_traces
+from knbench.benchmark.analyses.word_frequency import correlate_with_frequency, count_following_nouns
 from knbench.benchmark.commands.known import COLUMNS
 from knbench.benchmark.commands.main import main
 from knbench.benchmark.core import registry
@@ -42,16 +41,17 @@ from knbench.benchmark.core.schema import Case, EditRequest, Probe, Support
 from knbench.benchmark.models.attribution import Integral
 from knbench.benchmark.results.analysis_figures import analysis_figures
 from knbench.benchmark.results.documents import find_documents
-from knbench.benchmark.results.io import ANALYSIS, read_records, sha256_of
+from knbench.benchmark.results.io import ANALYSIS, sha256_of
 from knbench.benchmark.running.provenance import describe_model
 
 from tests.conftest import make_lm
+from tests.files import json_lines
 from tests.references.slow_probing import slow_answer
 
 PROMPTS = (Support("The capital of Italy is", "Rome"), Support("You saw", "Rome"), Support("Susan revealed", "Rome"))
 
 
-def test_likeness_of_directions():
+def test_r1_squared_measures_similarity_of_directions():
     same = torch.tensor([[1.0, 2.0, 0.0], [3.0, 6.0, 0.0], [-1.0, -2.0, 0.0]])
     assert r1_squared(same) == pytest.approx(1)
     assert r1_squared(torch.eye(4)) == pytest.approx(0)
@@ -68,7 +68,7 @@ def test_likeness_of_directions():
 
 
 def planted(kind, neuron=(2, 7)):
-    """A model in which one neuron alone writes, and writes the word Rome."""
+    """Return a model in which a single neuron writes to the residual stream, and writes the word Rome."""
     lm = make_lm(kind)
     layer, index = neuron
     for n in range(lm.n_layers):
@@ -78,12 +78,12 @@ def planted(kind, neuron=(2, 7)):
     column = lm.model.get_output_embeddings().weight.detach()[token]
     matrix = lm.as_stored(layer, lm.parameter(lm.mlp_weight_name(layer)).data)
     matrix[:, index] = column * 3
-    lm.mlp_in(layer).bias.data[index] = 4.0  # it fires everywhere
+    lm.mlp_in(layer).bias.data[index] = 4.0  # the neuron is active at every position
     return lm
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
-def test_a_planted_neuron_is_what_is_found(kind):
+def test_localise_finds_a_planted_neuron(kind):
     lm = planted(kind)
     found = localise(lm, PromptGroup("Rome", PROMPTS), LocaliseSettings(prompts=3, integral=Integral(5)))
     assert found["neurons"] == [[2, 7]]
@@ -91,34 +91,36 @@ def test_a_planted_neuron_is_what_is_found(kind):
     assert [p["prompt"] for p in found["prompts"]] == [s.prompt for s in PROMPTS]
 
 
-def test_silencing_a_planted_neuron_takes_its_word_away_and_comes_back():
+def test_suppressing_a_planted_neuron_lowers_its_word_and_is_restored():
     lm = planted("gpt2")
     before = lm.weight_hash()
     plain = slow_answer(lm, "You saw", "Rome")["logprob"]
-    with silencing(lm, [(2, 7)], "suppress").applied(lm):
+    with neuron_edit(lm, [(2, 7)], "suppress").applied(lm):
         assert slow_answer(lm, "You saw", "Rome")["logprob"] < plain - 1
         assert not lm.as_stored(2, lm.parameter(lm.mlp_weight_name(2)))[:, 7].any()
-    with silencing(lm, [(2, 7)], "enhance").applied(lm):
+    with neuron_edit(lm, [(2, 7)], "enhance").applied(lm):
         assert slow_answer(lm, "You saw", "Rome")["logprob"] > plain
     assert lm.weight_hash() == before
     with pytest.raises(KnbenchError, match="neuron 2:9999 does not exist"):
-        silencing(lm, [(2, 9999)], "suppress")
+        neuron_edit(lm, [(2, 9999)], "suppress")
 
 
 def test_groups_have_the_same_number_of_prompts_for_facts_and_phenomena():
     settings = LocaliseSettings(prompts=9, groups=4)
     for name in ("capital", "anaphor-gender", "det-noun-agreement", "subject-verb-agreement"):
         task = registry.task(name)
-        groups = groups_of(task, task.cases, settings)
+        groups = build_prompt_groups(task, task.cases, settings)
         assert [len(group.prompts) for group in groups] == [9] * 4
-        assert groups == groups_of(task, task.cases[::-1], settings)
-        assert groups != groups_of(task, task.cases, replace(settings, seed=1))
-    agreement = groups_of(registry.task("anaphor-gender"), registry.task("anaphor-gender").cases, settings)
-    assert len({p for group in agreement for p in group.prompts}) == 36  # no prompt counts twice
-    (capital,) = groups_of(registry.task("capital"), registry.task("capital").cases, replace(settings, groups=1))
+        assert groups == build_prompt_groups(task, task.cases[::-1], settings)
+        assert groups != build_prompt_groups(task, task.cases, replace(settings, seed=1))
+    agreement = build_prompt_groups(registry.task("anaphor-gender"), registry.task("anaphor-gender").cases, settings)
+    assert len({p for group in agreement for p in group.prompts}) == 36  # no prompt occurs twice
+    (capital,) = build_prompt_groups(
+        registry.task("capital"), registry.task("capital").cases, replace(settings, groups=1)
+    )
     assert len({p.target for p in capital.prompts}) == 1
     assert [group.name for group in agreement] == ["herself", "herself #2", "himself", "himself #2"]
-    cues = groups_of(registry.task("det-noun-agreement"), registry.task("det-noun-agreement").cases, settings)
+    cues = build_prompt_groups(registry.task("det-noun-agreement"), registry.task("det-noun-agreement").cases, settings)
     assert {group.name for group in cues} == {"this", "that", "these", "those"}
 
 
@@ -148,17 +150,17 @@ def test_measures_by_hand():
     facts, phenomena = summarise_groups(ROWS, 3)
     assert (facts["neurons"]["value"], facts["tau"]["value"]) == (3.0, pytest.approx(0.65))
     assert facts["r1_squared"]["value"] == pytest.approx(0.2)
-    assert facts["neurons"]["low"] == 0.0  # a number of neurons is not negative
+    assert facts["neurons"]["low"] == 0.0  # the interval of a count is cut at 0
     assert (facts["layers"], facts["groups"], facts["prompts"]) == ([2, 2, 2], 2, 18)
     assert (phenomena["groups"], phenomena["failed"], phenomena["layers"]) == (1, 1, [1, 0, 1])
 
 
 def test_overlap_by_hand():
-    found = overlap(ROWS)
+    found = neuron_overlap(ROWS)
     assert found["tasks"] == ["capital", "agreement"]
-    assert found["jaccard"][0][0] == pytest.approx(1 / 5)  # one of five
+    assert found["jaccard"][0][0] == pytest.approx(1 / 5)  # one shared neuron of five
     assert found["jaccard"][0][1] == pytest.approx((1 + 1 / 5) / 2)
-    assert found["jaccard"][1][1] is None  # one group has no other to share with
+    assert found["jaccard"][1][1] is None  # a task with a single group has no pairs
 
 
 WORDS = {"singular": ("this", "that"), "plural": ("these", "those")}
@@ -169,31 +171,31 @@ def agreement(cue, noun, other):
     return Case(f"{cue}-{noun}", request, (Probe("reliability", "completion", request.text, other, noun, "new"),))
 
 
-def test_frames_are_sentences_with_a_place_for_the_word():
+def test_frames_are_sentences_with_a_slot_for_the_word():
     cases = [agreement("this", "book", "books"), agreement("those", "books", "book"), agreement("the", "book", "books")]
-    assert frames_of(cases, WORDS) == [
+    assert build_frames(cases, WORDS) == [
         Frame("Susan saw", " big book", "singular"),
         Frame("Susan saw", " big books", "plural"),
     ]
     reflexive = Case("x", EditRequest("{} revealed", "Susan", "himself", "herself"), ())
-    assert frames_of([reflexive], word_class("reflexives")) == [Frame("Susan revealed", "", "feminine")]
-    with pytest.raises(KnbenchError, match="no case has a word of the class"):
-        frames_of([cases[2]], WORDS)
+    assert build_frames([reflexive], parse_word_class("reflexives")) == [Frame("Susan revealed", "", "feminine")]
+    with pytest.raises(KnbenchError, match="no case has a cue or an answer in the word class"):
+        build_frames([cases[2]], WORDS)
 
 
-def test_probability_of_a_word_given_both_sides_by_bayes():
+def test_word_probabilities_of_a_causal_model_follow_bayes_rule():
     lm = make_lm("llama")
     frame = Frame("Susan saw", " book.", "singular")
-    found = class_probabilities(lm, [frame], WORDS)
+    found = word_probabilities(lm, [frame], WORDS)
     joint = [
         math.exp(slow_answer(lm, "Susan saw", f"{w} book.")["logprob"]) for w in ("this", "that", "these", "those")
     ]
     assert found[0].tolist() == pytest.approx([j / sum(joint) for j in joint], rel=1e-3)
 
 
-def test_a_masked_model_is_asked_at_the_words_place():
+def test_word_probabilities_of_a_masked_model_are_read_at_the_slot():
     lm = make_lm("bert")
-    found = class_probabilities(lm, [Frame("Susan saw", " book", "singular")], WORDS)
+    found = word_probabilities(lm, [Frame("Susan saw", " book", "singular")], WORDS)
     token_queries = lm.token_queries("Susan saw", "this", " book.")
     with torch.no_grad():
         logits = lm.model(input_ids=torch.tensor([token_queries[0].ids])).logits[0, token_queries[0].position]
@@ -206,46 +208,46 @@ def test_changes_and_flips_by_hand():
     before = np.array([[0.4, 0.2, 0.3, 0.1], [0.1, 0.1, 0.6, 0.2]])
     after = np.array([[0.2, 0.2, 0.5, 0.1], [0.1, 0.1, 0.3, 0.5]])
     found = compare_distributions(before, after, frames, WORDS)
-    assert found["flipped"]["value"] == 0.5  # the first goes to a plural; the second only changes its word
+    assert found["flipped"]["value"] == 0.5  # the first flips to plural; the second changes its word within the group
     assert (found["right_before"], found["right_after"]) == (1.0, 0.5)
     changes = {(r["frames"], r["word"]): r["relative_change"] for r in found["words"]}
     assert changes["singular", "this"] == pytest.approx(-0.5)
     assert changes["plural", "those"] == pytest.approx(1.5)
 
 
-def test_nothing_changes_where_nothing_is_touched():
+def test_suppressing_no_neuron_changes_nothing():
     lm = make_lm("llama")
     frames = [Frame("Susan saw", " book", "singular"), Frame("You saw", " books", "plural")]
-    found = suppress(lm, [], "suppress", frames, WORDS, lambda: class_probabilities(lm, frames, WORDS))
+    found = suppress(lm, [], "suppress", frames, WORDS, lambda: word_probabilities(lm, frames, WORDS))
     assert {r["relative_change"] for r in found["words"]} == {0.0}
     assert found["flipped"]["value"] == 0.0
 
 
-def test_nouns_are_counted_by_their_company():
+def test_following_nouns_are_counted_by_number():
     sentences = ["the book", "the books", "this book", "this book", "these books", "the is", "this is", "that book"]
     text = " ".join([*sentences, "run the x the book the books"]).split()
-    assert noun_counts(text, ["this", "these", "that"]) == {"this": (2, 0), "these": (0, 1), "that": (1, 0)}
+    assert count_following_nouns(text, ["this", "these", "that"]) == {"this": (2, 0), "these": (0, 1), "that": (1, 0)}
 
 
-def test_a_change_that_follows_frequency_has_rank_correlation_one():
+def test_a_change_in_the_order_of_frequency_has_rank_correlation_one():
     counts = {"a": (9, 0), "b": (5, 5), "c": (2, 8), "d": (0, 9), "unseen": (0, 0)}
     rows = [
         {"frames": "plural", "word": w, "relative_change": c} for w, c in zip(counts, (-1, 0, 1, 3, 9), strict=True)
     ]
-    found = follows_frequency(rows, counts)["correlation"]["plural"]
+    found = correlate_with_frequency(rows, counts)["correlation"]["plural"]
     assert (found["rho"], found["words"]) == (pytest.approx(1.0), 4)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"), [("determinrs", "did you mean 'determiners'"), ("a=b", "at least two groups")]
 )
-def test_a_wrong_class_is_named(text, complaint):
+def test_an_invalid_word_class_is_refused(text, complaint):
     with pytest.raises(KnbenchError, match=complaint):
-        word_class(text)
-    assert word_class("x=this|that,y=these") == {"x": ("this", "that"), "y": ("these",)}
+        parse_word_class(text)
+    assert parse_word_class("x=this|that,y=these") == {"x": ("this", "that"), "y": ("these",)}
 
 
-def test_an_analysis_goes_on_where_it_was_stopped(tmp_path):
+def test_a_stopped_analysis_is_continued(tmp_path):
     lm, calls = make_lm("llama"), []
 
     def part(name, stop=False, fail=False):
@@ -259,22 +261,22 @@ def test_an_analysis_goes_on_where_it_was_stopped(tmp_path):
 
         return AnalysisPart(name, "t", "fact", work)
 
-    def go(parts, settings=None):
-        return analyse(
+    def start(parts, settings=None):
+        return run_analysis(
             "localise", lm, describe_model(lm), settings or {"a": 1}, parts,
             lambda rows: {"found": [r.get("found") for r in rows]}, tmp_path, Reporter(),
         )  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):
-        go([part("one"), part("two", stop=True), part("three", fail=True)])
-    document = go([part("one"), part("two"), part("three", fail=True)])
+        start([part("one"), part("two", stop=True), part("three", fail=True)])
+    document = start([part("one"), part("two"), part("three", fail=True)])
     assert calls == ["one", "two", "two", "three"]
     assert document["result"] == {"found": ["one", "two", None]}
     assert document["parts"]["failed"] == 1
     lines = [json.loads(line) for line in (tmp_path / "parts.jsonl").read_text().splitlines()]
     assert lines[-1]["failure"] == "ValueError: no such thing"
     with pytest.raises(KnbenchError, match=r"settings.a: 1 there, 2 now"):
-        go([part("one")], {"a": 2})
+        start([part("one")], {"a": 2})
 
 
 @pytest.fixture
@@ -317,7 +319,7 @@ def test_the_three_commands_write_a_document_and_figures(small_model, tmp_path, 
         (["localise", "--tasks", "capital", "--threshold", "2"], "threshold"),
     ],
 )
-def test_mistakes_are_told_in_one_line(args, complaint, capsys):
+def test_errors_are_one_line(args, complaint, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(args)
     err = capsys.readouterr().err
@@ -327,10 +329,10 @@ def test_mistakes_are_told_in_one_line(args, complaint, capsys):
 
 
 @pytest.mark.parametrize("name", ["known", "localise", "suppress", "trace"])
-def test_the_analyses_in_the_docs_are_what_their_parts_give(name):
+def test_the_analyses_in_the_docs_equal_the_summary_of_their_parts(name):
     folder = Path(__file__).parents[3] / "docs/analyses" / f"{name}-smollm2-135m"
     (document,) = find_documents([folder], ANALYSIS)
-    rows = read_records(folder / "parts.jsonl", "part")
+    rows = json_lines(folder / "parts.jsonl")
     assert document["analysis"] == name
     assert document["parts"]["sha256"] == sha256_of(folder / "parts.jsonl")
     assert document["parts"] | {"sha256": ""} == {"file": "parts.jsonl", "sha256": "", "count": len(rows), "failed": 0}
@@ -338,10 +340,10 @@ def test_the_analyses_in_the_docs_are_what_their_parts_give(name):
         current = {task.name: (task.version, task.content_hash()) for task in registry.tasks().values()}
         about = document["settings"]["tasks"]
         assert {task: (found["version"], found["content"]) for task, found in about.items()} == current
-        for told, row in zip(document["result"]["tasks"], rows, strict=True):
-            assert {c: row[c] for c in COLUMNS} == {c: told[c] for c in COLUMNS}
+        for summary, row in zip(document["result"]["tasks"], rows, strict=True):
+            assert {c: row[c] for c in COLUMNS} == {c: summary[c] for c in COLUMNS}
     if name == "localise":
         assert document["result"]["tasks"] == summarise_groups(rows, document["model"]["layers"])
-        assert document["result"]["overlap"] == overlap(rows)
+        assert document["result"]["overlap"] == neuron_overlap(rows)
     if name == "trace":
         assert document["result"]["tasks"] == summarise_traces(rows)

@@ -1,4 +1,4 @@
-"""Causal tracing against one whole pass per state, identities, and alignment by hand."""
+"""Causal tracing: equality with one full pass per state, identities, and token roles computed by hand."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 from knbench.benchmark.analyses.tracing import (
     KINDS,
-    Trace,
+    TraceResult,
     TraceSettings,
-    by_role,
-    roles_of,
+    layer_windows,
+    mean_effects_by_role,
     summarise_traces,
+    token_roles,
     trace,
-    windows,
 )
 from knbench.benchmark.core.schema import EditRequest
 
@@ -34,11 +34,11 @@ def test_effects_equal_one_pass_per_state(kind, bos):
         fast, slow = trace(lm, request, 0.5, SETTINGS).effects, slow_effects(lm, request, 0.5, SETTINGS)
         for name in KINDS:
             assert torch.allclose(fast[name], slow[name], atol=1e-5), name
-            # A random model's answers are improbable: what counts is the size beside the largest effect.
+            # The answers of a random model are improbable; the error is compared with the largest effect.
             assert float((fast[name] - slow[name]).abs().max()) < 5e-3 * float(slow[name].abs().max()), name
 
 
-def test_putting_back_the_only_blurred_position_gives_the_clean_answer(lm):
+def test_restoring_the_only_corrupted_position_gives_the_clean_answer(lm):
     found = trace(lm, EditRequest("The capital of Italy is {}", "Rome", "x", "and"), 0.5, SETTINGS)
     assert found.roles[-1] == "subject last"
     assert abs(found.clean - found.corrupted) > 0.01 * found.clean
@@ -46,14 +46,14 @@ def test_putting_back_the_only_blurred_position_gives_the_clean_answer(lm):
     assert restored.tolist() == pytest.approx([found.clean] * lm.n_layers, rel=1e-4)
 
 
-def test_nothing_can_be_put_back_before_the_subject(lm):
+def test_effects_before_the_subject_are_zero(lm):
     found = trace(lm, REQUESTS[0], 0.5, SETTINGS)
     before = found.roles.index("subject first")
     assert before > 0
     assert not any(found.effects[kind][:before].any() for kind in KINDS)
 
 
-def test_noise_is_seeded_by_the_prompt_and_the_seed(lm):
+def test_noise_depends_on_the_prompt_and_the_seed(lm):
     torch.manual_seed(1)
     one = trace(lm, REQUESTS[0], 0.5, SETTINGS)
     torch.manual_seed(2)
@@ -64,30 +64,28 @@ def test_noise_is_seeded_by_the_prompt_and_the_seed(lm):
     assert one.clean == pytest.approx(other.clean)
 
 
-def test_positions_are_aligned_by_role():
-    assert roles_of(range(2, 5), 8) == (
+def test_token_roles_by_hand():
+    assert token_roles(range(2, 5), 8) == (
         None, None, "subject first", "subject middle", "subject last", "next", "further", "last",
     )  # fmt: skip
-    assert roles_of(range(0, 1), 2) == ("subject last", "last")
-    assert roles_of(range(1, 2), 2) == (None, "subject last")
+    assert token_roles(range(0, 1), 2) == ("subject last", "last")
+    assert token_roles(range(1, 2), 2) == (None, "subject last")
 
 
-def test_windows_by_hand():
-    assert windows(5, 3) == [range(2), range(3), range(1, 4), range(2, 5), range(3, 5)]
-    assert windows(3, 1) == [range(1), range(1, 2), range(2, 3)]
+def test_layer_windows_by_hand():
+    assert layer_windows(5, 3) == [range(2), range(3), range(1, 4), range(2, 5), range(3, 5)]
+    assert layer_windows(3, 1) == [range(1), range(1, 2), range(2, 3)]
 
 
-def test_effects_are_averaged_within_a_prompt_first():
+def test_effects_are_averaged_within_a_prompt_before_prompts():
     effects = {kind: torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]]) for kind in KINDS}
-    one = Trace(0.9, 0.1, effects, (None, "further", "further"))
+    one = TraceResult(0.9, 0.1, effects, (None, "further", "further"))
+    common = {"task": "t", "kind": "fact", "failure": None}
     rows = [
-        {"task": "t", "kind": "fact", "failure": None, "clean": 0.9, "corrupted": 0.1, "effects": by_role(one)},
-        {
-            "task": "t", "kind": "fact", "failure": None, "clean": 0.7, "corrupted": 0.1,
-            "effects": {kind: {"further": [4.0, 1.0]} for kind in KINDS},
-        },
+        {**common, "clean": 0.9, "corrupted": 0.1, "effects": mean_effects_by_role(one)},
+        {**common, "clean": 0.7, "corrupted": 0.1, "effects": {kind: {"further": [4.0, 1.0]} for kind in KINDS}},
         {"task": "t", "kind": "fact", "failure": "ValueError: x"},
-    ]  # fmt: skip
+    ]
     (found,) = summarise_traces(rows)
     assert found["effects"]["mlp"]["further"] == {"prompts": 2, "effect": [3.0, 2.0]}
     assert found["peaks"]["state"] == {"role": "further", "layer": 0, "effect": 3.0}
