@@ -1,1 +1,1 @@
-"""Results in, static site out. Imports nothing of the harness but how results are read, and so no torch."""
+"""Static leaderboard site, built from results. Imports only how results are read, and therefore no torch."""

@@ -1,4 +1,4 @@
-"""Boards: methods as rows, criteria as columns, for facts, for phenomena, together, and for each task."""
+"""Boards: methods as rows, criteria as columns, for facts, phenomena, both together, and each task."""
 
 from __future__ import annotations
 
@@ -6,23 +6,42 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from ..benchmark.results.comparison import KINDS, RankedMethod, Values, places
+from ..benchmark.core.schema import TaskKind
+from ..benchmark.results.comparison import KINDS, RankedMethod, Values, rank_methods
 from ..benchmark.scoring.criteria import CRITERIA
 from ..benchmark.scoring.intervals import mean_over_tasks
-from .cells import Cell, cell
-from .entries import Entry, Section, share_of
+from .cells import Cell, Score, cell
+from .entries import Entry, Section, TaskKey, is_share
+from .paths import task_slug
 
-SCORES = {"score": "S", "extended_score": "S extended"}
-SCORE_NOTES = {
-    "score": "Harmonic mean of reliability, paraphrase and neighbourhood (ROME's S).",
-    "extended_score": "Harmonic mean of S's criteria with symmetry and synonymous invariance, where there are any.",
+COMPOSITE_TITLES = {"score": "S", "extended_score": "S extended"}
+COMPOSITE_NOTES = {
+    "score": "Harmonic mean of reliability, paraphrase and neighbourhood (S of ROME).",
+    "extended_score": "Harmonic mean of the criteria of S, and of symmetry and synonymous invariance where defined.",
 }
-RANKED_BY = ("extended_score", "score", "reliability")
-"""The first of these that a board has decides its order and its ranks."""
+RANK_CRITERIA = ("extended_score", "score", "reliability")
+"""Criteria and composite scores that rank methods. The first one that a board has is used."""
+OVERVIEWS: Mapping[TaskKind, str] = {"fact": KINDS["fact"], "linguistic": KINDS["linguistic"]}
+"""Name of the board of all tasks of a kind."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A criterion or composite score of a board.
+
+    Attributes:
+        name: identifier in exports and saved table states.
+        title: heading.
+        note: tooltip of the heading.
+    """
+
+    name: str
+    title: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -30,9 +49,16 @@ class BoardRow:
     """One method of a board.
 
     Attributes:
-        rank: the places it may have, empty where it is not ranked.
-        unranked: why it is not ranked.
-        group: the number of its tie group, counted from the best; 0 where it is not ranked.
+        summary: description of the method in one line.
+        rank: interval of ranks as text; empty if the method is not ranked.
+        unranked: reason why the method is not ranked; empty otherwise.
+        tie_group: number of the tie group, 1 for the best; 0 if the method is not ranked.
+        best_rank: lower end of the interval of ranks; 0 if the method is not ranked.
+        cells: one per column; None where the method has no score.
+        scores: by criterion or composite score.
+        seconds: median over tasks of the seconds per edit; None if no time was measured.
+        failed: number of failed edits.
+        tasks: number of tasks.
     """
 
     method: str
@@ -40,10 +66,10 @@ class BoardRow:
     badges: Sequence[str]
     rank: str
     unranked: str
-    group: int
-    best: int
+    tie_group: int
+    best_rank: int
     cells: Sequence[Cell | None]
-    raw: Mapping[str, Mapping[str, Any]]
+    scores: Mapping[str, Score]
     seconds: float | None
     failed: int
     tasks: int
@@ -51,191 +77,201 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Board:
-    """A table of one section and one measure.
+    """A table of the methods of one section by one measure.
 
     Attributes:
-        name: its short name in addresses: ``facts``, ``phenomena``, ``together`` or a task's.
-        columns: name, title and question of each criterion.
-        ranked_by: the title of what decides the order.
+        name: name in paths: ``facts``, ``phenomena``, ``together`` or the name of a task.
+        kind: kind of the tasks; None for both kinds together.
+        ranked_by: title of the score that orders the rows; empty if there is none.
     """
 
     name: str
     title: str
-    kind: str
-    columns: Sequence[tuple[str, str, str]]
-    lines: Sequence[BoardRow]
-    tasks: Sequence[tuple[str, int]]
+    kind: TaskKind | None
+    columns: Sequence[Column]
+    rows: Sequence[BoardRow]
+    tasks: Sequence[TaskKey]
     ranked_by: str
 
 
-def boards_of(section: Section, measure: str) -> list[Board]:
-    """Return the means over tasks: facts, phenomena, and both where there are both."""
-    views = [(name, title.capitalize(), kind) for kind, (name, title) in _VIEWS.items() if section.tasks(kind)]
-    if len(views) > 1:
-        views.append(("together", "Facts and phenomena together", ""))
-    made = [
-        _board(section, measure, name, _title(section, title, tasks), kind, tasks)
-        for name, title, kind in views
-        for tasks in [section.tasks(kind or None)]
+def overview_boards(section: Section, measure: str) -> list[Board]:
+    """Return the boards of means over tasks: facts, phenomena, and both if the section has both.
+
+    Boards without a column are left out.
+    """
+    kinds: list[tuple[str, str, TaskKind | None]] = [
+        (name, name.capitalize(), kind) for kind, name in OVERVIEWS.items() if section.tasks(kind)
     ]
-    return [board for board in made if board.columns]
+    if len(kinds) > 1:
+        kinds.append(("together", "Facts and phenomena together", None))
+    boards = []
+    for name, title, kind in kinds:
+        tasks = section.tasks(kind)
+        if len(tasks) == 1:
+            title = f"{title}: {section.task_card(tasks[0]).title}"
+        boards.append(_board(section, measure, name, title, kind, tasks))
+    return [board for board in boards if board.columns]
 
 
-def _title(section: Section, title: str, tasks: Sequence[tuple[str, int]]) -> str:
-    """Return a view's title, with the task where there is only one."""
-    about = next(iter(section.entries[tasks[0]].values())).result["task"]
-    return title if len(tasks) > 1 else f"{title}: {about['title']}"
+def task_board(section: Section, measure: str, task: TaskKey) -> Board:
+    """Return the board of one task."""
+    card = section.task_card(task)
+    return _board(section, measure, task_slug(task), card.title, card.kind, [task])
 
 
-_VIEWS = {kind: (title, title) for kind, title in KINDS.items()}
-
-
-def task_board(section: Section, measure: str, task: tuple[str, int]) -> Board:
-    """Return the table of one task."""
-    about = next(iter(section.entries[task].values())).result["task"]
-    return _board(section, measure, task_slug(task), about["title"], about["kind"], [task])
-
-
-def task_slug(task: tuple[str, int]) -> str:
-    """Return a task's name in addresses."""
-    return f"{task[0]}-v{task[1]}"
-
-
-def _board(section: Section, measure: str, name: str, title: str, kind: str, tasks: Sequence[tuple[str, int]]) -> Board:
+def _board(
+    section: Section, measure: str, name: str, title: str, kind: TaskKind | None, tasks: Sequence[TaskKey]
+) -> Board:
     entries = {m: [section.entries[t][m] for t in tasks if m in section.entries[t]] for m in section.methods}
-    entries = {method: found for method, found in entries.items() if found}
-    whole = [method for method, found in entries.items() if len(found) == len(tasks)]
-    values = [{m: section.entries[t][m].values[measure] for m in whole} for t in tasks]
-    scores, decisive = _scores(values, measure, ranked=not section.limited)
-    raw = {m: _numbers(found, measure, kind, scores if m in whole else {}) for m, found in entries.items()}
-    present = {criterion for numbers in raw.values() for criterion in numbers}
-    columns = [(s, SCORES[s], SCORE_NOTES[s]) for s in RANKED_BY if s in present and s in SCORES]
-    columns += [(c.name, c.title, c.question) for c in CRITERIA.values() if c.name in present]
-    ranks = scores.get(decisive, {})
-    lines = [
-        _line(method, found, raw[method], measure, columns, ranks.get(method), _unranked(section, found, tasks))
-        for method, found in entries.items()
+    entries = {method: members for method, members in entries.items() if members}
+    complete = [method for method, members in entries.items() if len(members) == len(tasks)]
+    values = [{m: section.entries[t][m].values[measure] for m in complete} for t in tasks]
+    ranked, rank_criterion = _ranked_methods(values, measure, ranked=not section.limited)
+    scores = {m: _scores(members, measure, kind, ranked if m in complete else {}) for m, members in entries.items()}
+    present = {criterion for method_scores in scores.values() for criterion in method_scores}
+    columns = [
+        Column(score, COMPOSITE_TITLES[score], COMPOSITE_NOTES[score])
+        for score in RANK_CRITERIA
+        if score in present and score in COMPOSITE_TITLES
     ]
-    lines.sort(key=lambda line: (bool(line.unranked), -_value(line, decisive), line.method))
-    title_of = {name: title for name, title, _ in columns}
-    return Board(name, title, kind, columns, _grouped(lines), tasks, title_of.get(decisive, ""))
+    columns += [Column(c.name, c.title, c.question) for c in CRITERIA.values() if c.name in present]
+    ranks = ranked.get(rank_criterion, {})
+    rows = [
+        _row(method, members, scores[method], measure, columns, ranks.get(method), _unranked(section, members, tasks))
+        for method, members in entries.items()
+    ]
+    rows.sort(key=lambda row: (bool(row.unranked), -_sort_value(row, rank_criterion), row.method))
+    titles = {column.name: column.title for column in columns}
+    return Board(name, title, kind, columns, _with_tie_groups(rows), tasks, titles.get(rank_criterion, ""))
 
 
-def _scores(
+def _ranked_methods(
     values: Sequence[Mapping[str, Values]], measure: str, *, ranked: bool
 ) -> tuple[dict[str, dict[str, RankedMethod]], str]:
-    """Return every score of whole methods, with ranks by the first of :data:`RANKED_BY` that there is, and which."""
-    found: dict[str, dict[str, RankedMethod]] = {}
-    for score in RANKED_BY if share_of(measure) else RANKED_BY[-1:]:
-        decided = bool(found)
-        if score in SCORES or not decided:
-            table = places(values, score, ranked=ranked and not decided)
-            found |= {score: {place.editor: place for place in table}} if table else {}
-    return found, next(iter(found), "")
+    """Return the composite scores of complete methods, and the criterion that ranks them.
+
+    Returns:
+        By score, then by method, the score with its interval. The first of :data:`RANK_CRITERIA` that is defined has
+        ranks. Its name; empty if none is defined.
+    """
+    by_score: dict[str, dict[str, RankedMethod]] = {}
+    for score in RANK_CRITERIA if is_share(measure) else RANK_CRITERIA[-1:]:
+        is_first = not by_score
+        if score in COMPOSITE_TITLES or is_first:
+            methods = rank_methods(values, score, ranked=ranked and is_first)
+            if methods:
+                by_score[score] = {method.editor: method for method in methods}
+    return by_score, next(iter(by_score), "")
 
 
-def _unranked(section: Section, entries: Sequence[Entry], tasks: Sequence[tuple[str, int]]) -> str:
+def _unranked(section: Section, entries: Sequence[Entry], tasks: Sequence[TaskKey]) -> str:
+    """Return the reason why a method is not ranked; empty if it is ranked."""
     if len(entries) < len(tasks):
         return f"{len(entries)} of {len(tasks)} tasks"
     return "limited" if section.limited else ""
 
 
-def _value(line: BoardRow, criterion: str) -> float:
-    return float(line.raw[criterion]["value"]) if criterion in line.raw else -1.0
+def _sort_value(row: BoardRow, criterion: str) -> float:
+    return row.scores[criterion].value if criterion in row.scores else -1.0
 
 
-def _numbers(
-    entries: Sequence[Entry], measure: str, kind: str, scores: Mapping[str, Mapping[str, RankedMethod]]
-) -> dict[str, Mapping[str, Any]]:
-    """Return a method's numbers by criterion: of one task the result's own, of several their mean."""
+def _scores(
+    entries: Sequence[Entry],
+    measure: str,
+    kind: TaskKind | None,
+    ranked: Mapping[str, Mapping[str, RankedMethod]],
+) -> dict[str, Score]:
+    """Return a method's scores by criterion: of one task the summary of the result, of several tasks their mean."""
     if len(entries) == 1:
-        return {row["criterion"]: row for row in entries[0].result["summary"] if row["measure"] == measure}
-    found: dict[str, Mapping[str, Any]] = {}
+        return {row.criterion: Score.of_task(row) for row in entries[0].result.summary if row.measure == measure}
+    scores: dict[str, Score] = {}
     for criterion in CRITERIA:
         tasks = [list(e.values[measure][criterion].values()) for e in entries if criterion in e.values[measure]]
         if tasks:
-            estimate = mean_over_tasks(tasks, share=share_of(measure), clusters=kind == "linguistic")
-            found[criterion] = {
-                "value": estimate.value, "low": estimate.low, "high": estimate.high, "interval": estimate.method,
-                "cases": sum(map(len, tasks)), "tasks": len(tasks),
-            }  # fmt: skip
-    for score in SCORES:
-        place = scores.get(score, {}).get(entries[0].method)
-        if place:
-            found[score] = {
-                "value": place.value, "low": place.low, "high": place.high, "interval": "percentile",
-                "cases": place.cases, "tasks": len(entries),
-            }  # fmt: skip
-    return found
+            estimate = mean_over_tasks(tasks, share=is_share(measure), clusters=kind == "linguistic")
+            cases = sum(map(len, tasks))
+            scores[criterion] = Score(
+                estimate.value, estimate.low, estimate.high, estimate.method, cases, tasks=len(tasks)
+            )
+    for score in COMPOSITE_TITLES:
+        method = ranked.get(score, {}).get(entries[0].method)
+        if method:
+            scores[score] = Score(method.value, method.low, method.high, "percentile", method.cases, tasks=len(entries))
+    return scores
 
 
-def _line(
+def _row(
     method: str,
     entries: Sequence[Entry],
-    raw: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Score],
     measure: str,
-    columns: Sequence[tuple[str, str, str]],
-    place: RankedMethod | None,
+    columns: Sequence[Column],
+    ranked: RankedMethod | None,
     unranked: str,
 ) -> BoardRow:
-    seconds = [s for e in entries if (s := e.result["cost"]["edit_seconds"]) is not None]
-    rank = "" if unranked or not place else _span(place.best, place.worst)
+    seconds = [s for e in entries if (s := e.result.cost.edit_seconds) is not None]
+    has_rank = ranked is not None and not unranked
     return BoardRow(
         method=method,
-        summary=entries[0].result["editor"]["summary"],
+        summary=entries[0].result.editor.summary,
         badges=sorted({badge for entry in entries for badge in entry.badges}),
-        rank=rank,
+        rank=_format_rank(ranked.best, ranked.worst) if ranked and has_rank else "",
         unranked=unranked,
-        group=0,
-        best=place.best if rank and place else 0,
-        cells=[cell(raw.get(name), measure) for name, _, _ in columns],
-        raw=raw,
+        tie_group=0,
+        best_rank=ranked.best if ranked and has_rank else 0,
+        cells=[cell(scores.get(column.name), measure) for column in columns],
+        scores=scores,
         seconds=median(seconds) if seconds else None,
-        failed=sum(e.result["records"]["failed"] for e in entries),
+        failed=sum(e.result.records.failed for e in entries),
         tasks=len(entries),
     )
 
 
-def _span(best: int, worst: int) -> str:
+def _format_rank(best: int, worst: int) -> str:
     return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
 
 
-def _grouped(lines: Sequence[BoardRow]) -> list[BoardRow]:
-    """Number the tie groups: methods that share their best possible rank."""
-    groups = {best: number for number, best in enumerate(sorted({line.best for line in lines if line.best}), start=1)}
-    return [BoardRow(**{**line.__dict__, "group": groups.get(line.best, 0)}) for line in lines]
+def _with_tie_groups(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """Number the tie groups: methods with the same best rank form a group."""
+    ranks = sorted({row.best_rank for row in rows if row.best_rank})
+    groups = {rank: number for number, rank in enumerate(ranks, start=1)}
+    return [replace(row, tie_group=groups.get(row.best_rank, 0)) for row in rows]
 
 
 def board_csv(board: Board, section: Section, measure: str) -> str:
-    """Return a table's numbers as CSV: one line per method and criterion, with intervals."""
+    """Return the numbers of a board as CSV: one line per method and criterion."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    rows = board_rows(board, section, measure)
+    rows = board_records(board, section, measure)
     writer.writerow(rows[0] if rows else [])
     for row in rows:
-        # A leading quote keeps a spreadsheet from running a name as a formula.
-        text = (f"'{v}" if isinstance(v, str) and v[:1] in "=+-@" else v for v in row.values())
-        writer.writerow(["" if v is None else v for v in text])
+        # A leading quote prevents spreadsheets from evaluating a name as a formula.
+        values = (f"'{v}" if isinstance(v, str) and v[:1] in "=+-@" else v for v in row.values())
+        writer.writerow(["" if v is None else v for v in values])
     return out.getvalue()
 
 
 def board_json(board: Board, section: Section, measure: str) -> str:
-    """Return a table's numbers as JSON, as :func:`board_csv` has them."""
-    return json.dumps(board_rows(board, section, measure), indent=1, ensure_ascii=False) + "\n"
+    """Return the numbers of a board as JSON, with the keys of :func:`board_csv`."""
+    return json.dumps(board_records(board, section, measure), indent=1, ensure_ascii=False) + "\n"
 
 
-def board_rows(board: Board, section: Section, measure: str) -> list[dict[str, Any]]:
-    """Return a table's numbers, one row per method and criterion."""
+def board_records(board: Board, section: Section, measure: str) -> list[dict[str, Any]]:
+    """Return the numbers of a board for export, one record per method and criterion."""
     return [
         {
             "table": board.name,
-            "model": section.model["name"],
-            "method": line.method,
-            "rank": line.rank,
+            "model": section.model.name,
+            "method": row.method,
+            "rank": row.rank,
             "criterion": criterion,
             "measure": measure,
-            **{key: found.get(key) for key in ("value", "low", "high", "cases", "tasks")},
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "cases": score.cases,
+            "tasks": score.tasks,
         }
-        for line in board.lines
-        for criterion, found in line.raw.items()
+        for row in board.rows
+        for criterion, score in row.scores.items()
     ]

@@ -1,4 +1,4 @@
-"""Cards and reported numbers: what people write of a method, shown so that it can do no harm."""
+"""Cards of methods: Markdown from submissions as sanitised HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import nh3
 from markdown_it import MarkdownIt
 
 from ..benchmark.core.errors import KnbenchError
-from ..benchmark.results.documents import Broken, refuse
+from ..benchmark.results.documents import OnBroken, reraise
 from ..benchmark.results.store import CARD, read_card
 
 TAGS = {
@@ -19,29 +19,29 @@ TAGS = {
 
 
 def card_html(text: str) -> str:
-    """Return a card's Markdown as HTML without anything that runs, loads or leaves the page by itself.
+    """Render Markdown as HTML without scripts, images or other elements that execute or load anything.
 
-    Markdown's own HTML is not read; what is made of it is cleaned once more by a library made for that. Images are
-    left out, since they would be fetched from elsewhere.
+    HTML in the Markdown is escaped. The rendered HTML is sanitised once more by nh3. Images are not rendered, because
+    a browser would load them from another host.
     """
     html = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
-    # A page has its own first and second headings.
+    # Headings of levels 1 and 2 belong to the page.
     for level in (4, 3, 2, 1):
         html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(f"</h{level}>", f"</h{level + 2}>")
     return nh3.clean(html, tags=TAGS, attributes={"a": {"href"}}, url_schemes={"https", "http", "mailto"})
 
 
-def cards_in(roots: Sequence[Path], broken: Broken = refuse) -> dict[str, str]:
-    """Return the methods' cards as HTML, by the name of the folder they lie in.
+def cards_in(roots: Sequence[Path], on_broken: OnBroken = reraise) -> dict[str, str]:
+    """Return the cards of methods as HTML, by the name of their folder.
 
     Args:
-        roots: the stores.
-        broken: told of each that cannot be read, is empty or too large.
+        roots: results stores.
+        on_broken: called with the error of each card that cannot be read, is empty or too large.
     """
-    found = {}
+    cards = {}
     for path in sorted(path for root in roots for path in root.rglob(CARD)):
         try:
-            found[path.parent.name] = card_html(read_card(path))
+            cards[path.parent.name] = card_html(read_card(path))
         except KnbenchError as error:
-            broken(error)
-    return found
+            on_broken(error)
+    return cards

@@ -1,93 +1,202 @@
-"""One case, for people: what was asked, what the model said before and after, and whether that was wanted."""
+"""Single cases: the request, the answers before and after the edit, and the verdict on each probe."""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
+from ..benchmark.core.records import Failure, Observation, ProbeRecord, Record
+from ..benchmark.core.schema import ProbeKind
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
+
+EXPECTATIONS = {"new": "prefers", "unchanged": "still prefers", "gone": "no longer prefers"}
+"""Verb before target and rival in the expected answer, by the ``expect`` of a probe."""
+EXTREMES = 3
+"""Number of best and of worst cases on a method's page."""
+MIN_LOGPROB = -25.0
+"""Probabilities below e^-25 are shown as a power of e."""
+
+
+@dataclass(frozen=True)
+class AnswerView:
+    """An observation as text.
+
+    Attributes:
+        text: generated text; empty if nothing was generated for the probe.
+        target: probability of the target; empty for a ``generation`` probe.
+        rival: probability of the rival; empty for a ``generation`` probe.
+    """
+
+    text: str
+    target: str
+    rival: str
+
+
+@dataclass(frozen=True)
+class ProbeView:
+    """A probe with its answers.
+
+    Attributes:
+        criterion: title of the criterion.
+        expected: verb between "the edited model" and the target.
+        passed: whether the answer after the edit passes by ``success``; None if that is not defined.
+        before: answer of the unedited model; None if it was not measured.
+        after: answer of the edited model; None if it was not measured.
+    """
+
+    criterion: str
+    kind: ProbeKind
+    prompt: str
+    target: str
+    rival: str
+    expected: str
+    passed: bool | None
+    before: AnswerView | None
+    after: AnswerView | None
+
+
+@dataclass(frozen=True)
+class CriterionCount:
+    """Number of probes of a criterion that passed, and number of probes with a verdict."""
+
+    criterion: str
+    passed: int
+    total: int
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """A case in one line.
+
+    Attributes:
+        anchor: id of the case in its page.
+        prompt: the edit prompt with its subject.
+        target_new: the new answer.
+        target_true: the answer before the edit.
+        failure: the error that prevented edit or measurement, or None.
+        counts: passed probes by criterion.
+        score: mean over criteria of the share of passed probes; None without a verdict.
+    """
+
+    anchor: str
+    prompt: str
+    target_new: str
+    target_true: str
+    failure: Failure | None
+    counts: tuple[CriterionCount, ...]
+    score: float | None
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """A case with all of its probes."""
+
+    summary: CaseSummary
+    probes: tuple[ProbeView, ...]
+
+
+@dataclass(frozen=True)
+class CaseLink:
+    """A case and the page that shows it."""
+
+    page: str
+    case: CaseSummary
+
+
+@dataclass
+class ExtremeCases:
+    """The best and the worst cases of a method, collected over its results.
+
+    Attributes:
+        links: cases with a score, at most :data:`EXTREMES` at either end.
+    """
+
+    links: list[CaseLink] = field(default_factory=list)
+
+    def add(self, links: Iterable[CaseLink]) -> None:
+        """Add cases, and keep the best and the worst. Cases without a score are ignored."""
+        candidates = [*self.links, *(link for link in links if link.case.score is not None)]
+        best = heapq.nlargest(EXTREMES, candidates, key=case_score)
+        worst = heapq.nsmallest(EXTREMES, candidates, key=case_score)
+        self.links = [*best, *(link for link in worst if link not in best)]
+
+
+def case_score(link: CaseLink) -> float:
+    """Return the score of a case, 0 without a verdict."""
+    return link.case.score or 0.0
 
 
 def case_anchor(case_id: str) -> str:
-    """Return a case's place in its page, made of letters and digits whatever its id is made of."""
+    """Return the anchor of a case: letters and digits only, for every case id."""
     return f"c{hashlib.sha256(case_id.encode()).hexdigest()[:12]}"
 
 
-def case_view(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one case for the drill-down."""
-    request = record["request"]
-    probes = [probe_view(probe) for probe in record["probes"]]
-    return {
-        "id": record["case_id"],
-        "anchor": case_anchor(record["case_id"]),
-        "edit": request["prompt"].replace("{}", request["subject"], 1),
-        "new": request["target_new"],
-        "true": request["target_true"],
-        "failure": record["failure"],
-        "seconds": record["timings"].get("edit_seconds"),
-        "probes": probes,
-        "marks": _marks(probes),
-        "score": _score(probes),
-    }
+def case_view(record: Record) -> CaseView:
+    """Return the view of a record."""
+    request = record.request
+    probes = tuple(probe_view(probe) for probe in record.probes)
+    counts = _counts(probes)
+    shares = [count.passed / count.total for count in counts]
+    summary = CaseSummary(
+        anchor=case_anchor(record.case_id),
+        prompt=request.text,
+        target_new=request.target_new,
+        target_true=request.target_true,
+        failure=record.failure,
+        counts=counts,
+        score=sum(shares) / len(shares) if shares else None,
+    )
+    return CaseView(summary, probes)
 
 
-def _score(probes: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the mean over criteria of the share of probes that passed, by which cases are called best and worst."""
-    shares = [passed / asked for _, passed, asked in _marks(probes)]
-    return sum(shares) / len(shares) if shares else None
-
-
-def _marks(probes: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """Return (criterion, passed, asked) per criterion."""
-    counts: dict[str, list[int]] = {}
+def _counts(probes: Sequence[ProbeView]) -> tuple[CriterionCount, ...]:
+    verdicts: dict[str, list[bool]] = {}
     for probe in probes:
-        if probe["passed"] is not None:
-            tally = counts.setdefault(probe["criterion"], [0, 0])
-            tally[0] += probe["passed"]
-            tally[1] += 1
-    return [(criterion, passed, asked) for criterion, (passed, asked) in counts.items()]
+        if probe.passed is not None:
+            verdicts.setdefault(probe.criterion, []).append(probe.passed)
+    return tuple(CriterionCount(criterion, sum(passed), len(passed)) for criterion, passed in verdicts.items())
 
 
-def probe_view(probe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one probe with both answers, and whether it passes by ``success``."""
-    after = probe["after"]
-    value = None if after is None else MEASURES["success"].of(probe, probe["before"], after)
-    passed = None if value is None else bool(value)
-    wanted = {"new": "shall say", "unchanged": "shall still say", "gone": "shall no longer say"}[probe["expect"]]
-    return {
-        "criterion": CRITERIA[probe["criterion"]].title if probe["criterion"] in CRITERIA else probe["criterion"],
-        "kind": probe["kind"],
-        "prompt": probe["prompt"],
-        "target": probe["target"],
-        "rival": probe["rival"],
-        "wanted": wanted,
-        "passed": passed,
-        "before": _said(probe["before"]),
-        "after": _said(after),
-    }
+def probe_view(probe: ProbeRecord) -> ProbeView:
+    """Return the view of a probe. It passes by the measure ``success``."""
+    value = None
+    if probe.before is not None and probe.after is not None:
+        value = MEASURES["success"].of(probe, probe.before, probe.after)
+    return ProbeView(
+        criterion=CRITERIA[probe.criterion].title if probe.criterion in CRITERIA else probe.criterion,
+        kind=probe.kind,
+        prompt=probe.prompt,
+        target=probe.target,
+        rival=probe.rival,
+        expected=EXPECTATIONS[probe.expect],
+        passed=None if value is None else bool(value),
+        before=_answer_view(probe.before),
+        after=_answer_view(probe.after),
+    )
 
 
-def _said(observation: Mapping[str, Any] | None) -> dict[str, str] | None:
+def _answer_view(observation: Observation | None) -> AnswerView | None:
     if observation is None:
         return None
-    if "text" in observation:
-        return {"text": observation["text"].strip() or "(nothing)", "target": "", "rival": ""}
-    return {
-        "text": observation["generated"].strip() or "(nothing)" if "generated" in observation else "",
-        "target": _probability(observation["target"]["logprob"]),
-        "rival": _probability(observation["rival"]["logprob"]),
-    }
+    if observation.text is not None:
+        return AnswerView(observation.text.strip() or "(empty)", "", "")
+    return AnswerView(
+        "" if observation.generated is None else observation.generated.strip() or "(empty)",
+        format_probability(observation.target.logprob),
+        format_probability(observation.rival.logprob),
+    )
 
 
-def _probability(logprob: float) -> str:
-    """Return a probability in as few digits as tell something; a sentence's as its logarithm.
+def format_probability(logprob: float) -> str:
+    """Format a probability with two to four significant digits, a very small one as a power of e.
 
-    >>> _probability(-0.01), _probability(-5.0), _probability(-50.0)
+    >>> format_probability(-0.01), format_probability(-5.0), format_probability(-50.0)
     ('0.990', '0.0067', 'e^-50.0')
     """
-    if logprob < -25:
+    if logprob < MIN_LOGPROB:
         return f"e^{logprob:.1f}"
     p = math.exp(logprob)
     return f"{p:.3f}" if p >= 0.01 else f"{p:.1e}" if p < 0.001 else f"{p:.4f}"

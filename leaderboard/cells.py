@@ -1,14 +1,14 @@
-"""How numbers look: percent for shares, with their interval and what it was taken over."""
+"""Table cells: numbers with their interval, bar and tooltip."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from ..benchmark.core.documents import SummaryRow
 from ..benchmark.scoring.criteria import MEASURES
+from ..benchmark.scoring.formatting import MINUS, format_value
 
-INTERVALS = {
+INTERVAL_NAMES = {
     "wilson": "Wilson",
     "wilson-effective": "Wilson with the effective number of cases",
     "t": "Student's t",
@@ -19,63 +19,72 @@ INTERVALS = {
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number of a board: percent for shares, with its interval.
+class Score:
+    """A criterion or composite score of one method: on one task, or as a mean over tasks.
 
     Attributes:
-        order: the plain number, by which a table is sorted.
-        plain: as ``text``, for machines: what is saved, and what filters compare with.
+        low: lower end of the 95% interval, or None.
+        high: upper end of the 95% interval, or None.
+        interval: method of the interval.
+        cases: number of cases that the value is a mean over.
+        probes: number of probes in these cases; None for a mean over tasks.
+        tasks: number of tasks; None for the value of one task.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    interval: str
+    cases: int
+    probes: int | None = None
+    tasks: int | None = None
+
+    @classmethod
+    def of_task(cls, row: SummaryRow) -> Score:
+        """Return the score of one task, from a row of a result's summary."""
+        return cls(row.value, row.low, row.high, row.interval, row.cases, probes=row.probes)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One formatted number of a table.
+
+    Attributes:
+        text: the value, in percent for shares.
+        low: lower end of the 95% interval; empty if there is none.
+        high: upper end of the 95% interval; empty if there is none.
+        bar: length of the bar in percent; None for measures that are not shares.
+        note: tooltip with the number of cases and the method of the interval.
+        value: the unformatted value, used for sorting.
+        plain: ``text`` with an ASCII minus, used for export and by filters.
     """
 
     text: str
     low: str
     high: str
-    width: float | None
+    bar: float | None
     note: str
-    order: float
+    value: float
     plain: str
 
 
-def cell(row: Mapping[str, Any] | None, measure: str) -> Cell | None:
-    """Format one number: of a summary, or any mapping with its value, interval, cases and probes or tasks."""
-    if row is None:
+def cell(score: Score | None, measure: str) -> Cell | None:
+    """Format a score by a measure. None stays None."""
+    if score is None:
         return None
     share = MEASURES[measure].share
-    over = f"{row['probes']} probes" if "probes" in row else f"{row['tasks']} tasks"
-    note = f"{row['cases']} cases, {over}"
-    if row["low"] is None:
+    note = f"{score.cases} cases, "
+    note += f"{score.probes} probes" if score.probes is not None else f"{score.tasks} tasks"
+    if score.low is None or score.high is None:
         low = high = ""
-        note += "; no interval can be given"
+        note += "; no interval"
     else:
-        low, high = number(row["low"], share), number(row["high"], share)
-        note += f"; 95% interval, {INTERVALS[row['interval']]}"
-    value = float(row["value"])
-    return Cell(
-        number(value, share),
-        low,
-        high,
-        bar(value, share),
-        note,
-        value,
-        number(value, share).replace("\N{MINUS SIGN}", "-"),
-    )
+        low, high = format_value(score.low, share=share), format_value(score.high, share=share)
+        note += f"; 95% interval, {INTERVAL_NAMES[score.interval]}"
+    text = format_value(score.value, share=share)
+    return Cell(text, low, high, bar_length(score.value, share), note, score.value, text.replace(MINUS, "-"))
 
 
-def number(value: float, share: bool) -> str:
-    """Return a share as percent with one decimal, another quantity with three."""
-    return (f"{100 * value:.1f}" if share else f"{value:.3f}").replace("-", "\N{MINUS SIGN}")
-
-
-def bar(value: float, share: bool) -> float | None:
-    """Return the length of a cell's bar in percent, None for what is no share."""
+def bar_length(value: float, share: bool) -> float | None:
+    """Return the length of a cell's bar in percent; None if the value is not a share."""
     return round(100 * min(1.0, max(0.0, value)), 1) if share else None
-
-
-def signed(value: float, share: bool) -> str:
-    """Return a difference with its sign, in percentage points for shares."""
-    return (f"{100 * value:+.1f}" if share else f"{value:+.3f}").replace("-", "\N{MINUS SIGN}")
-
-
-def p_value(value: float | None) -> str:
-    """Return a p-value in as many digits as it deserves."""
-    return "" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"

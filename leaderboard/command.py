@@ -1,4 +1,4 @@
-"""``knbench site`` and ``knbench plot``."""
+"""The commands ``knbench site`` and ``knbench plot``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .build import build_site
 
 @click.group()
 def site() -> None:
-    """Build the leaderboard's static pages from results."""
+    """Build and serve the static pages of the leaderboard."""
 
 
 @site.command(
@@ -30,28 +30,28 @@ def site() -> None:
     type=click.Path(path_type=Path),
     default=Path("site"),
     show_default=True,
-    help="Folder to write; a site that is already there is replaced.",
+    help="Output folder. An existing site is replaced.",
 )
-@click.option("--title", default="KNBench", show_default=True, help="Heading of the site.")
+@click.option("--title", default="KNBench", show_default=True, help="Title of the site.")
 def build(results: Sequence[Path], output: Path, title: str) -> None:
-    """Render RESULTS, run folders at any depth, as a site that opens from disk or from any host.
+    """Render the run folders below RESULTS as a static site, which works from disk and on any host.
 
-    What is broken is named and left out; the exit status is then 2, and the site is built all the same.
+    Broken results are reported and left out. The site is still built, and the exit status is 2.
     """
-    left_out: list[str] = []
-    index = build_site(list(results), output, title=title, broken=lambda error: left_out.append(str(error)))
+    errors: list[str] = []
+    index = build_site(list(results), output, title=title, on_broken=lambda error: errors.append(str(error)))
     click.echo(f"Site: {index}")
-    for complaint in left_out:
-        click.echo(f"knbench: left out: {' '.join(complaint.split())}", err=True)
-    if left_out:
+    for error in errors:
+        click.echo(f"knbench: left out: {' '.join(error.split())}", err=True)
+    if errors:
         raise click.exceptions.Exit(2)
 
 
 @site.command(epilog="\b\nExample:\n  knbench site serve site\n")
 @click.argument("folder", default="site", type=click.Path(path_type=Path))
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 selects a free port.")
 def serve(folder: Path, port: int) -> None:
-    """Show a built site on this machine alone, until interrupted; opening its index.html does as well."""
+    """Serve a built site on localhost until interrupted. The site also works without a server, from its index.html."""
     if not (folder / "index.html").exists():
         raise KnbenchError(f"no site in '{folder}'; build one with: knbench site build results --output {folder}")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
@@ -60,7 +60,7 @@ def serve(folder: Path, port: int) -> None:
     except OSError as error:
         raise KnbenchError(f"port {port}: {error.strerror}; choose another --port, or 0 for a free one") from None
     with server:
-        click.echo(f"Site: http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
+        click.echo(f"Site: http://127.0.0.1:{server.server_address[1]}/ (stop with Ctrl-C)")
         server.serve_forever()
 
 
@@ -69,12 +69,12 @@ def serve(folder: Path, port: int) -> None:
     epilog="\b\nExamples:\n  knbench plot runs/sequential --output retention.svg\n",
 )
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--measure", default="success", show_default=True, help="Which measure of the criteria to draw.")
+@click.option("--measure", default="success", show_default=True, help="Measure of the criteria.")
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), required=True, help="SVG file to write.")
 def plot(results: Sequence[Path], measure: str, output: Path) -> None:
-    """Draw what becomes of sequential edits and of the model under them.
+    """Plot retention and drift of sequential runs against the number of edits.
 
-    RESULTS are run folders, at any depth, of one task and of any number of editors.
+    RESULTS are folders with run folders at any depth, of one task and any number of editors.
     """
     from ..benchmark.results.figures import retention_figure
 

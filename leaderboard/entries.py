@@ -1,4 +1,4 @@
-"""What the pages are made from: results, sorted into sections that may share a table, with each case's numbers."""
+"""Results grouped into sections that share tables, with the values of each case."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ..benchmark.core.documents import ModelCard, Result, TaskCard
 from ..benchmark.core.errors import KnbenchError
+from ..benchmark.core.records import Record
+from ..benchmark.core.schema import TaskKind
 from ..benchmark.results.comparison import Values, case_means
 from ..benchmark.results.documents import comparable
 from ..benchmark.results.runs import Run
 from ..benchmark.results.store import slug
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
+from ..benchmark.scoring.formatting import SPLIT_NOTES, format_regime
+from ..benchmark.scoring.summary import Table
 
 BOARD_MEASURES = ("success", "exact", "token_accuracy", "generated", "magnitude")
-"""Measures that have boards of their own; never two in one table."""
+"""Measures that have boards. A board shows one measure."""
 
 TASK_KEYS = ("task", "version", "content")
-"""What two results of a section may differ in."""
+"""Keys of :func:`comparable` that may differ between the results of a section."""
 
-REGIME_NOTES = {
-    "single": "single edits",
-    "batch": "batches of {batch_edits} edits",
-    "sequential": "after {cases} sequential edits",
-}
-SPLIT_NOTES = {"tune": "tuning cases only", "all": "tuning cases included"}
+TaskKey = tuple[str, int]
+"""Name and version of a task."""
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One result with its cases' numbers.
+    """One result with the values of its cases.
 
     Attributes:
-        run: the result and where it lies.
-        values: by measure, then by criterion, each case's mean over its probes.
-        badges: what a reader is told of where it comes from.
+        run: the result and its location.
+        values: by measure and criterion, the mean of each case over its probes.
+        badges: names of the result's badges.
     """
 
     run: Run
@@ -44,133 +44,140 @@ class Entry:
     badges: Sequence[str]
 
     @property
-    def result(self) -> Mapping[str, Any]:
+    def result(self) -> Result:
         """The result document."""
         return self.run.result
 
     @property
     def method(self) -> str:
-        """The editor's name."""
-        return str(self.run.result["editor"]["name"])
+        """Name of the editor."""
+        return self.result.editor.name
 
     @property
-    def task(self) -> tuple[str, int]:
-        """The task's name and version."""
-        return self.run.result["task"]["name"], self.run.result["task"]["version"]
+    def task(self) -> TaskKey:
+        """Name and version of the task."""
+        return self.result.task.name, self.result.task.version
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """Results of one model that were taken in the same way: what may stand in one table.
+    """Results of one model that were measured with the same protocol and can share a table.
 
     Attributes:
-        key: a short name that stays the same as long as the way does.
+        key: short name that depends only on model and protocol.
         entries: by task, then by method.
     """
 
     key: str
-    entries: Mapping[tuple[str, int], Mapping[str, Entry]]
+    entries: Mapping[TaskKey, Mapping[str, Entry]]
 
     @property
-    def first(self) -> Mapping[str, Any]:
-        """Any of its results, for what all have in common."""
+    def first(self) -> Result:
+        """One of the results, to read common properties from."""
         return next(entry.result for members in self.entries.values() for entry in members.values())
 
     @property
-    def model(self) -> Mapping[str, Any]:
+    def model(self) -> ModelCard:
         """The model."""
-        model: Mapping[str, Any] = self.first["model"]
-        return model
+        return self.first.model
 
     @property
     def methods(self) -> list[str]:
-        """All methods, by name."""
+        """Names of all methods, sorted."""
         return sorted({name for members in self.entries.values() for name in members})
 
     @property
     def limited(self) -> bool:
-        """Whether somebody chose how many cases to run: nothing in it is ranked."""
-        return bool(self.first["protocol"]["limit"])
+        """Whether the runs were limited to some cases. Limited results are not ranked."""
+        return bool(self.first.protocol.limit)
 
-    def tasks(self, kind: str | None = None) -> list[tuple[str, int]]:
-        """Return its tasks, of a kind or all, facts before phenomena."""
-        kinds = {task: next(iter(members.values())).result["task"]["kind"] for task, members in self.entries.items()}
+    def task_card(self, task: TaskKey) -> TaskCard:
+        """Return the card of a task."""
+        return next(iter(self.entries[task].values())).result.task
+
+    def tasks(self, kind: TaskKind | None = None) -> list[TaskKey]:
+        """Return all tasks, or the tasks of one kind; facts come before phenomena."""
+        kinds = {task: self.task_card(task).kind for task in self.entries}
         return sorted((t for t in kinds if kind in (None, kinds[t])), key=lambda t: (kinds[t], t))
 
     def only(self, methods: Collection[str]) -> Section:
-        """Return the same section with some methods alone, and the tasks that any of them has."""
+        """Return the section reduced to some methods and to the tasks that any of them has."""
         kept = {task: {n: e for n, e in members.items() if n in methods} for task, members in self.entries.items()}
         return Section(self.key, {task: members for task, members in kept.items() if members})
 
     def of(self, method: str) -> list[Entry]:
-        """Return a method's entries, in the order of the tasks."""
+        """Return the entries of a method in the order of :meth:`tasks`."""
         return [self.entries[task][method] for task in self.tasks() if method in self.entries[task]]
 
 
-def values_of(records: Sequence[Mapping[str, Any]], table: Mapping[tuple[str, str], Any]) -> dict[str, Values]:
-    """Return each case's numbers by measure and criterion, from what :func:`case_table` gives."""
-    ids = [record["case_id"] for record in records]
+def values_of(records: Sequence[Record], table: Table) -> dict[str, Values]:
+    """Return the mean of each case over its probes, by measure and criterion.
+
+    Args:
+        records: the records.
+        table: the result of :func:`case_table` for these records.
+    """
+    ids = [record.case_id for record in records]
     return {
         measure: {
-            criterion: found
+            criterion: means
             for criterion in CRITERIA
-            if (criterion, measure) in table and (found := case_means(ids, table[criterion, measure]))
+            if (criterion, measure) in table and (means := case_means(ids, table[criterion, measure]))
         }
         for measure in BOARD_MEASURES
     }
 
 
 def sections_of(entries: Iterable[Entry]) -> list[Section]:
-    """Sort results into sections, the largest first.
+    """Group results into sections: unlimited sections first, then the largest.
 
     Raises:
-        KnbenchError: two results would stand in the same row.
+        KnbenchError: two results have the same method, task, model and protocol.
     """
-    groups: dict[str, dict[tuple[str, int], dict[str, Entry]]] = {}
+    groups: dict[str, dict[TaskKey, dict[str, Entry]]] = {}
     for entry in entries:
         members = groups.setdefault(section_key(entry.result), {}).setdefault(entry.task, {})
         other = members.get(entry.method)
         if other:
             raise KnbenchError(
-                f"two results of editor '{entry.method}' on task '{entry.task[0]}': {other.run.where} and "
-                f"{entry.run.where}; name only one of them"
+                f"two results of editor '{entry.method}' on task '{entry.task[0]}': {other.run.result_path} and "
+                f"{entry.run.result_path}; pass only one of them"
             )
         members[entry.method] = entry
     sections = [Section(key, tasks) for key, tasks in groups.items()]
     return sorted(sections, key=lambda s: (s.limited, -sum(map(len, s.entries.values())), s.key))
 
 
-def section_key(result: Mapping[str, Any]) -> str:
-    """Return a short name of how a result was taken, the same for all that may stand in one table."""
-    how = {key: value for key, value in comparable(result).items() if key not in TASK_KEYS}
-    regime = result["protocol"]["regime"]
-    if regime != "sequential":
-        how.pop("cases", None)  # how many cases a model knows differs from task to task
-    digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:6]
-    protocol = result["protocol"]
-    number = {"single": "", "batch": protocol.get("batch_edits"), "sequential": protocol["cases"]}[regime]
-    words = [result["model"]["name"], f"{regime}-{number}" if number else ""]
-    words += [protocol.get("subset") or "", f"limit-{protocol['limit']}" if protocol["limit"] else ""]
+def section_key(result: Result) -> str:
+    """Return a short name of a result's model and protocol, equal for all results that can share a table."""
+    conditions = {key: value for key, value in comparable(result).items() if key not in TASK_KEYS}
+    protocol = result.protocol
+    if protocol.regime != "sequential":
+        conditions.pop("cases", None)  # the number of known cases differs between tasks
+    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:6]
+    size = {"single": "", "batch": protocol.batch_edits, "sequential": protocol.cases}[protocol.regime]
+    words = [result.model.name, f"{protocol.regime}-{size}" if size else ""]
+    words += [protocol.subset or "", f"limit-{protocol.limit}" if protocol.limit else ""]
     return slug("-".join(filter(None, words)) + "-" + digest)
 
 
-def notes_of(section: Section) -> list[str]:
-    """Say in words how a section's numbers were taken."""
+def protocol_notes(section: Section) -> list[str]:
+    """Describe a section's protocol in short notes."""
     result = section.first
-    protocol, model = result["protocol"], result["model"]
-    notes = [REGIME_NOTES[protocol["regime"]].format(**protocol)]
-    split = protocol.get("split", "all")  # results from before the split were taken on all cases
-    notes.append(SPLIT_NOTES.get(split, ""))
-    if protocol.get("subset") == "lite":
-        notes.append("lite: a fixed draw of cases")
-    if protocol["limit"]:
-        notes.append(f"limited to {protocol['limit']} cases, not ranked")
-    if protocol["known_only"]:
-        notes.append("only what the unedited model gets right")
-    notes.append("BOS first" if protocol["bos_prepended"] else "no BOS")
-    return [note for note in [*notes, model["dtype"], f"seed {result['seed']}"] if note]
+    protocol = result.protocol
+    notes = [
+        format_regime(protocol),
+        SPLIT_NOTES[protocol.split],
+        "lite: a fixed sample of cases" if protocol.subset == "lite" else "",
+        f"limited to {protocol.limit} cases, not ranked" if protocol.limit else "",
+        "known cases only" if protocol.known_only else "",
+        "BOS first" if protocol.bos_prepended else "no BOS",
+        result.model.dtype,
+        f"seed {result.seed}",
+    ]
+    return [note for note in notes if note]
 
 
-def share_of(measure: str) -> bool:
-    """Whether a measure lies between 0 and 1."""
+def is_share(measure: str) -> bool:
+    """Return whether a measure lies between 0 and 1."""
     return MEASURES[measure].share

@@ -1,4 +1,4 @@
-"""The site in a real Chromium: what a visitor does, what a screen reader needs, and what must not happen."""
+"""The site in Chromium: sorting, filters, downloads, keyboard use, accessibility, and no requests to other hosts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Six methods on four made-up tasks, one of which a method lacks, and a limited run beside them."""
+    """Six methods on four made-up tasks, one method without results on one task, and a limited run."""
     from knbench.benchmark.running.run_folder import finish
 
     folder = tmp_path_factory.mktemp("board")
@@ -43,33 +43,33 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, site):
-    """Open a page as a file; at the end nothing may have been complained of, nor fetched from elsewhere."""
-    complaints, asked, contexts = [], [], []
+    """Open a page from disk. At the end, assert that there were no console messages and no requests to other hosts."""
+    messages, requests, contexts = [], [], []
 
-    def opened(path, **options):
+    def open_page(path, **options):
         context = browser.new_context(
             **{"viewport": {"width": 1440, "height": 900}, "accept_downloads": True, **options}
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        context.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        context.on("request", lambda request: requests.append(request.url))
         page.goto(f"file://{site}/{path}")
         return page
 
-    yield opened
+    yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith((f"file://{site}/", "data:", "blob:"))] == []
+    assert messages == []
+    assert [url for url in requests if not url.startswith((f"file://{site}/", "data:", "blob:"))] == []
 
 
 FACTS = "table[data-name=facts]"
 
 
 def column(page, key, table=FACTS):
-    """Return the plain numbers of a column, top to bottom."""
+    """Return the exported values of a column, top to bottom."""
     return page.eval_on_selector(
         table,
         "(t, key) => { const i = [...t.tHead.rows[0].cells].findIndex(c => c.dataset.key === key);"
@@ -82,10 +82,10 @@ def numbers(page, key, table=FACTS):
     return [float(text) for text in column(page, key, table) if text]
 
 
-def become(page, key, wanted):
-    """Whether a column's numbers become what is wanted: a table is drawn a moment after it was asked to be."""
+def becomes(page, key, expected):
+    """Return whether a column has the expected numbers within five seconds. A table is redrawn with a delay."""
     for _ in range(100):
-        if numbers(page, key) == wanted:
+        if numbers(page, key) == expected:
             return True
         page.wait_for_timeout(50)
     return False
@@ -97,11 +97,11 @@ OVERFLOW = """(() => {
   const wide = [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > width + 1);
   return wide.slice(0, 3).map(e => e.outerHTML.slice(0, 120));
 })()"""
-"""What sticks out of a page that scrolls sideways."""
+"""Elements that extend beyond the right edge of a page that scrolls sideways."""
 
 
 def kinds_of_pages(site):
-    """Return one page of every kind."""
+    """Return the path of one page of every kind."""
     return [
         "index.html", "about.html", "compare.html", "methods/method-002.html",
         *(next(site.glob(pattern)).relative_to(site).as_posix() for pattern in (
@@ -110,27 +110,27 @@ def kinds_of_pages(site):
     ]  # fmt: skip
 
 
-def test_a_column_sorts_and_the_address_brings_it_back(visit):
+def test_the_address_restores_the_order_of_a_column(visit):
     page = visit("index.html")
     before = numbers(page, "paraphrase")
     page.click(f"{FACTS} th[data-key=paraphrase]")
-    assert become(page, "paraphrase", sorted(before, reverse=True))
+    assert becomes(page, "paraphrase", sorted(before, reverse=True))
     address = page.url.split("/")[-1]
-    assert become(visit(address), "paraphrase", sorted(before, reverse=True))
+    assert becomes(visit(address), "paraphrase", sorted(before, reverse=True))
     page.click(f"{FACTS} th[data-key=paraphrase]")
-    assert become(page, "paraphrase", sorted(before))
+    assert becomes(page, "paraphrase", sorted(before))
     page.click(f"{FACTS} th[data-key=paraphrase]")
-    assert become(page, "paraphrase", before)
+    assert becomes(page, "paraphrase", before)
     assert "#" not in page.url
-    page.goto(page.url.split("#")[0] + "#" + address.split("#")[1])  # as following a link within the page
-    assert become(page, "paraphrase", sorted(before, reverse=True))
+    page.goto(page.url.split("#")[0] + "#" + address.split("#")[1])  # like following a link within the page
+    assert becomes(page, "paraphrase", sorted(before, reverse=True))
 
 
-def test_searching_filtering_and_choosing_columns_stay_in_the_address(visit):
+def test_the_address_keeps_search_filters_and_columns(visit):
     page = visit("index.html")
-    everyone = column(page, "method")
+    all_methods = column(page, "method")
     page.locator(".dt-search input").first.fill("method-00")
-    assert column(page, "method") == everyone
+    assert column(page, "method") == all_methods
     page.locator(".dt-search input").first.fill("method-002")
     assert column(page, "method") == ["method-002"]
     page.locator(".dt-search input").first.fill("")
@@ -140,11 +140,11 @@ def test_searching_filtering_and_choosing_columns_stay_in_the_address(visit):
     page.locator("select.dtsb-condition").select_option(">")
     page.locator("input.dtsb-value").fill("50")
     playwright.expect(page.locator(f"{FACTS} tbody tr")).not_to_have_count(
-        len(everyone)
-    )  # it waits for more to be typed
+        len(all_methods)
+    )  # DataTables waits for further input
     page.keyboard.press("Escape")
     kept = numbers(page, "reliability")
-    assert 0 < len(kept) < len(everyone)
+    assert 0 < len(kept) < len(all_methods)
     assert min(kept) > 50
 
     page.get_by_role("button", name="Columns").first.click()
@@ -156,22 +156,22 @@ def test_searching_filtering_and_choosing_columns_stay_in_the_address(visit):
     assert again.locator(f"{FACTS} th[data-key=symmetry]").count() == 0
 
 
-def test_another_measure_keeps_what_was_chosen_and_shows_its_own_numbers(visit, site):
+def test_another_measure_keeps_the_state_and_shows_its_own_numbers(visit, site):
     page = visit("index.html")
     page.click(f"{FACTS} th[data-key=reliability]")
-    assert become(page, "reliability", sorted(numbers(page, "reliability"), reverse=True))
+    assert becomes(page, "reliability", sorted(numbers(page, "reliability"), reverse=True))
     page.get_by_role("link", name="exact", exact=True).click()
     page.wait_for_url("**/exact.html*")
     assert page.url.endswith(page.url.split("exact.html")[1])
     with (next((site / "data").glob("*/facts-exact.csv"))).open() as stream:
-        wanted = [100 * float(row["value"]) for row in csv.DictReader(stream) if row["criterion"] == "reliability"]
-    assert become(page, "reliability", [round(value, 1) for value in sorted(wanted, reverse=True)])
+        expected = [100 * float(row["value"]) for row in csv.DictReader(stream) if row["criterion"] == "reliability"]
+    assert becomes(page, "reliability", [round(value, 1) for value in sorted(expected, reverse=True)])
 
 
-def test_what_is_saved_is_what_is_shown(visit):
+def test_downloads_contain_the_visible_rows_and_columns(visit):
     page = visit("index.html")
     page.click(f"{FACTS} th[data-key=neighbourhood]")
-    assert become(page, "neighbourhood", sorted(numbers(page, "neighbourhood"), reverse=True))
+    assert becomes(page, "neighbourhood", sorted(numbers(page, "neighbourhood"), reverse=True))
     page.locator(".dt-search input").first.fill("method-001")
     saved = {}
     for name in ("CSV", "JSON"):
@@ -186,7 +186,7 @@ def test_what_is_saved_is_what_is_shown(visit):
     assert all([row[key] for row in rows] == column(page, key) for key in keys)
 
 
-def test_a_keyboard_is_enough(visit):
+def test_a_column_can_be_sorted_with_the_keyboard(visit):
     page = visit("index.html")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -195,12 +195,12 @@ def test_a_keyboard_is_enough(visit):
         if page.evaluate("document.activeElement.closest('th')?.dataset.key") == "reliability":
             break
     page.keyboard.press("Enter")
-    assert become(page, "reliability", sorted(numbers(page, "reliability"), reverse=True))
+    assert becomes(page, "reliability", sorted(numbers(page, "reliability"), reverse=True))
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline not in ("none", "")
 
 
-def test_a_case_opens_by_its_address(visit, site):
+def test_an_address_opens_its_case(visit, site):
     page = visit("methods/method-002.html")
     page.locator(".cases a").first.click()
     page.wait_for_url("**/results/**")
@@ -208,7 +208,7 @@ def test_a_case_opens_by_its_address(visit, site):
     assert page.locator("details.case[open] td[data-label=Before]").first.is_visible()
 
 
-def test_without_a_script_everything_is_there(visit):
+def test_pages_work_without_scripts(visit):
     page = visit("index.html", java_script_enabled=False)
     assert page.locator(f"{FACTS} tbody tr").count() == 6
     assert page.get_by_role("link", name="exact", exact=True).is_visible()
@@ -227,7 +227,7 @@ def test_incomplete_and_limited_results_are_marked_and_not_ranked(visit, site):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_every_kind_of_page_is_accessible_and_fits(visit, site, width, scheme):
+def test_every_kind_of_page_is_accessible_and_fits_the_window(visit, site, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     found = {}

@@ -63,8 +63,20 @@ def _record(rng: random.Random, index: int, skill: float) -> dict[str, Any]:
         "index": index,
         "case_id": f"case-{index}",
         "source": "",
-        "request": {"prompt": "The capital of {} is", "subject": "x", "target_new": "Rome", "target_true": "Ottawa"},
-        "edit": {"parameters": [], "parameters_touched": 0, "prefix": "", "diagnostics": {"losses": [1.0, 0.5]}},
+        "request": {
+            "prompt": "The capital of {} is",
+            "subject": "x",
+            "target_new": "Rome",
+            "target_true": "Ottawa",
+            "support": [],
+        },
+        "edit": {
+            "parameters": [],
+            "parameters_touched": 0,
+            "modules": [],
+            "prefix": "",
+            "diagnostics": {"losses": [1.0, 0.5]},
+        },
         "probes": [
             {
                 "criterion": criterion,
@@ -150,13 +162,19 @@ def _manifest(editor: str, task: str, kind: str, cases: int, protocol: Mapping[s
         },
         "protocol": {
             "regime": "single",
+            "batch_edits": None,
+            "checkpoints": [],
             "split": "test",
+            "subset": None,
             "cases": cases,
             "limit": None,
             "known_only": False,
+            "known_by": None,
             "bos": "auto",
             "bos_prepended": True,
             "new_tokens": 6,
+            "fluency_tokens": 0,
+            "drift": None,
             "batch_size": 32,
             **protocol,
         },
@@ -176,7 +194,13 @@ def write_board(folder: Path, methods: int, tasks: int, cases: int, *, variants:
     for number in range(variants):
         run_folder = folder / "variants" / str(number)
         write_run(run_folder, cases, seed=number, skill=(number + 1) / (variants + 1))
-        computed.append((finish(run_folder), (run_folder / "records.jsonl").read_bytes()))
+        finish(run_folder)
+        computed.append(
+            (
+                json.loads((run_folder / "result.json").read_text(encoding="utf-8")),
+                (run_folder / "records.jsonl").read_bytes(),
+            )
+        )
     for task in range(tasks):
         for method in range(methods):
             result, records = computed[min(variants - 1, max(0, round(variants * method / methods + rng.gauss(0, 1))))]

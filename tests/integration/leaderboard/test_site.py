@@ -1,8 +1,10 @@
-"""The site, read as a browser and a careless host would."""
+"""The built site: valid pages, working links, escaped text, and the numbers of the results."""
 
 from __future__ import annotations
 
+import doctest
 import re
+from dataclasses import replace
 
 import html5lib
 import pytest
@@ -10,13 +12,13 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.running.run_folder import finish
-from knbench.benchmark.running.runner import run
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
-from knbench.leaderboard import build
+from knbench.leaderboard import cases, pages, plots, render
 from knbench.leaderboard.build import MARKER, build_site
-from knbench.leaderboard.cells import cell
+from knbench.leaderboard.cells import Score, cell
 
+from tests.files import run_folders as run
 from tests.performance.records import write_run
 
 HOSTILE = "<script>alert(1)</script>"
@@ -46,7 +48,7 @@ SCRIPTS = {"tables.js", "board.js", "cases.js"}
 
 
 class Page:
-    """A page as html5lib reads it, which complains of every mistake in it."""
+    """A page parsed by html5lib, which raises on every markup error."""
 
     def __init__(self, text):
         document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(text)
@@ -58,13 +60,13 @@ class Page:
         self.text = "".join(document.itertext())
 
 
-def pages(site):
+def parse_pages(site):
     return {path: Page(path.read_text()) for path in site.rglob("*.html")}
 
 
-def test_pages_are_valid_and_every_link_resolves_and_none_leaves_the_site(runs, tmp_path):
+def test_pages_are_valid_and_every_link_resolves_within_the_site(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
-    found = pages(site)
+    found = parse_pages(site)
     names = {p.relative_to(site).as_posix() for p in found}
     assert names >= {
         "index.html",
@@ -78,16 +80,16 @@ def test_pages_are_valid_and_every_link_resolves_and_none_leaves_the_site(runs, 
         assert len(page.ids) == len(set(page.ids)), path
         for link in page.links:
             if not link.startswith("data:"):
-                file, _, place = link.partition("#")
+                file, _, anchor = link.partition("#")
                 assert re.match(r"^[\w./-]*$", file), link
                 target = (path.parent / file).resolve() if file else path
                 assert target.is_file(), f"{path}: {link}"
-                assert not place or place in found[target].ids, f"{path}: {link}"
+                assert not anchor or anchor in found[target].ids, f"{path}: {link}"
 
 
-def test_text_from_results_is_shown_and_never_run(runs, tmp_path):
+def test_text_from_results_is_escaped(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
-    for path, page in pages(site).items():
+    for path, page in parse_pages(site).items():
         assert {script.get("src").split("/")[-1] for script in page.scripts} <= SCRIPTS, path
         assert not any(script.text for script in page.scripts)
         assert page.handlers == []
@@ -97,27 +99,34 @@ def test_text_from_results_is_shown_and_never_run(runs, tmp_path):
 
 def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
-    found = pages(site)
+    found = parse_pages(site)
     front, exact = (found[site / name] for name in ("index.html", "exact.html"))
-    assert "100.0" in exact.text  # the unedited model leaves every neighbour as it was
+    assert "100.0" in exact.text  # the editor none leaves every neighbour unchanged
     assert "Symmetry" in front.text
     assert "s / edit" in front.text
     (result,) = (site / "results" / "none").rglob("*.html")
-    assert "two <b>" not in found[result].text  # ids are for machines; people see the edit
+    assert "two <b>" not in found[result].text  # case ids are not shown
     assert found[result].text.count("The capital of France is …") == 2
 
 
-def test_a_number_is_shown_with_its_interval_or_without_one():
-    row = {"value": 0.256, "low": 0.1, "high": 0.5, "interval": "wilson", "cases": 9, "probes": 18}
-    shown = cell(row, "success")
-    assert (shown.text, shown.low, shown.high, shown.width, shown.order) == ("25.6", "10.0", "50.0", 25.6, 0.256)
-    bare = cell({**row, "low": None, "high": None, "interval": "none"}, "success")
-    assert (bare.text, bare.low, bare.width) == ("25.6", "", 25.6)
-    assert cell({**row, "interval": "bca"}, "magnitude").text == "0.256"
+def test_a_cell_shows_a_number_with_its_interval():
+    score = Score(value=0.256, low=0.1, high=0.5, interval="wilson", cases=9, probes=18)
+    shown = cell(score, "success")
+    assert (shown.text, shown.low, shown.high, shown.bar, shown.value) == ("25.6", "10.0", "50.0", 25.6, 0.256)
+    assert shown.note == "9 cases, 18 probes; 95% interval, Wilson"
+    bare = cell(replace(score, low=None, high=None, interval="none"), "success")
+    assert (bare.text, bare.low, bare.bar) == ("25.6", "", 25.6)
+    assert bare.note.endswith("no interval")
+    assert cell(replace(score, interval="bca"), "magnitude").text == "0.256"
     assert cell(None, "success") is None
 
 
-def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
+@pytest.mark.parametrize("module", [cases, pages, plots])
+def test_docstring_examples(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_a_site_is_replaced_completely_and_other_folders_are_refused(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
     (site / "stale.html").write_text("old")
     build_site([runs], site)
@@ -126,15 +135,15 @@ def test_a_site_is_replaced_whole_and_another_folder_never(runs, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
-    with pytest.raises(KnbenchError, match="no site of knbench"):
+    with pytest.raises(KnbenchError, match="not a site of knbench"):
         build_site([runs], other)
     assert (other / "thesis.tex").read_text() == "years of work"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "runs", "site"]
 
 
-def test_a_site_is_the_same_however_many_processes_build_it(runs, tmp_path, monkeypatch):
+def test_a_site_does_not_depend_on_the_number_of_processes(runs, tmp_path, monkeypatch):
     one = build_site([runs], tmp_path / "one").parent
-    monkeypatch.setattr(build, "MANY_RESULTS", 1)
+    monkeypatch.setattr(render, "MIN_RESULTS_FOR_PROCESSES", 1)
     several = build_site([runs], tmp_path / "several").parent
     found = [{path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
              for site in (one, several)]  # fmt: skip
@@ -142,7 +151,7 @@ def test_a_site_is_the_same_however_many_processes_build_it(runs, tmp_path, monk
     assert found[0] == found[1]
 
 
-def test_the_overview_of_pairs_counts_for_whom_the_differences_are(tmp_path):
+def test_the_overview_of_pairs_counts_significant_differences_for_each_method(tmp_path):
     for name, skill in (("adept", 0.9), ("bungler", 0.1)):
         write_run(tmp_path / "runs" / name, 40, editor=name, skill=skill)
         finish(tmp_path / "runs" / name)
@@ -153,29 +162,30 @@ def test_the_overview_of_pairs_counts_for_whom_the_differences_are(tmp_path):
     assert behind == 0
 
 
-def test_a_board_of_sequential_edits_shows_what_becomes_of_them(lm, tmp_path):
+def test_a_board_of_sequential_edits_shows_retention(lm, tmp_path):
     settings = RunSettings(new_tokens=3, sequential=2, checkpoints=(1,))
     run(lm, [NoEdit, FineTuning], [hostile_task()], tmp_path / "runs", settings)
     site = build_site([tmp_path / "runs"], tmp_path / "site").parent
-    front = pages(site)[site / "index.html"]
+    front = parse_pages(site)[site / "index.html"]
     (figure,) = (link for link in front.links if "retention" in link)
     drawn = (site / figure).read_text()
     assert all(f">{name}</text>" in drawn for name in ("none", "ft", "edits"))
-    assert not any("retention" in link for link in pages(site)[site / "magnitude.html"].links)
+    assert not any("retention" in link for link in parse_pages(site)[site / "magnitude.html"].links)
 
 
 def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
-    from knbench.benchmark.analyses.base import AnalysisPart, analyse
+    from knbench.benchmark.analyses.base import AnalysisPart, run_analysis
     from knbench.benchmark.core.progress import Reporter
     from knbench.benchmark.running.provenance import describe_model
 
     neurons = {"neurons": [[1, 2]], "tau": 0.7, "r1_squared": 0.5, "prompts": [1]}
     parts = [AnalysisPart(f"capital: {n}", "capital", "fact", lambda: neurons) for n in range(2)]
-    from knbench.benchmark.analyses.localisation import overlap, summarise_groups
+    from knbench.benchmark.analyses.localisation import neuron_overlap, summarise_groups
 
-    analyse(
+    run_analysis(
         "localise", lm, describe_model(lm), {}, parts,
-        lambda rows: {"tasks": summarise_groups(rows, 4), "overlap": overlap(rows)}, tmp_path / "analyses", Reporter(),
+        lambda rows: {"tasks": summarise_groups(rows, 4), "overlap": neuron_overlap(rows)},
+        tmp_path / "analyses", Reporter(),
     )  # fmt: skip
     site = build_site([runs, tmp_path / "analyses"], tmp_path / "site").parent
     (page,) = (site / "models").glob("*.html")
@@ -186,13 +196,13 @@ def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
     assert (page.parent / re.search(r'href="\.\./models/([^"]+\.json)"', text)[1]).is_file()
 
 
-def test_two_results_of_one_row_are_refused(runs, tmp_path, lm):
+def test_two_results_of_the_same_row_are_refused(runs, tmp_path, lm):
     run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3))
     with pytest.raises(KnbenchError, match="two results of editor 'none'"):
         build_site([runs, tmp_path / "again"], tmp_path / "site")
 
 
-def test_other_seeds_and_limits_and_splits_stand_in_tables_of_their_own(runs, tmp_path, lm):
+def test_limits_and_splits_have_their_own_tables(runs, tmp_path, lm):
     run(lm, [NoEdit], [hostile_task()], tmp_path / "again", RunSettings(new_tokens=3, limit=1))
     run(lm, [NoEdit], [hostile_task()], tmp_path / "whole", RunSettings(new_tokens=3, split="all"))
     site = build_site([runs, tmp_path / "again", tmp_path / "whole"], tmp_path / "site").parent
@@ -205,4 +215,4 @@ def test_other_seeds_and_limits_and_splits_stand_in_tables_of_their_own(runs, tm
         text = Page((site / tab.get("href")).read_text()).text
         assert text.count("limited to 1 cases, not ranked") == (
             2 if "limited" in tab.text else 1
-        )  # each page has all tabs
+        )  # every page has all tabs

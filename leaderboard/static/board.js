@@ -1,31 +1,31 @@
-// Sort, search, filter and choose columns, with what is chosen kept in the address. Tables come from DataTables.
+// Sorting, search, filters and column visibility of boards, with DataTables. The state is kept in the URL fragment.
 "use strict";
 
 (() => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const follow = () => document.documentElement.classList.toggle("dark", dark.matches);
-  dark.addEventListener("change", follow);
-  follow();
+  const applyColorScheme = () => document.documentElement.classList.toggle("dark", dark.matches);
+  dark.addEventListener("change", applyColorScheme);
+  applyColorScheme();
 
-  const readAll = () => new URLSearchParams(location.hash.slice(1));
+  const readFragment = () => new URLSearchParams(location.hash.slice(1));
 
   const readState = (name) => {
     try {
-      return JSON.parse(readAll().get(name)) || {};
+      return JSON.parse(readFragment().get(name)) || {};
     } catch {
       return {};
     }
   };
 
   const writeState = (name, state) => {
-    const all = readAll();
-    if (Object.keys(state).length) all.set(name, JSON.stringify(state));
-    else all.delete(name);
-    const text = all.toString();
+    const fragment = readFragment();
+    if (Object.keys(state).length) fragment.set(name, JSON.stringify(state));
+    else fragment.delete(name);
+    const text = fragment.toString();
     history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
   };
 
-  const save = (name, type, text) => {
+  const download = (name, type, text) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));
     link.download = name;
@@ -33,46 +33,46 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
 
-  const plain = (cell) => cell.dataset.export ?? cell.textContent.trim();
+  const exportText = (cell) => cell.dataset.export ?? cell.textContent.trim();
 
-  const shown = (api) => {
+  const visibleRows = (api) => {
     const columns = api.columns(":visible").indexes().toArray();
     const head = columns.map((i) => api.column(i).header().dataset.key);
     const rows = api.rows({ search: "applied", order: "applied" }).indexes().toArray();
-    return [head, rows.map((row) => columns.map((column) => plain(api.cell(row, column).node())))];
+    return [head, rows.map((row) => columns.map((column) => exportText(api.cell(row, column).node())))];
   };
 
   const csv = (head, rows) => {
-    // A leading quote keeps a spreadsheet from running a name as a formula.
+    // A leading quote prevents spreadsheets from evaluating a name as a formula.
     const safe = (text) => (/^[=+@-]/.test(text) && isNaN(text) ? `'${text}` : text);
     const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     return [head, ...rows].map((row) => row.map((text) => quoted(safe(text))).join(",")).join("\n") + "\n";
   };
 
-  // What the table library leaves without a name, or calls a menu, for those who hear a page.
-  const NAMES = {
-    ".dt-button-collection[role=dialog]": "Choose",
+  // Accessible names and roles that DataTables does not set.
+  const LABELS = {
+    ".dt-button-collection[role=dialog]": "Options",
     "select.dtsb-data": "Column",
     "select.dtsb-condition": "Condition",
     ".dtsb-value": "Value",
   };
-  const name = () => {
+  const addLabels = () => {
     document.querySelectorAll(".dtsb-searchBuilder[role=menu]").forEach((item) => item.setAttribute("role", "group"));
-    for (const [selector, text] of Object.entries(NAMES)) {
+    for (const [selector, text] of Object.entries(LABELS)) {
       document.querySelectorAll(`${selector}:not([aria-label])`).forEach((item) => item.setAttribute("aria-label", text));
     }
   };
-  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(addLabels).observe(document.body, { childList: true, subtree: true });
 
   const enhance = (table) => {
     const name = table.dataset.name;
     const keys = [...table.tHead.rows[0].cells].map((cell) => cell.dataset.key);
     let restoring = true;
 
-    const remember = (api) => {
+    const saveState = (api) => {
       if (restoring) return;
       const state = {};
-      const order = api.order().filter((item) => item[1]).map(([column, way]) => [keys[column], way]);
+      const order = api.order().filter((item) => item[1]).map(([column, direction]) => [keys[column], direction]);
       if (order.length) state.o = order;
       if (api.search()) state.q = api.search();
       const hidden = keys.filter((_, column) => !api.column(column).visible());
@@ -86,7 +86,7 @@
       restoring = true;
       const state = readState(name);
       keys.forEach((key, column) => api.column(column).visible(!(state.h || []).includes(key), false));
-      const order = (state.o || []).map(([key, way]) => [keys.indexOf(key), way]).filter(([column]) => column >= 0);
+      const order = (state.o || []).map(([key, direction]) => [keys.indexOf(key), direction]).filter(([column]) => column >= 0);
       api.order(order).search(state.q || "");
       api.searchBuilder.rebuild(state.f || {});
       api.columns.adjust().draw();
@@ -111,32 +111,32 @@
           buttons: [
             { extend: "colvis", text: "Columns", columns: keys.map((_, i) => i).filter((i) => keys[i] !== "method") },
             { extend: "searchBuilder", config: { depthLimit: 1 } },
-            { text: "CSV", titleAttr: "Save what is shown as CSV", action: (_, dt) => save(`${table.dataset.file}.csv`, "text/csv", csv(...shown(dt))) },
+            { text: "CSV", titleAttr: "Download the visible rows as CSV", action: (_, dt) => download(`${table.dataset.file}.csv`, "text/csv", csv(...visibleRows(dt))) },
             {
               text: "JSON",
-              titleAttr: "Save what is shown as JSON",
+              titleAttr: "Download the visible rows as JSON",
               action: (_, dt) => {
-                const [head, rows] = shown(dt);
+                const [head, rows] = visibleRows(dt);
                 const objects = rows.map((row) => Object.fromEntries(head.map((key, i) => [key, row[i]])));
-                save(`${table.dataset.file}.json`, "application/json", `${JSON.stringify(objects, null, 1)}\n`);
+                download(`${table.dataset.file}.json`, "application/json", `${JSON.stringify(objects, null, 1)}\n`);
               },
             },
           ],
         },
-        topEnd: { search: { placeholder: "a method, a word" } },
+        topEnd: { search: { placeholder: "method or word" } },
         bottomStart: null,
         bottomEnd: null,
       },
-      language: { search: "Search", zeroRecords: "No row fits.", searchBuilder: { button: { 0: "Filter", _: "Filter (%d)" } } },
+      language: { search: "Search", zeroRecords: "No matching rows.", searchBuilder: { button: { 0: "Filter", _: "Filter (%d)" } } },
     });
     restore(api);
-    api.on("draw.dt column-visibility.dt", () => remember(api));
+    api.on("draw.dt column-visibility.dt", () => saveState(api));
     window.addEventListener("hashchange", () => restore(api));
   };
 
   document.querySelectorAll("table.data").forEach(enhance);
 
-  // What is chosen stays chosen in another measure, model or task.
+  // Links to other measures, models and tasks keep the state.
   document.querySelectorAll("nav.tabs a").forEach((link) => {
     link.addEventListener("click", () => {
       link.hash = location.hash;
