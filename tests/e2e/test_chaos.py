@@ -1,4 +1,4 @@
-"""Runs that are killed, again and again, at moments nobody chose: they end with the records of one left in peace."""
+"""Runs whose processes are killed at random moments end with the same records as uninterrupted runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dataclasses import replace
 import psutil
 import pytest
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.results.json_schema import check
 from knbench.benchmark.running.events import EVENTS, read_events
 from knbench.editors.rome import Rome
 
+from tests.files import load_result
 from tests.workers import Push, QuickPush, SlowPush, measured, run_alone, run_with, spec, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -29,14 +29,14 @@ REGIMES = {
     "batch": (replace(SETTINGS, batch_edits=4), 6),
     "sequential": (replace(SETTINGS, sequential=12, checkpoints=(5,)), 7),
 }
-"""Settings, and how many of the twenty moments."""
+"""Settings and number of kills, by regime; twenty kills in all."""
 CASES = 40
 KILLS = 3
-"""Of one of two workers."""
+"""Number of times that one of two workers is killed."""
 
 
 def start(output, settings):
-    """Run in a process of its own, forked from one that has imported everything and done nothing else."""
+    """Start a run in a process that is forked from one with all imports done."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.warm"])
     process = context.Process(target=run_alone, args=(spec(settings, Push, Rome, cases=CASES), output))
@@ -45,13 +45,13 @@ def start(output, settings):
 
 
 def lines(output):
-    """Everything a run wrote, without timings."""
-    found = {}
+    """Return the lines of all records and checkpoints of a run without timings, by path."""
+    lines_by_path = {}
     for path in sorted(output.rglob("*.jsonl")):
         if path.name != EVENTS:
             kind = {"records.jsonl": "record", "checkpoints.jsonl": "checkpoint"}[path.name]
-            found[path.relative_to(output)] = measured(path.parent, path.name, kind)
-    return found
+            lines_by_path[path.relative_to(output)] = measured(path.parent, path.name, kind)
+    return lines_by_path
 
 
 def summaries(output):
@@ -59,45 +59,45 @@ def summaries(output):
 
 
 @pytest.mark.parametrize("regime", list(REGIMES))
-def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(regime, tmp_path):
-    settings, moments = REGIMES[regime]
-    start(tmp_path / "warm", settings).join()  # the first one of all pays for the imports
-    began = time.monotonic()
+def test_killed_and_continued_run_equals_uninterrupted_run(regime, tmp_path):
+    settings, kills = REGIMES[regime]
+    start(tmp_path / "warm", settings).join()  # includes the imports, which must not count in the duration
+    start_time = time.monotonic()
     start(tmp_path / "whole", settings).join()
-    took = time.monotonic() - began
-    whole = lines(tmp_path / "whole")
-    assert len(whole) == (4 if regime == "sequential" else 2)
-    rng, halfway = random.Random(f"chaos {regime}"), 0
-    for moment in range(moments):
-        output = tmp_path / str(moment)
+    duration = time.monotonic() - start_time
+    expected = lines(tmp_path / "whole")
+    assert len(expected) == (4 if regime == "sequential" else 2)
+    rng, killed_midway = random.Random(f"chaos {regime}"), 0
+    for number in range(kills):
+        output = tmp_path / str(number)
         process = start(output, settings)
-        process.join(took * rng.uniform(0.15, 0.85))
+        process.join(duration * rng.uniform(0.15, 0.85))
         process.kill()
         process.join()
-        halfway += any(output.rglob("records.jsonl")) and len(list(output.rglob("result.json"))) < 2
-        again = start(output, settings)
-        again.join()
-        assert again.exitcode == 0
-        assert lines(output) == whole
+        killed_midway += any(output.rglob("records.jsonl")) and len(list(output.rglob("result.json"))) < 2
+        continued = start(output, settings)
+        continued.join()
+        assert continued.exitcode == 0
+        assert lines(output) == expected
         assert summaries(output) == summaries(tmp_path / "whole")
         assert not list(output.rglob("*.tmp"))
         for event in read_events(output / EVENTS):
             check(event, "event", str(output))
-    assert halfway >= moments // 2  # most moments were in the middle of it
+    assert killed_midway >= kills // 2  # at least half of the kills came in the middle of a run
 
 
 @pytest.mark.parametrize("kind", ["local", "ray"])
-def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
+def test_repeatedly_killed_worker_is_replaced(kind, tmp_path):
     if kind == "ray":
         pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
     gate = tmp_path / "gate"
     settings = replace(SETTINGS, editor_args={"slow-push": {"file": str(gate)}})
-    cook = spec(settings, SlowPush, cases=56)
-    (whole,) = run_with("serial", replace(cook, editors=[QuickPush]), tmp_path / "whole")
+    slow_spec = spec(settings, SlowPush, cases=56)
+    (whole,) = run_with("serial", replace(slow_spec, editors=[QuickPush]), tmp_path / "whole")
     gate.touch()
     stop, rng, killed, priorities = threading.Event(), random.Random(f"chaos {kind}"), [], set()
 
-    def killing():
+    def kill_worker():
         while len(killed) < KILLS and not stop.wait(0.05):
             pids = [e["pid"] for e in read_events(tmp_path / "many" / EVENTS) if e.get("worker") == 1 and "pid" in e]
             if pids and pids[-1] not in killed:
@@ -107,10 +107,10 @@ def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
                 killed.append(pids[-1])
         gate.unlink()
 
-    thread = threading.Thread(target=killing, daemon=True)
+    thread = threading.Thread(target=kill_worker, daemon=True)
     thread.start()
     try:
-        (many,) = run_with(kind, cook, tmp_path / "many")
+        (many,) = run_with(kind, slow_spec, tmp_path / "many")
     finally:
         stop.set()
         thread.join()
@@ -119,13 +119,11 @@ def test_one_of_two_workers_is_killed_again_and_again(kind, tmp_path):
     events = read_events(tmp_path / "many" / EVENTS)
     lost = [e for e in events if e["event"] == "worker_lost"]
     assert len(killed) == KILLS
-    assert priorities == {
-        psutil.Process().nice()
-    }  # a worker that gives way to everything stands still on a busy machine
-    assert len(lost) >= len(killed) - 1  # the last may have been killed when all was done
+    assert priorities == {psutil.Process().nice()}  # a worker with lower priority starves on a busy machine
+    assert len(lost) >= len(killed) - 1  # the last kill may come after the last unit
     assert {e["worker"] for e in lost} == {1}
     starts = [(e["editor"], e["first"]) for e in events if e["event"] == "unit_started"]
-    assert len(starts) > len(set(starts))  # what the lost worker had begun was begun again
+    assert len(starts) > len(set(starts))  # units of the lost worker were started again
     done = [e["case_id"] for e in events if e["event"] == "case_done"]
     assert sorted(done) == sorted(record["case_id"] for record in measured(whole))
 
@@ -138,28 +136,28 @@ def test_workers_do_not_outlive_the_command(sent, tmp_path):
     command = [sys.executable, "-m", "knbench.benchmark", "run", "--model", str(tmp_path / "tiny"), "--editors", "ft"]
     command += ["--tasks", "capital", "--executor", "local", "--workers", "2", "--threads", "1"]
     command += ["--output", str(tmp_path / "out")]
-    # A group of its own, all of which hears of Ctrl-C, as from a terminal.
+    # A process group of its own, which receives the signal as a whole, as from Ctrl-C in a terminal.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
-    def seen():
+    def event_names():
         return [e["event"] for e in read_events(tmp_path / "out" / EVENTS)]
 
     deadline = time.monotonic() + 120
-    while "case_done" not in seen() and process.poll() is None and time.monotonic() < deadline:
+    while "case_done" not in event_names() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     pids = [e["pid"] for e in read_events(tmp_path / "out" / EVENTS) if e["event"] == "worker_ready"]
     assert pids
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)
     else:
-        process.kill()  # it alone; the workers find out by themselves
-    _, said = process.communicate(timeout=60)
+        process.kill()  # the command only; the workers must notice by themselves
+    _, stderr = process.communicate(timeout=60)
     deadline = time.monotonic() + 20
     while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
     if sent == signal.SIGINT:
         assert process.returncode == 130
-        assert said.strip().splitlines()[-1].startswith("knbench: interrupted; what was measured is kept")
-        assert seen()[-1] == "run_stopped"
+        assert stderr.strip().splitlines()[-1].startswith("knbench: interrupted; what was measured is kept")
+        assert event_names()[-1] == "run_stopped"

@@ -1,4 +1,4 @@
-"""Many edits in one process: memory, open files and temporary files stay as they were."""
+"""Many edits in one process leave memory, open files and temporary files unchanged."""
 
 from __future__ import annotations
 
@@ -18,45 +18,47 @@ from tests.workers import Push, run_alone, spec
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 SETTINGS = RunSettings(split="all", batch_size=8, new_tokens=0)
 EDITS = 300
-MOST_MB = 16
-"""Of growth, in which libraries' caches take part; a single tensor that is kept shows in the number of tensors."""
+MAX_GROWTH_MB = 16
+"""Maximum growth of memory, which includes caches of libraries. The number of tensors detects a leaked tensor."""
 
 
-def held():
-    """Memory in bytes, open files, tensors that something holds."""
+def resources():
+    """Return the memory in bytes, the number of open files and the number of live tensors."""
     gc.collect()
     process = psutil.Process()
-    tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+    tensors = sum(issubclass(type(obj), torch.Tensor) for obj in gc.get_objects())
     return process.memory_info().rss, process.num_fds(), tensors
 
 
-def grown(settings, folder, told):
-    """Run some edits, then 300; tell what the process holds beyond what it held, and what it left on disk."""
+def send_growth(settings, folder, pipe):
+    """Run 24 edits, then 300, and send the growth of the resources and the new temporary files."""
     temporary = Path(tempfile.gettempdir())
     few = replace(settings, sequential=24, checkpoints=None) if settings.sequential else replace(settings, limit=24)
     run_alone(spec(few, Push, cases=EDITS), folder / "few")
-    before, left = held(), set(temporary.iterdir())
+    before, files_before = resources(), set(temporary.iterdir())
     run_alone(spec(settings, Push, cases=EDITS), folder / "many")
-    told.send(([now - then for now, then in zip(held(), before, strict=True)], set(temporary.iterdir()) - left))
+    increase = [now - then for now, then in zip(resources(), before, strict=True)]
+    pipe.send((increase, set(temporary.iterdir()) - files_before))
 
 
 def growth(settings, folder):
+    """Return what :func:`send_growth` sends from a fresh process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.warm"])
-    here, there = context.Pipe()
-    process = context.Process(target=grown, args=(settings, folder, there))
+    receiver, sender = context.Pipe()
+    process = context.Process(target=send_growth, args=(settings, folder, sender))
     process.start()
-    there.close()
-    found = here.recv()
+    sender.close()
+    result = receiver.recv()
     process.join()
-    return found
+    return result
 
 
 @pytest.mark.parametrize("change", [{}, {"sequential": EDITS, "checkpoints": (EDITS,)}], ids=["single", "sequential"])
-def test_three_hundred_edits_leave_nothing_behind(change, tmp_path):
+def test_many_edits_leak_no_resources(change, tmp_path):
     (memory, files, tensors), temporary = growth(replace(SETTINGS, **change), tmp_path)
     print(f"{memory / 2**20:+.1f} MB after {EDITS} edits")
-    assert memory / 2**20 < MOST_MB
+    assert memory / 2**20 < MAX_GROWTH_MB
     assert files == 0
     assert tensors == 0
     assert not temporary

@@ -1,4 +1,4 @@
-"""The editors on the real default model, where numbers are known from elsewhere or from a slower way."""
+"""Editors on the default model, against reference implementations and published numbers."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ def test_attributions_equal_slow_ones(real_lm):
 
 
 def test_attributions_are_complete(real_lm):
-    """With 200 steps a layer's attributions sum, within 1%, to what silencing its neurons takes away.
+    """With 200 steps, a layer's attributions sum within 1% to the change that setting its neurons to zero causes.
 
-    Asked of the layers that matter: where the way's ups and downs cancel out, 1% of next to nothing is asked.
+    Only layers that change the probability by more than 0.09 are checked. Where positive and negative parts of the
+    integral cancel, 1% of the small change is below the error of the integral.
     """
-    found = attributions(real_lm, PROMPT, "Ottawa", Integral(steps=200)).sum(1)
-    (question,) = real_lm.token_queries(PROMPT, "Ottawa", ".")
-    ids = torch.tensor([question.ids])
-    asked = 0
+    totals = attributions(real_lm, PROMPT, "Ottawa", Integral(steps=200)).sum(1)
+    (query,) = real_lm.token_queries(PROMPT, "Ottawa", ".")
+    ids = torch.tensor([query.ids])
+    checked = 0
     for layer in range(real_lm.n_layers):
-        place = (question.position, question.token, layer, "neurons")
+        site = (query.position, query.token, layer, "neurons")
         with torch.no_grad():
-            whole, neurons = probability_with(real_lm, ids, *place, None)
-            silent, _ = probability_with(real_lm, ids, *place, torch.zeros_like(neurons))
-        if abs(float(whole - silent)) > 0.09:
-            asked += 1
-            assert float(found[layer]) == pytest.approx(float(whole - silent), rel=0.01), layer
-    assert asked > 15
+            original, neurons = probability_with(real_lm, ids, *site, None)
+            ablated, _ = probability_with(real_lm, ids, *site, torch.zeros_like(neurons))
+        if abs(float(original - ablated)) > 0.09:
+            checked += 1
+            assert float(totals[layer]) == pytest.approx(float(original - ablated), rel=0.01), layer
+    assert checked > 15
 
 
 def test_memit_rewrites_four_facts_at_once(real_lm):
-    """As measured with the method's own implementation on this model: target probabilities of .68 to .996."""
+    """The authors' implementation reaches target probabilities of .68 to .996 on this model."""
     before = real_lm.weight_hash()
     towns = (("Canada", "Rome", "Ottawa"), ("France", "Tokyo", "Paris"), ("Egypt", "Lima", "Cairo"))
     requests = [EditRequest("The capital of {} is", *town) for town in towns]
@@ -52,6 +53,6 @@ def test_memit_rewrites_four_facts_at_once(real_lm):
     editor, _ = build_editor(Memit, real_lm, {"layers": "4|5|6|7|8", "ridge": "1500"})
     edit = editor.edit(real_lm, requests)
     with edit.applied(real_lm):
-        found = [slow_answer(real_lm, r.text, r.target_new)["logprob"] for r in requests]
-    assert min(found) > torch.tensor(0.5).log()
+        logprobs = [slow_answer(real_lm, r.text, r.target_new)["logprob"] for r in requests]
+    assert min(logprobs) > torch.tensor(0.5).log()
     assert real_lm.weight_hash() == before

@@ -1,4 +1,4 @@
-"""The tasks on the real default model: what it knows, lm-eval's agreement, and published data edited with ROME."""
+"""Tasks on the default model: its knowledge, agreement with lm-eval, and published data edited with ROME."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from dataclasses import replace
 import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.probing.causal import Prober
 from knbench.benchmark.probing.known import KnowledgeCache, ranked_first, right_pairs
 from knbench.benchmark.probing.lm_eval_tasks import export_task
-from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.running.runner import run
+from knbench.benchmark.probing.prober import make_prober
 from knbench.editors.rome import Rome
 
 from tests.conftest import SHARED
+from tests.files import load_result
+from tests.files import run_folders as run
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_model_knows_what_the_tasks_ask(real_lm):
-    store = KnowledgeCache.of(Prober(real_lm, batch_size=64))
+def test_model_knows_the_tasks(real_lm):
+    cache = KnowledgeCache.of(make_prober(real_lm, batch_size=64))
     tasks = registry.tasks()
-    capitals = replace(tasks["capital"], cases=tasks["capital"].cases[::3])  # docs/known.md has them all
-    first = list(ranked_first(store, capitals).values())
+    capitals = replace(tasks["capital"], cases=tasks["capital"].cases[::3])  # docs/known.md covers all
+    first = list(ranked_first(cache, capitals).values())
     assert sum(first) / len(first) >= 0.5
-    found = [task for name, task in tasks.items() if name.startswith(("det-noun", "anaphor"))]
-    some = [replace(task, pairs=task.pairs[:60]) for task in found]
-    shares = [sum(right.values()) / len(right) for right in (right_pairs(store, task) for task in some)]
+    phenomena = [task for name, task in tasks.items() if name.startswith(("det-noun", "anaphor"))]
+    some = [replace(task, pairs=task.pairs[:60]) for task in phenomena]
+    shares = [sum(right.values()) / len(right) for right in (right_pairs(cache, task) for task in some)]
     assert len(shares) == 5
     assert sum(shares) / len(shares) >= 0.85
 
 
-def test_lm_eval_agrees_to_the_pair(real_lm, tmp_path, monkeypatch):
+def test_lm_eval_agrees_on_every_pair(real_lm, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     import lm_eval
@@ -42,16 +42,16 @@ def test_lm_eval_agrees_to_the_pair(real_lm, tmp_path, monkeypatch):
     task = registry.task("anaphor-gender")
     export_task(task, tmp_path)
     before = real_lm.weight_hash()
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model=HFLM(pretrained=real_lm.model, tokenizer=real_lm.tokenizer, batch_size=32),
         tasks=["knbench_anaphor_gender"],
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
         log_samples=True,
         bootstrap_iters=0,
     )
-    theirs = {s["doc"]["pairID"]: bool(s["acc"]) for s in found["samples"]["knbench_anaphor_gender"]}
-    assert theirs == right_pairs(KnowledgeCache.of(Prober(real_lm)), task)
-    assert found["results"]["knbench_anaphor_gender"]["acc,none"] == sum(theirs.values()) / 200
+    theirs = {s["doc"]["pairID"]: bool(s["acc"]) for s in results["samples"]["knbench_anaphor_gender"]}
+    assert theirs == right_pairs(KnowledgeCache.of(make_prober(real_lm)), task)
+    assert results["results"]["knbench_anaphor_gender"]["acc,none"] == sum(theirs.values()) / 200
     assert real_lm.weight_hash() == before
 
 
@@ -63,7 +63,7 @@ def test_lm_eval_agrees_to_the_pair(real_lm, tmp_path, monkeypatch):
         ("blimp:determiner_noun_agreement_2", "blimp"),
     ],
 )
-def test_published_data_is_edited_with_rome(real_lm, tmp_path, name, source):
+def test_rome_edits_published_data(real_lm, tmp_path, name, source):
     path = SHARED / "data" / source
     if not path.exists():
         pytest.skip(f"published data not found at {path}")

@@ -1,4 +1,4 @@
-"""Every editor on the toy models, through the command line: what cannot be edited is said, what fails is recorded."""
+"""Every editor on the toy models through the command line; unsupported editors are reported, failures recorded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def run(model, editors, output):
     done = CliRunner().invoke(knbench, [*arguments, "--output", str(output), "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     rows = json.loads(done.stdout)
-    found = {(r.result["editor"]["name"], r.result["task"]["name"]): r.result for r in find_runs([output])}
-    assert len(found) == len(rows)
-    return found, done.stderr
+    results = {(r.result["editor"]["name"], r.result["task"]["name"]): r.result for r in find_runs([output])}
+    assert len(results) == len(rows)
+    return results, done.stderr
 
 
 def reliability(result):
@@ -35,15 +35,15 @@ def test_every_editor_runs_on_a_causal_toy(tmp_path):
     assert {name for name, _ in results} == set(registry.registered(registry.EDITORS))
     assert {r["records"]["failed"] for r in results.values()} == {0}
     assert reliability(results["none", "capital"]) == 0
-    # Their generic hyper-parameters suit the toy's scale; others' do not, and still run.
+    # The generic hyper-parameters of these two suit the toy's size. Those of the others do not, but the editors run.
     for name in ("kn", "lora"):
         assert reliability(results[name, "capital"]) == 1, name
 
 
 def test_editors_of_masked_models_run_on_a_masked_toy(tmp_path):
-    results, said = run("toy-bert", "all", tmp_path)
+    results, stderr = run("toy-bert", "all", tmp_path)
     assert {name for name, _ in results} == {"none", "in-context", "kn", "ft", "ft-l", "ft-w", "lora"}
-    assert "left out, for they need a causal model: alphaedit, emmet, memit, r-rome, random, rome" in said
+    assert "left out, because they need a causal model: alphaedit, emmet, memit, r-rome, random, rome" in stderr
     assert {r["records"]["failed"] for r in results.values()} == {0}
     assert reliability(results["none", "capital"]) == 0
     assert reliability(results["lora", "capital"]) == 1

@@ -1,6 +1,6 @@
-"""Integrated gradients the slow, obvious way: for one layer after the other the whole text through the whole model.
+"""Reference implementation of integrated gradients: one layer at a time, each with full passes through the model.
 
-Ten points of a layer's integral are one batch, as in the public implementations.
+A batch holds ten points of a layer's integral, as in the public implementations of Dai et al. 2022 (knowledge neurons).
 """
 
 from __future__ import annotations
@@ -13,19 +13,30 @@ from knbench.benchmark.models.language_model import LanguageModel
 from torch import Tensor
 
 BATCH = 10
+"""Points of the integral per forward pass."""
 
 
 def probability_with(
     lm: LanguageModel, ids: Tensor, position: int, token: int, layer: int, site: str, value: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return P(token) at a position with the site's values there replaced, (row,), and what they were in row 0.
+    """Return P(token) at a position after replacing the values of a site there, and the site's original values.
 
-    ``ids`` has shape (row, position), ``value`` (row, m) or (m,).
+    Args:
+        lm: the model.
+        ids: token ids of shape (row, position).
+        position: where the token is predicted and the site's values are replaced.
+        token: id of the predicted token.
+        layer: the layer of the site.
+        site: ``neurons``, the input of the MLP's output projection; otherwise the output of its input projection.
+        value: the new values, of shape (row, m) or (m,), or None to keep the original ones.
+
+    Returns:
+        The probabilities of shape (row,), and the original values of row 0, of shape (m,).
     """
-    seen: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
 
-    def put(state: Tensor) -> Tensor:
-        seen["w"] = state[0, position].detach()
+    def replace(state: Tensor) -> Tensor:
+        captured["w"] = state[0, position].detach()
         if value is None:
             return state
         state = state.clone()
@@ -33,18 +44,18 @@ def probability_with(
         return state
 
     if site == "neurons":
-        handle = lm.mlp_out(layer).register_forward_pre_hook(lambda _m, args: (put(args[0]),))
+        handle = lm.mlp_out(layer).register_forward_pre_hook(lambda _m, args: (replace(args[0]),))
     else:
-        handle = lm.mlp_in(layer).register_forward_hook(lambda _m, _a, output: put(output))
+        handle = lm.mlp_in(layer).register_forward_hook(lambda _m, _a, output: replace(output))
     try:
         logits: Any = lm.model(input_ids=ids).logits
     finally:
         handle.remove()
-    return logits[:, position].softmax(-1)[:, token], seen["w"]
+    return logits[:, position].softmax(-1)[:, token], captured["w"]
 
 
 def slow_attributions(lm: LanguageModel, prompt: str, target: str, integral: Integral, suffix: str = ".") -> Tensor:
-    """Return attributions of shape (layer, m)."""
+    """Return the attributions of a target, of shape (layer, m), averaged over its tokens."""
     per_token = []
     for row, position, token in lm.token_queries(prompt, target, suffix):
         ids = torch.tensor([row])

@@ -1,3 +1,5 @@
+"""Knowledge of a model before edits, against scoring every answer in full."""
+
 from __future__ import annotations
 
 import json
@@ -5,14 +7,15 @@ import json
 import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
-from knbench.benchmark.probing.causal import Prober
+from knbench.benchmark.probing.base import Prober
 from knbench.benchmark.probing.known import KnowledgeCache, knowledge, known_cases, ranked_first, right_pairs
+from knbench.benchmark.probing.prober import make_prober
 from knbench.leaderboard.build import build_site
 
 from tests.conftest import called, make_lm
 from tests.references.slow_probing import slow_answer
 
-# Among them two answers of one token each, "Rome" and "capital", between which small margins decide.
+# Two of the answers, "Rome" and "capital", have one token each, and their probabilities differ by small margins.
 CITIES = {"Canada": "Ottawa", "Italy": "Rome", "France": "capital", "Mexico": "Mexico City", "Susan": "people"}
 
 
@@ -29,13 +32,13 @@ def towns():
     return Task(name="towns", version=1, kind="fact", criteria=("reliability",), cases=cases, **text)
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.02])  # a flat model decides by small margins, where pruning could go wrong
+@pytest.mark.parametrize("scale", [1.0, 0.02])  # 0.02: small margins, which wrong pruning would change
 @pytest.mark.parametrize("seed", range(4))
-def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed, scale):
+def test_knowledge_equals_scoring_every_answer_in_full(own_cache, seed, scale):
     lm, task = make_lm("llama", seed=seed), towns()
     lm.model.model.norm.weight.data *= scale
-    store = KnowledgeCache.of(Prober(lm, batch_size=2))
-    known, first = known_cases(store, task), ranked_first(store, task)
+    cache = KnowledgeCache.of(make_prober(lm, batch_size=2))
+    known, first = known_cases(cache, task), ranked_first(cache, task)
     for case in task.cases:
         text, true = case.request.text, case.request.target_true
         scores = {city: slow_answer(lm, text, city) for city in set(CITIES.values())}
@@ -45,33 +48,34 @@ def test_knowledge_is_that_of_scoring_every_answer_in_full(own_cache, seed, scal
         assert known[case.id]["exact"] == (set(scores[true]["ranks"]) == {0})
 
 
-def test_it_is_measured_once_per_model_and_task(own_cache, monkeypatch):
+def test_knowledge_is_measured_once_per_model_and_task(own_cache, monkeypatch):
     lm, task = make_lm("llama"), towns()
-    first = knowledge(KnowledgeCache.of(Prober(lm)), task)
+    first = knowledge(KnowledgeCache.of(make_prober(lm)), task)
     assert len(list((own_cache / "known").iterdir())) == 2
     monkeypatch.setattr(Prober, "observe", lambda *_, **__: pytest.fail("measured again"))
-    assert knowledge(KnowledgeCache.of(Prober(lm)), task) == first
+    assert knowledge(KnowledgeCache.of(make_prober(lm)), task) == first
     monkeypatch.undo()
     monkeypatch.setenv("KNBENCH_CACHE", str(own_cache))
-    knowledge(KnowledgeCache.of(Prober(make_lm("llama", seed=9))), task)
+    knowledge(KnowledgeCache.of(make_prober(make_lm("llama", seed=9))), task)
     assert len(list((own_cache / "known").iterdir())) == 4
 
 
-def test_sentences_are_weighed_whole(own_cache):
+def test_sentences_are_scored_in_full(own_cache):
     lm, task = make_lm("llama"), registry.task("anaphor-gender")
-    right = right_pairs(KnowledgeCache.of(Prober(lm)), task)
+    right = right_pairs(KnowledgeCache.of(make_prober(lm)), task)
     for pair in task.pairs[:10]:
         good, bad = (slow_answer(lm, "", pair[f"sentence_{kind}"])["logprob"] for kind in ("good", "bad"))
         assert right[pair["pairID"]] == (good > bad)
 
 
-def test_what_is_known_is_written_down_and_stands_on_the_models_page(own_cache, model_folder, tmp_path, capsys):
+def test_command_writes_an_analysis_that_the_models_page_shows(own_cache, model_folder, tmp_path, capsys):
     folder = tmp_path / "known"
     arguments = ["known", "--model", model_folder, "--tasks", "capital,anaphor-gender", "--output", folder]
     status, out, _ = called(capsys, *arguments, "--json")
     assert status == 0
     facts, phenomena = json.loads(out)
-    right = right_pairs(KnowledgeCache.of(Prober(make_lm("llama"), batch_size=64)), registry.task("anaphor-gender"))
+    cache = KnowledgeCache.of(make_prober(make_lm("llama"), batch_size=64))
+    right = right_pairs(cache, registry.task("anaphor-gender"))
     assert phenomena["sentences"] == round(sum(right.values()) / len(right), 4)
     assert (facts["cases"], facts["sentences"], phenomena["ranked_first"]) == (187, None, None)
     assert called(capsys, *arguments, "--json")[1] == out
@@ -82,8 +86,8 @@ def test_what_is_known_is_written_down_and_stands_on_the_models_page(own_cache, 
     site = build_site([tmp_path / "runs", folder], tmp_path / "site").parent
     (page,) = (site / "models").glob("*.html")
     text = page.read_text()
-    known = text.index("What it knew before any edit")
+    known = text.index("Knowledge before any edit")
     row = text[text.index("Anaphor gender agreement", known) :].split("</tr>")[0]
     assert f"<b>{100 * phenomena['sentences']:.1f}</b>" in row
-    assert "href" not in row  # there is no result on it, and so no page
+    assert "href" not in row  # a task without results has no page
     assert "tasks/capital-v2.html" in text[known:]

@@ -1,4 +1,4 @@
-"""Masked models, against one forward pass per token."""
+"""Probing of masked models, against one forward pass per token."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from knbench.benchmark.core.registry import task
 from knbench.benchmark.core.schema import Probe
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import build_editor
-from knbench.benchmark.probing.causal import Prober, Reference
-from knbench.benchmark.probing.masked import MaskedProber, make_prober
-from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.running.runner import run
+from knbench.benchmark.probing.base import Reference
+from knbench.benchmark.probing.causal import CausalProber
+from knbench.benchmark.probing.masked import MaskedProber
+from knbench.benchmark.probing.prober import make_prober
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import make_lm
+from tests.files import load_result
+from tests.files import run_folders as run
 
 PROBES = [
     Probe("reliability", "completion", "The capital of Canada is", "Rome", "Ottawa", "new"),
@@ -37,41 +39,43 @@ def logprobs(lm, ids, position):
 
 
 def slow(lm, probe, answer):
-    """Score an answer token by token, from the text alone."""
-    mask, whole = lm.tokenizer.mask_token_id, lm.tokenizer(answer if probe.kind == "minimal_pair" else "").input_ids
+    """Return the log-probability of each token of an answer or sentence, with one forward pass per token."""
+    mask = lm.tokenizer.mask_token_id
     if probe.kind == "minimal_pair":
-        return [logprobs(lm, [*whole[:i], mask, *whole[i + 1 :]], i)[t].item() for i, t in enumerate(whole)]
+        sentence = lm.tokenizer(answer).input_ids
+        return [logprobs(lm, [*sentence[:i], mask, *sentence[i + 1 :]], i)[t].item() for i, t in enumerate(sentence)]
     left, middle, right = (lm.tokenizer(text).input_ids for text in (probe.prompt, f" {answer}", probe.suffix))
-    found = []
+    values = []
     for i, token in enumerate(middle):
         ids = left + middle[:i] + [mask] * (len(middle) - i) + right
-        found.append(logprobs(lm, ids, len(left) + i)[token].item())
-    return found
+        values.append(logprobs(lm, ids, len(left) + i)[token].item())
+    return values
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_answers_and_sentences_equal_one_pass_per_token(bert, batch_size):
     prober = make_prober(bert, batch_size=batch_size)
     assert isinstance(prober, MaskedProber)
-    for probe, seen in zip(PROBES, prober.observe(PROBES), strict=True):
+    for probe, observation in zip(PROBES, prober.observe(PROBES), strict=True):
         for side in ("target", "rival"):
-            assert seen[side]["token_logprobs"] == pytest.approx(slow(bert, probe, getattr(probe, side)), abs=2e-4)
+            expected = slow(bert, probe, getattr(probe, side))
+            assert getattr(observation, side).token_logprobs == pytest.approx(expected, abs=2e-4)
 
 
-def test_the_right_context_is_read(bert):
+def test_right_context_affects_the_score(bert):
     probe = PROBES[0]
     other = Probe(probe.criterion, probe.kind, probe.prompt, probe.target, probe.rival, "new", suffix=" and Italy.")
     one, two = make_prober(bert).observe([probe, other])
-    assert one["target"]["logprob"] != pytest.approx(two["target"]["logprob"], abs=1e-3)
+    assert one.target.logprob != pytest.approx(two.target.logprob, abs=1e-3)
 
 
 def test_kl_is_zero_without_an_edit(bert):
     prober, reference = make_prober(bert), Reference()
-    prober.observe(PROBES, remember=reference)
-    assert prober.observe(PROBES, against=reference)[2]["kl"] == pytest.approx(0, abs=1e-9)
+    prober.observe(PROBES, save_to=reference)
+    assert prober.observe(PROBES, compare_to=reference)[2].kl == pytest.approx(0, abs=1e-9)
 
 
-def test_a_run_on_a_masked_model(bert, tmp_path):
+def test_run_on_a_masked_model(bert, tmp_path):
     settings = RunSettings(limit=3, known_only=True)
     for name in ("capital", "anaphor-gender"):
         (folder,) = run(bert, [NoEdit], [task(name)], tmp_path, settings)
@@ -84,5 +88,5 @@ def test_a_run_on_a_masked_model(bert, tmp_path):
         build_editor(Rome, bert)
 
 
-def test_a_causal_model_gets_the_causal_prober(lm):
-    assert type(make_prober(lm)) is Prober
+def test_make_prober_chooses_the_causal_prober(lm):
+    assert type(make_prober(lm)) is CausalProber

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
 import pytest
 import torch
 import yaml
@@ -17,13 +18,13 @@ from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.core.split import split_cases
 from knbench.benchmark.editing import Edit, Editor, Published
-from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.running.tuning import Point, average_results, parse_grid, published_entry, report, tune
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
+from tests import factories
 from tests.conftest import knbench
-from tests.files import json_lines, rescore
+from tests.files import json_lines, load_result, rescore
 from tests.files import run_folders as run
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=1)
@@ -175,16 +176,20 @@ def test_all_points_are_reported_as_one_run(lm, tmp_path):
 
 
 def measured(score, magnitudes=(0.5, 0.5, 0.5), same_token=0.5, symmetry=0.0, name="towns"):
-    """Return the part of a result that tuning reads, and criteria that it must ignore."""
-    rows = [("score", "success", score), ("extended_score", "success", symmetry), ("symmetry", "success", symmetry)]
+    """Return a result with the values that tuning reads, and with values of criteria that it must ignore."""
+    values = [("score", "success", score), ("extended_score", "success", symmetry), ("symmetry", "success", symmetry)]
     for criterion, magnitude in zip(("reliability", "paraphrase", "neighbourhood"), magnitudes, strict=True):
-        rows += [(criterion, "success", score), (criterion, "magnitude", magnitude), (criterion, "exact", same_token)]
-    return {
-        "task": {"name": name},
-        "summary": [{"criterion": c, "measure": m, "value": v} for c, m, v in rows],
-        "cost": {"edit_seconds": 1.0},
-        "records": {"cases": 5, "failed": 1},
-    }
+        values += [(criterion, "success", score), (criterion, "magnitude", magnitude), (criterion, "exact", same_token)]
+    template = factories.result(task=name)
+    return msgspec.structs.replace(
+        template,
+        summary=tuple(
+            msgspec.structs.replace(template.summary[0], criterion=criterion, measure=measure, value=value)
+            for criterion, measure, value in values
+        ),
+        cost=msgspec.structs.replace(template.cost, edit_seconds=1.0),
+        records=msgspec.structs.replace(template.records, cases=5, failed=1),
+    )
 
 
 def test_ties_are_broken_by_margin_then_next_token_then_order():
