@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from knbench.benchmark.commands.main import main
 from knbench.benchmark.core.settings import DriftSettings, RunSettings
+from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.results.figures import _draw_curve, _draw_drift, retention_figure
 from knbench.editors.none import NoEdit
 
 from tests.conftest import make_lm
-from tests.files import load_result
 from tests.files import run_folders as run
 from tests.integration.running.test_regimes import Nudge
 from tests.integration.running.test_runner import task
