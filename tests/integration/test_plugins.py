@@ -1,4 +1,4 @@
-"""Packages of others, built and installed as a user would, and used by the command line in a process of its own."""
+"""Plug-in packages: built, installed and used through the command line in a separate process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ EXAMPLE, BROKEN = TESTS / "plugin_example", TESTS / "plugin_broken"
 
 @pytest.fixture(scope="module")
 def knbench(tmp_path_factory):
-    """Install both packages into a folder; return a function that runs the command line with them in reach."""
+    """Install both packages into a folder, and return a function that runs the command line with them."""
     target, work = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("sources")
-    # Copied, because a build leaves its files beside the sources.
+    # Copies, because a build writes files to the source folder.
     copies = [str(shutil.copytree(package, work / package.name)) for package in (EXAMPLE, BROKEN)]
     command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--quiet"]
     subprocess.run([*command, "--disable-pip-version-check", "--target", str(target), *copies], check=True)
@@ -39,7 +39,7 @@ def knbench(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def phi(tmp_path_factory):
-    """A tiny model of an architecture that the built-in table does not know."""
+    """Return a tiny model of an architecture that is not in the built-in table."""
     import torch
     import transformers
     from knbench.benchmark.models.families import BUILT_IN
@@ -61,7 +61,7 @@ def phi(tmp_path_factory):
     return folder
 
 
-def test_the_example_keeps_the_rules_and_is_short(knbench):
+def test_the_example_passes_all_checks_and_is_short(knbench):
     listed = {row["name"]: row["summary"] for row in json.loads(knbench("list", "editors", "--json"))}
     assert listed["scale-column"].startswith("The subject's most active neuron")
     verdict = json.loads(knbench("check-editor", "scale-column", "--json"))
@@ -71,7 +71,7 @@ def test_the_example_keeps_the_rules_and_is_short(knbench):
     assert len(module.read_text().splitlines()) < 40
 
 
-def test_an_editor_that_forgets_to_restore_is_rejected(knbench):
+def test_an_editor_that_does_not_restore_the_model_is_rejected(knbench):
     out = knbench("check-editor", "in-place", status=1)
     assert "in-place fails 2 of" in out
     verdict = json.loads(knbench("check-editor", "in-place", "--json", status=1))
@@ -80,7 +80,7 @@ def test_an_editor_that_forgets_to_restore_is_rejected(knbench):
     assert "transformer.h.0.mlp.c_proj.weight" in failed["restores-exactly"]
 
 
-def test_method_task_and_family_of_a_plug_in_run_together(knbench, phi, tmp_path):
+def test_a_plug_in_can_add_a_method_a_task_and_a_model_family(knbench, phi, tmp_path):
     out = tmp_path / "out"
     arguments = ["--model", phi, "--editors", "scale-column,none", "--tasks", "capital,rivers", "--limit", "2"]
     results = json.loads(knbench("run", *arguments, "--output", out, "--json"))

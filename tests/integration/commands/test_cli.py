@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import errno
 import json
 import shutil
 from importlib.metadata import EntryPoint
 
 import pytest
+from knbench.benchmark.commands import options, terminal
 from knbench.benchmark.core import registry
 from knbench.benchmark.results import io as results
 
@@ -72,6 +74,12 @@ def test_brackets_in_text_are_not_markup(capsys):
     assert "Ottawa is in [MASK]." in out
     assert "prompt: [bold] is [MASK]" in out
     assert "[x]" in out
+
+
+@pytest.mark.parametrize("module", [options, terminal])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(module)
+    assert (result.failed, result.attempted > 0) == (0, True)
 
 
 def test_help_has_examples(capsys):
