@@ -1,42 +1,46 @@
-"""``knbench list`` and ``describe``: what there is."""
+"""``knbench list`` and ``knbench describe``: show registered editors, tasks, models and protocols."""
 
 from __future__ import annotations
 
+import dataclasses
+import typing
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from ..core import registry
 from ..core.errors import unknown_name
 from ..core.files import json_text
-from ..models.loading import catalogue, check_model_name
+from ..core.schema import Task
+from ..models.catalogue import catalogue, check_model_name
 from ..scoring.protocols import PROTOCOLS
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, chosen_tasks
 
 
 @click.command("list", epilog="\b\nExamples:\n  knbench list editors\n  knbench list tasks --json\n")
-@click.argument("what", metavar="[editors|tasks|models|protocols]")
+@click.argument("category", metavar="[editors|tasks|models|protocols]")
 @INCLUDE_OPTION
 @JSON_FLAG
-def list_command(what: str, include_path: Sequence[Path], as_json: bool) -> None:
-    """List what there is: editors, tasks, models or protocols."""
-    listing: dict[str, Callable[[], list[dict[str, Any]]]] = {
+def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> None:
+    """List editors, tasks, models or protocols."""
+    listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "editors": _list_editors,
         "tasks": lambda: _list_tasks(include_path),
         "models": _list_models,
         "protocols": _list_protocols,
     }
-    if what not in listing:
-        raise unknown_name("listing", what, listing)
-    rows = listing[what]()
+    if category not in listings:
+        raise unknown_name("listing", category, listings)
+    rows = listings[category]()
     if as_json:
         click.echo(json_text(rows), nl=False)
         return
     from .terminal import print_table
 
-    print_table(f"{what} ({len(rows)})", list(rows[0]) if rows else ["name"], [list(row.values()) for row in rows])
+    print_table(f"{category} ({len(rows)})", list(rows[0]) if rows else ["name"], [list(row.values()) for row in rows])
 
 
 def _list_editors() -> list[dict[str, Any]]:
@@ -65,47 +69,54 @@ def _list_protocols() -> list[dict[str, Any]]:
 
 @click.command("describe", epilog="\b\nExamples:\n  knbench describe capital\n  knbench describe rome --json\n")
 @click.argument("name")
-@click.option("--model", help="Also tell what this model knows of the task before any edit.")
+@click.option("--model", help="Model whose knowledge of the task, before any edit, is also shown.")
 @INCLUDE_OPTION
 @DATA_OPTION
 @JSON_FLAG
 def describe_command(
     name: str, model: str | None, include_path: Sequence[Path], data: Sequence[str], as_json: bool
 ) -> None:
-    """Describe a task, an editor or a model: what it is, its source and licence, examples."""
+    """Describe a task, an editor or a model.
+
+    A task is shown with its source, licence and examples; an editor with its hyper-parameters and their published
+    values; a model with its source and licence.
+    """
     tasks, editors = registry.tasks(include_path), registry.registered(registry.EDITORS)
     if name.partition(":")[0] in registry.registered(registry.READERS):
         tasks[name] = chosen_tasks(name, include_path, data)[0]
     if name in tasks:
-        card = _describe_task(tasks[name])
+        description = _describe_task(tasks[name])
         if model is not None:
             check_model_name(model)
-            from .known import knowledge_of
+            from .known import measure_knowledge
 
-            (row,) = knowledge_of(model, [tasks[name]])
-            card[f"known to {model}"] = {k: v for k, v in row.items() if k not in ("task", "kind") and v is not None}
+            (row,) = measure_knowledge(model, [tasks[name]])
+            description[f"known to {model}"] = {
+                k: v for k, v in row.items() if k not in ("task", "kind") and v is not None
+            }
     elif name in editors:
-        card = _describe_editor(name)
+        description = _describe_editor(name)
     elif name in catalogue():
         entry = catalogue()[name]
-        card = {"name": name, "title": entry.title, "source": dict(entry.source), "licence": entry.licence}
-        card["note"] = entry.note
+        description = {"name": name, "title": entry.title, "source": dict(entry.source), "licence": entry.licence}
+        description["note"] = entry.note
     else:
         raise unknown_name("task, editor or model", name, [*tasks, *editors, *catalogue()])
     if as_json:
-        click.echo(json_text(card), nl=False)
+        click.echo(json_text(description), nl=False)
         return
     from .terminal import print_card
 
-    print_card(card)
+    if "hyper_parameters" in description:
+        rows = description["hyper_parameters"]
+        description["hyper_parameters"] = [{**row, "default": _as_argument(row["default"])} for row in rows]
+    print_card(description)
 
 
-def _describe_task(task: Any) -> dict[str, Any]:
+def _describe_task(task: Task) -> dict[str, Any]:
+    """Return a task's provenance, its number of probes per criterion, and its first case as an example."""
     cases = task.cases
-    counts: dict[str, int] = {}
-    for case in cases:
-        for probe in case.probes:
-            counts[probe.criterion] = counts.get(probe.criterion, 0) + 1
+    probe_counts = Counter(probe.criterion for case in cases for probe in case.probes)
     first = cases[0] if cases else None
     examples = [
         {
@@ -120,7 +131,7 @@ def _describe_task(task: Any) -> dict[str, Any]:
         **task.card(),
         "content_hash": task.content_hash(),
         "cases": len(cases),
-        "probes": counts,
+        "probes": dict(probe_counts),
         "pairs": len(task.pairs) or "",
         "example_edit": f"{first.request.text} -> {first.request.target_new} (not {first.request.target_true})"
         if first
@@ -130,19 +141,50 @@ def _describe_task(task: Any) -> dict[str, Any]:
 
 
 def _describe_editor(name: str) -> dict[str, Any]:
-    import dataclasses
+    """Return an editor's description, its hyper-parameters and their published values."""
+    from ..editing import editor_class
 
-    from .. import editing
-
-    cls = editing.editor_class(name)
-    fields = {
-        f.name: "set per model" if f.default is dataclasses.MISSING else f.default
-        for f in dataclasses.fields(cls.Config)
-    }
+    cls = editor_class(name)
+    hints = typing.get_type_hints(cls.Config)
     return {
         "name": name,
         "summary": cls.summary,
         "paper": cls.paper,
-        "hyper_parameters": fields,
-        "published": [{"source": p.source, "model": dict(p.shape), **p.values} for p in cls.published],
+        "hyper_parameters": [
+            {
+                "name": field.name,
+                "type": _type_text(hints[field.name]),
+                "default": _default(field),
+                "help": field.metadata.get("help", ""),
+            }
+            for field in dataclasses.fields(cls.Config)
+        ],
+        "published": [
+            {"model": p.model, "shape": dict(p.shape), "source": p.source, "values": dict(p.values)}
+            for p in cls.published
+        ],
     }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return "set per model" if field.default is dataclasses.MISSING else field.default
+
+
+def _type_text(hint: Any) -> str:
+    """Return a type as text, a literal type as its values.
+
+    >>> _type_text(int), _type_text(tuple[str, ...] | None), _type_text(Literal["left", "right"])
+    ('int', 'tuple[str, ...] | None', 'left | right')
+    """
+    if typing.get_origin(hint) is Literal:
+        return " | ".join(map(str, typing.get_args(hint)))
+    return hint.__name__ if type(hint) is type else str(hint)
+
+
+def _as_argument(value: Any) -> Any:
+    """Return a default as it is written in ``--editor-args``: ``none`` for None, ``true`` for True."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else value

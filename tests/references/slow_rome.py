@@ -1,6 +1,6 @@
-"""ROME's key and value the slow, obvious way: every step runs every token of every context through every layer.
+"""Reference implementation of ROME's value vectors: every step runs all tokens of all contexts through all layers.
 
-Nothing is shared with the fast version but the model and the tokenisation. One request at a time.
+It processes one request at a time and shares only the model and the tokenisation with the fast implementation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ def slow_value_vector(
     objective: ValueObjective,
     site: str = "mlp",
 ) -> dict[str, Any]:
-    """Return key, bare_key, value, bare_value and losses of one request."""
+    """Return ``key``, ``bare_key``, ``value``, ``bare_value`` and ``losses`` of one request, as in ValueVector.
+
+    Args:
+        lm: a causal model.
+        request: the request.
+        layer: the layer.
+        contexts: templates with a ``{}`` for the prompt, the first being ``{}`` itself.
+        objective: parameters of the optimisation.
+        site: ``mlp`` or ``block``, whose output is optimised.
+    """
     texts, subjects, targets = [], [], []
     for context in contexts:
         template = context.replace("{}", request.prompt, 1)
@@ -38,18 +47,18 @@ def slow_value_vector(
     width = max(map(len, texts))
     ids = torch.tensor([text + [lm.start_id] * (width - len(text)) for text in texts])
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
-    seen: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
 
     delta: Tensor | None = None
 
     def neurons(_module: Any, args: Any) -> None:
-        seen["k"] = args[0].detach()
+        captured["k"] = args[0].detach()
 
     def site_output(_module: Any, _args: Any, output: Any) -> Any:
         if isinstance(output, tuple):
             return (site_output(_module, _args, output[0]), *output[1:])
         if delta is None:
-            seen["v"] = output.detach()
+            captured["v"] = output.detach()
             return output
         output = output.clone()
         for i, position in enumerate(subjects):
@@ -63,25 +72,25 @@ def slow_value_vector(
     try:
         with torch.no_grad():
             lm.model(input_ids=ids, attention_mask=mask)
-        key = torch.stack([seen["k"][i, subjects[i]] for i in range(len(contexts))]).mean(0)
-        bare_key, v0 = seen["k"][0, subjects[0]], seen["v"][0, subjects[0]]
+        key = torch.stack([captured["k"][i, subjects[i]] for i in range(len(contexts))]).mean(0)
+        bare_key, v0 = captured["k"][0, subjects[0]], captured["v"][0, subjects[0]]
         delta = torch.zeros_like(v0, requires_grad=True)
         optimiser = torch.optim.Adam([delta], lr=objective.learning_rate)
         losses: list[float] = []
-        unmoved: Tensor | None = None
-        for step in range(objective.steps):
+        reference: Tensor | None = None
+        for iteration in range(objective.steps):
             logprobs = lm.model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
             nlls = []
             for i, (start, target) in enumerate(targets):
-                steps = [logprobs[i, start + j, token] for j, token in enumerate(target)]
-                nlls.append(-torch.stack(steps).mean())
-            now = logprobs[-1, subjects[-1]]
-            unmoved = now.detach() if unmoved is None else unmoved
-            kl = (now.exp() * (now - unmoved)).sum()
+                token_logprobs = [logprobs[i, start + j, token] for j, token in enumerate(target)]
+                nlls.append(-torch.stack(token_logprobs).mean())
+            kl_logprobs = logprobs[-1, subjects[-1]]
+            reference = kl_logprobs.detach() if reference is None else reference
+            kl = (kl_logprobs.exp() * (kl_logprobs - reference)).sum()
             decay = objective.weight_decay * delta.norm() / v0.norm() ** 2
             loss = torch.stack(nlls).mean() + objective.kl_factor * kl + decay
             losses.append(float(loss.detach()))
-            if losses[-1] < objective.stop_below or step == objective.steps - 1:
+            if losses[-1] < objective.stop_below or iteration == objective.steps - 1:
                 break
             optimiser.zero_grad()
             loss.backward()

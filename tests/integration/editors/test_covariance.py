@@ -1,4 +1,4 @@
-"""Second moments: right, computed once, and safe on disk."""
+"""Second moments: values, cache and errors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import threading
 import pytest
 import torch
 from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.files import cache_folder
 from knbench.benchmark.core.progress import Reporter
-from knbench.benchmark.models.loading import cache_folder
 from knbench.editors.shared import covariance
 from knbench.editors.shared.covariance import Corpus, SecondMoments
 
@@ -26,19 +26,19 @@ def text(tmp_path):
 
 
 def slow_moment(lm, rows, layer):
-    """E[k k^T] as an explicit sum over tokens, in float64."""
-    seen = []
-    handle = lm.mlp_out(layer).register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
+    """Return E[k k^T] as an explicit sum over tokens, in float64."""
+    captured = []
+    handle = lm.mlp_out(layer).register_forward_pre_hook(lambda _, args: captured.append(args[0][0]))
     for row in rows:
         lm.model(input_ids=torch.tensor([row]))
     handle.remove()
-    keys = torch.cat(seen).double()
+    keys = torch.cat(captured).double()
     return sum(torch.outer(k, k) for k in keys) / len(keys)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma3"])
 @pytest.mark.parametrize("source", ["self", "file"])
-def test_it_is_the_mean_outer_product_of_the_keys(kind, source, text):
+def test_the_moment_is_the_mean_outer_product_of_the_keys(kind, source, text):
     lm = make_lm(kind)
     before = lm.weight_hash()
     moments = SecondMoments(Corpus("self" if source == "self" else str(text), tokens=256, length=16))
@@ -54,7 +54,7 @@ def test_it_is_the_mean_outer_product_of_the_keys(kind, source, text):
     assert lm.weight_hash() == before
 
 
-def test_text_begins_with_bos_where_the_model_has_one(text):
+def test_rows_begin_with_bos_if_the_model_uses_one(text):
     lm = make_lm("llama", bos=True)
     rows = covariance._read(lm, Corpus(str(text), length=16), 5)
     assert rows.shape == (5, 16)
@@ -62,7 +62,7 @@ def test_text_begins_with_bos_where_the_model_has_one(text):
     assert lm.bos_id not in rows[:, 1:]
 
 
-def test_the_same_text_comes_from_a_folder_of_data(text, tmp_path, lm):
+def test_a_data_set_gives_the_same_text_as_a_file(text, tmp_path, lm):
     folder = tmp_path / "corpus"
     folder.mkdir()
     (folder / "train.jsonl").write_text(json.dumps({"text": text.read_text()}) + "\n")
@@ -72,7 +72,7 @@ def test_the_same_text_comes_from_a_folder_of_data(text, tmp_path, lm):
     assert torch.equal(by_file, by_datasets)
 
 
-def test_it_is_computed_once_and_read_back(monkeypatch, lm):
+def test_the_moment_is_computed_once_and_cached(monkeypatch, lm):
     first = SecondMoments(SMALL)
     wanted = first.of(lm, 1)
     monkeypatch.setattr(covariance, "_keys", lambda *_: pytest.fail("computed again"))
@@ -90,33 +90,33 @@ def test_it_is_computed_once_and_read_back(monkeypatch, lm):
         lambda: (make_lm("llama"), Corpus(tokens=256, length=16, seed=1)),
     ],
 )
-def test_another_model_or_corpus_has_a_matrix_of_its_own(lm, other):
-    """A cache under a bare model name gives one model the statistics of another."""
+def test_the_cache_distinguishes_models_and_corpora(lm, other):
+    """A cache keyed by the model's name would mix the statistics of different models."""
     one = SecondMoments(SMALL).of(lm, 1)
     model, corpus = other()
     assert not torch.equal(SecondMoments(corpus).of(model, 1), one)
 
 
-def test_a_changed_file_is_another_corpus(lm, text):
+def test_the_cache_distinguishes_contents_of_a_file(lm, text):
     corpus = Corpus(str(text), tokens=256, length=16)
     one = SecondMoments(corpus).of(lm, 1)
     text.write_text(text.read_text()[::-1])
     assert not torch.equal(SecondMoments(corpus).of(lm, 1), one)
 
 
-def test_being_stopped_half_way_leaves_nothing_and_does_not_block(monkeypatch, lm):
-    def stopped(*_):
+def test_an_interrupted_computation_leaves_no_file_and_no_lock(monkeypatch, lm):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(covariance, "save_file", stopped)
+        patch.setattr(covariance, "save_file", interrupt)
         with pytest.raises(KeyboardInterrupt):
             SecondMoments(SMALL).of(lm, 1)
     assert not list(cache_folder().rglob("*.safetensors"))
     assert SecondMoments(SMALL).of(lm, 1).shape == (48, 48)
 
 
-def test_two_at_once_compute_it_once(monkeypatch, lm):
+def test_concurrent_threads_compute_the_moment_once(monkeypatch, lm):
     calls = []
     compute = covariance._sampled
     monkeypatch.setattr(covariance, "_sampled", lambda *args: calls.append(1) or compute(*args))
@@ -131,26 +131,26 @@ def test_two_at_once_compute_it_once(monkeypatch, lm):
 
 
 @pytest.mark.parametrize(
-    ("source", "complaint"),
+    ("source", "message"),
     [("nowhere.txt", "No such file"), ("datasets:./nowhere", "cannot be read"), ("short", "has 3 tokens, 256 are")],
 )
-def test_a_corpus_that_does_not_serve_is_told(lm, tmp_path, source, complaint):
+def test_an_unusable_corpus_is_reported(lm, tmp_path, source, message):
     if source == "short":
         path = tmp_path / "short.txt"
         path.write_text("this")
         source = str(path)
-        complaint = f"has {len(lm.tokenizer('this').input_ids)} tokens, 256 are"
-    with pytest.raises(KnbenchError, match=complaint):
+        message = f"has {len(lm.tokenizer('this').input_ids)} tokens, 256 are"
+    with pytest.raises(KnbenchError, match=message):
         SecondMoments(Corpus(source, tokens=256, length=16)).of(lm, 1)
 
 
-def test_too_little_text_is_told_when_the_matrix_is_needed(lm):
+def test_a_singular_moment_is_reported(lm):
     moments = SecondMoments(Corpus(tokens=16, length=16))
     with pytest.raises(ValueError, match="singular; set corpus_tokens higher"):
         moments.solve(lm, 1, torch.ones(48, 1))
 
 
-def test_solve_inverts(lm):
+def test_solve_applies_the_inverse(lm):
     moments = SecondMoments(Corpus(tokens=1024, length=32))
     keys = torch.randn(48, 3)
     back = moments.of(lm, 1).double() @ moments.solve(lm, 1, keys)

@@ -1,13 +1,11 @@
-"""Knowledge neurons: the planted ones are found, and each operation does to their columns what it says."""
+"""Knowledge neurons: planted neurons are found, and each operation changes their columns as specified."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import EditRequest, Support
-from knbench.benchmark.editing import build_editor
-from knbench.benchmark.models.attribution import Found
+from knbench.benchmark.models.attribution import SharedNeurons
 from knbench.benchmark.models.hooks import edit_output
 from knbench.editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig
 
@@ -18,7 +16,7 @@ REQUEST = EditRequest("The capital of {} is", "Canada", "Rome", "Ottawa", SUPPOR
 
 
 def planted(kind):
-    """A model in which neuron 7 of layer 2 writes "Ottawa" at every position, and other MLPs write nothing."""
+    """Return a model in which neuron 7 of layer 2 raises "Ottawa" at every position and other MLPs have no effect."""
     lm = make_lm(kind)
     token = lm.token_queries(REQUEST.text, "Ottawa", ".")[0].token
     for layer in range(lm.n_layers):
@@ -28,7 +26,7 @@ def planted(kind):
     weight[:, 7] = 3 * embedding / embedding.norm()
     bias = getattr(lm.mlp_in(2), "bias", None)
     if bias is not None:
-        bias.data[7] = 4.0  # it always fires
+        bias.data[7] = 4.0  # always active
     return lm
 
 
@@ -40,10 +38,10 @@ def test_a_planted_neuron_is_found(kind):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
-def test_operations_change_the_columns_and_nothing_else(kind, monkeypatch):
+def test_operations_change_only_the_columns_of_the_neurons(kind, monkeypatch):
     lm = make_lm(kind)
     before = lm.weight_hash()
-    monkeypatch.setattr(KnowledgeNeurons, "find", lambda *_: Found(((1, 4), (1, 9), (3, 0)), 0.7))
+    monkeypatch.setattr(KnowledgeNeurons, "find", lambda *_: SharedNeurons(((1, 4), (1, 9), (3, 0)), 0.7))
 
     def edited(**config):
         edit = KnowledgeNeurons(KnowledgeNeuronsConfig(**config)).edit(lm, [REQUEST])
@@ -68,32 +66,32 @@ def test_operations_change_the_columns_and_nothing_else(kind, monkeypatch):
     )
     for old, new in edited(erase=2.0, write=3.0):
         for before_, after in zip(old.T, new.T, strict=True):
-            wanted = before_ - 2 * before_.norm() / e_old.norm() * e_old + 3 * before_.norm() / e_new.norm() * e_new
-            torch.testing.assert_close(after, wanted)
+            expected = before_ - 2 * before_.norm() / e_old.norm() * e_old + 3 * before_.norm() / e_new.norm() * e_new
+            torch.testing.assert_close(after, expected)
     assert lm.weight_hash() == before
 
 
-def test_suppressing_a_column_is_silencing_the_neuron():
+def test_suppress_equals_a_zero_activation():
     lm = planted("gpt2")
     editor = KnowledgeNeurons(KnowledgeNeuronsConfig(operation="suppress", steps=5, threshold=0.5))
     edit = editor.edit(lm, [REQUEST])
     assert edit.diagnostics["found"] == [{"neurons": [[2, 7]], "sharing": 0.05}]
     ids = torch.tensor([lm.encode(REQUEST.text).ids])
 
-    def silence(state):
+    def zero_neuron(state):
         state = state.clone()
         state[..., 7] = 0
         return state
 
-    with edit_output(lm.mlp(2).act, silence):
-        silent = lm.model(input_ids=ids).logits
+    with edit_output(lm.mlp(2).act, zero_neuron):
+        expected = lm.model(input_ids=ids).logits
     with edit.applied(lm):
-        torch.testing.assert_close(lm.model(input_ids=ids).logits, silent)
+        torch.testing.assert_close(lm.model(input_ids=ids).logits, expected)
 
 
-def test_several_requests_share_columns_and_add_up(monkeypatch):
+def test_changes_of_several_requests_to_one_column_are_added(monkeypatch):
     lm = make_lm("llama")
-    monkeypatch.setattr(KnowledgeNeurons, "find", lambda *_: Found(((1, 4),), 0.7))
+    monkeypatch.setattr(KnowledgeNeurons, "find", lambda *_: SharedNeurons(((1, 4),), 0.7))
     editor = KnowledgeNeurons(KnowledgeNeuronsConfig())
     other = EditRequest("The capital of {} is", "Italy", "Ottawa", "Rome")
     name = lm.mlp_weight_name(1)
@@ -102,30 +100,16 @@ def test_several_requests_share_columns_and_add_up(monkeypatch):
     torch.testing.assert_close(both, one + two, atol=1e-5, rtol=1e-4)
 
 
-def test_nothing_found_is_a_failure_with_its_reason(lm, monkeypatch):
-    monkeypatch.setattr(KnowledgeNeurons, "find", lambda *_: Found((), 0.05))
+def test_a_search_without_neurons_raises_an_error(lm, monkeypatch):
+    monkeypatch.setattr(KnowledgeNeurons, "find", lambda *_: SharedNeurons((), 0.05))
     with pytest.raises(ValueError, match="no neuron is attributed to 'Ottawa' after 'The capital of Canada is'"):
         KnowledgeNeurons(KnowledgeNeuronsConfig()).edit(lm, [REQUEST])
 
 
-def test_the_search_reads_the_support_up_to_its_limit(lm, monkeypatch):
+def test_the_search_reads_at_most_the_configured_prompts(lm, monkeypatch):
     from knbench.editors import kn
 
     read = []
     monkeypatch.setattr(kn, "attributions", lambda _, p, t, *__, **___: read.append((p, t)) or torch.ones(4, 48))
     KnowledgeNeurons(KnowledgeNeuronsConfig(prompts=2)).find(lm, REQUEST)
     assert read == [("The capital of Canada is", "Ottawa"), ("Canada is ruled from", "Ottawa")]
-
-
-@pytest.mark.parametrize(
-    ("args", "complaint"),
-    [
-        ({"operation": "delete"}, "expected one of rewrite, suppress, enhance"),
-        ({"threshold": "2"}, "threshold and sharing"),
-        ({"rule": "middle"}, "expected one of right, left, inclusive"),
-        ({"steps": "0"}, "steps must be at least 1"),
-    ],
-)
-def test_wrong_hyper_parameters_are_named(lm, args, complaint):
-    with pytest.raises(KnbenchError, match=complaint):
-        build_editor(KnowledgeNeurons, lm, args)

@@ -1,1 +1,1 @@
-"""A package whose editing method breaks a rule, for tests."""
+"""A package whose editing method violates the contract, for tests."""

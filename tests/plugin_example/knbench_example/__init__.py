@@ -1,1 +1,1 @@
-"""What a package adds to KNBench: see ``pyproject.toml`` for how each part is registered."""
+"""An example package for KNBench: an editing method, a task and a model family, registered in ``pyproject.toml``."""

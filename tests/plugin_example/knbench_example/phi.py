@@ -1,4 +1,4 @@
-"""A model family: where the parts of a Phi sit, one row per architecture class of the transformers library."""
+"""A model family: the module paths of Phi, by the name of the architecture's class in transformers."""
 
 from knbench.benchmark.models.families import ModelFamily
 
@@ -9,5 +9,6 @@ FAMILIES = {
         mlp="mlp",
         mlp_in="mlp.fc1",
         mlp_out="mlp.fc2",
+        norm="model.final_layernorm",
     )
 }
