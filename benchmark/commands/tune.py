@@ -116,7 +116,7 @@ def tune_command(
         with ProgressReporter() as reporter:
             outcomes = tune(lm, cls, chosen, points, folder, settings, measure=measure, reporter=reporter)
     except KeyboardInterrupt:
-        raise InterruptedRun("interrupted; finished cases are kept: run the same command again to continue") from None
+        raise InterruptedRun("interrupted; finished cases are saved: start the same command to continue") from None
     command = _command(ctx)
     summary = report(lm, cls, chosen, outcomes, folder, settings, measure=measure, command=command)
     write_json(folder / REPORT, summary)

@@ -1,4 +1,4 @@
-"""Selects the cases of a run and measures the unedited model on them, which is what every edit is compared with."""
+"""Selects the cases of a run and measures the unedited model on them, the baseline of every edit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Sequence[
     them as failed.
 
     Args:
-        prober: measures what the model knows.
+        prober: measures the model's knowledge.
         task: the task.
         settings: the run's settings.
 

@@ -1,4 +1,4 @@
-"""Measures drift: how an edit changes what it is not about, by lm-eval tasks and by perplexity on held-out text.
+"""Measures drift, the side effects of an edit, by lm-eval tasks and by perplexity on held-out text.
 
 The edited model is measured in memory and sample by sample, which pairs each sample with the same sample on the
 unedited model. Passing an edited model to lm-eval has three pitfalls, which this module guards against:

@@ -1,4 +1,4 @@
-"""Measures what a model knows of a task before any edit, once per model and task, and caches the result on disk.
+"""Measures a model's knowledge of a task before any edit, once per model and task, and caches the result on disk.
 
 A model knows a case
 
@@ -155,7 +155,7 @@ def right_pairs(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
 
 
 def knowledge(cache: KnowledgeCache, task: Task) -> dict[str, Any]:
-    """Return one row of the knowledge table: what a model knows of a task, as shares between 0 and 1.
+    """Return one row of the knowledge table: a model's knowledge of a task, as shares between 0 and 1.
 
     Returns:
         ``task``, ``kind``, ``cases`` (the number of readable cases), one share of the cases per name in

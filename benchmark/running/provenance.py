@@ -40,7 +40,7 @@ def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any
     Args:
         editor: the editor.
         source: where its hyper-parameters come from.
-        prepared: what :meth:`~benchmark.editing.Editor.prepare` returned.
+        prepared: the return value of :meth:`~benchmark.editing.Editor.prepare`.
     """
     return EditorCard(
         name=editor.name,

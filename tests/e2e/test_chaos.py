@@ -159,5 +159,5 @@ def test_workers_do_not_outlive_the_command(sent, tmp_path):
     assert "Traceback" not in stderr
     if sent == signal.SIGINT:
         assert process.returncode == 130
-        assert stderr.strip().splitlines()[-1].startswith("knbench: interrupted; what was measured is kept")
+        assert stderr.strip().splitlines()[-1].startswith("knbench: interrupted; finished cases are saved")
         assert event_names()[-1] == "run_stopped"

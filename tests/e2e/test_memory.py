@@ -42,7 +42,7 @@ def send_growth(settings, folder, pipe):
 
 
 def growth(settings, folder):
-    """Return what :func:`send_growth` sends from a fresh process."""
+    """Return the result of :func:`send_growth` in a fresh process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.warm"])
     receiver, sender = context.Pipe()

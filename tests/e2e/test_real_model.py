@@ -173,6 +173,6 @@ def test_ctrl_c_stops_the_command_and_keeps_records(tmp_path):
         process.kill()
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert stderr.strip().splitlines()[-1].startswith("knbench: interrupted; what was measured is kept")
+    assert stderr.strip().splitlines()[-1].startswith("knbench: interrupted; finished cases are saved")
     assert len(json_lines(path)) >= 1
     assert not Path(path.parent / "result.json").exists()
