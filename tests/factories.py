@@ -94,7 +94,7 @@ def manifest(
             objective="causal",
             parameters=1,
             dtype="float32",
-        ),  # fmt: skip
+        ),
         seed=0,
         environment={},
         editor=EditorCard(name=editor, summary="", paper="", config={}, config_source="", prepared={}),
@@ -111,7 +111,7 @@ def manifest(
             criteria=(),
             content_hash="0" * 64,
             cases_total=max(cases, 1),
-        ),  # fmt: skip
+        ),
         protocol=RunProtocol(**{**settings, **protocol}),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knbench.benchmark.core.records import to_json
+from knbench.benchmark.results import documents
 from knbench.benchmark.results.documents import load_manifest
 from knbench.benchmark.results.rescoring import score_files
 from knbench.benchmark.running.runner import run
@@ -28,3 +29,9 @@ def rescore(folder: Path) -> dict[str, Any]:
     """Return the result of a run folder, computed from its records, as plain JSON."""
     result = score_files(load_manifest(folder / "manifest.json"), lambda name: folder / name)
     return json.loads(json.dumps(to_json(result)))
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """Validate a result and return it as plain JSON."""
+    assert documents.load_result(path)
+    return json.loads(path.read_text(encoding="utf-8"))

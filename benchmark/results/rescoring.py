@@ -69,13 +69,16 @@ def score_lines(manifest: Manifest, lines: RunLines) -> Result:
     if lines.checkpoints is not None:
         _check_checkpoints(lines, lines.checkpoints, manifest.protocol.checkpoints)
     drift = lines.drift and summarise_drift(lines.drift, str(lines.folder / DRIFT), lines.sha256[DRIFT])
-    result = result_from(
-        manifest,
-        lines.records,
-        lines.sha256[RECORDS],
-        checkpoints=None if lines.checkpoints is None else (lines.checkpoints, lines.sha256[CHECKPOINTS]),
-        drift=drift or None,
-    )
+    try:
+        result = result_from(
+            manifest,
+            lines.records,
+            lines.sha256[RECORDS],
+            checkpoints=None if lines.checkpoints is None else (lines.checkpoints, lines.sha256[CHECKPOINTS]),
+            drift=drift or None,
+        )
+    except KnbenchError as error:
+        raise KnbenchError(f"{lines.folder / RECORDS}: {error}") from None
     check_result(result, str(lines.folder))
     return result
 

@@ -14,8 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from knbench.benchmark.results.documents import load_result
-from knbench.benchmark.results.io import read_records
+from tests.files import json_lines, load_result
 
 MOMENTS, SEED = 20, "chaos on the default model"
 KINDS = {"records.jsonl": "record", "checkpoints.jsonl": "checkpoint"}
@@ -43,9 +42,7 @@ def start(output: Path, regime: str) -> subprocess.Popen[bytes]:
 def outputs(output: Path) -> dict[str, object]:
     """Return the records and summaries of a run by file, without timings."""
     lines = {
-        str(path.relative_to(output)): [
-            {k: v for k, v in row.items() if k != "timings"} for row in read_records(path, kind)
-        ]
+        str(path.relative_to(output)): [{k: v for k, v in row.items() if k != "timings"} for row in json_lines(path)]
         for name, kind in KINDS.items()
         for path in sorted(output.rglob(name))
     }

@@ -134,11 +134,11 @@ def simulate(workers: int, assumed: Assumptions) -> Outcome:
             now, number = heapq.heappop(free)
             block = last.pop(number, None)
             unit: Unit = queue.take(block, set(last.values()))
-            last[number] = unit.start
+            last[number] = unit.block
             method, count = METHODS[unit.editor], len(unit.indices)
             edits = count * assumed.seconds(method.seconds, method.passes, size, layers)
             probes = count * probing
-            unedited = 0.0 if unit.start == block else probes
+            unedited = 0.0 if unit.block == block else probes
             spent["KN edits" if unit.editor == "kn" else "other edits"] += edits
             spent["probing"] += probes
             spent["unedited model"] += unedited

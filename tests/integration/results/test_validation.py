@@ -11,6 +11,7 @@ from knbench.benchmark.commands.main import main
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.files import json_text
+from knbench.benchmark.core.records import to_json
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.results.documents import first_difference
 from knbench.benchmark.results.runs import find_runs
@@ -73,13 +74,14 @@ def change_records(store, change, rescore=True, raw=False):
     text = "".join(json.dumps(r) + "\n" for r in records)
     path.write_bytes(gzip.compress((text.replace('"INF"', "-1e999") if raw else text).encode()))
     if rescore:
-        from knbench.benchmark.results.documents import manifest_of
+        from knbench.benchmark.results.documents import load_result, manifest_of
         from knbench.benchmark.results.rescoring import score_files
 
         place = result_path(store)
         stem = place.parent / TASK
-        manifest = manifest_of(json.loads(place.read_text()))
-        place.write_text(json_text(score_files(manifest, lambda name: stem.with_name(f"{TASK}.{name}.gz"))))
+        manifest = manifest_of(load_result(place))
+        result = score_files(manifest, lambda name: stem.with_name(f"{TASK}.{name}.gz"))
+        place.write_text(json_text(to_json(result)))
 
 
 def test_a_run_becomes_a_stored_result_that_is_the_runs_own(runs, submitted, capsys):
@@ -88,7 +90,7 @@ def test_a_run_becomes_a_stored_result_that_is_the_runs_own(runs, submitted, cap
     assert stored.result == own.result
     assert stored.records() == own.records()
     folder, name = location_of(own.result)
-    assert stored.where == submitted / folder / f"{name}.json"
+    assert stored.result_path == submitted / folder / f"{name}.json"
     assert folder.parts[:2] == ("nudge", "tiny-llama")
     status, out, _ = called(capsys, "validate", submitted)
     assert (status, "2 valid results" in out) == (0, True)
@@ -135,15 +137,15 @@ def probe(records, number=0, place=0):
 HOSTILE = {
     "a script for a name": (
         lambda s: change_result(s, lambda d: d["editor"].update(name="<script>alert(1)</script>")),
-        "no valid result at /editor/name",
+        "not a valid result at /editor/name",
     ),
     "a path for a name": (
         lambda s: change_result(s, lambda d: d["editor"].update(name="../../etc/passwd")),
-        "no valid result at /editor/name",
+        "not a valid result at /editor/name",
     ),
     "a path for a task": (
         lambda s: change_result(s, lambda d: d["task"].update(name="../x")),
-        "no valid result at /task/name",
+        "not a valid result at /task/name",
     ),
     "a name of someone else": (
         lambda s: change_result(s, lambda d: d["editor"].update(name="rome")),
@@ -155,7 +157,7 @@ HOSTILE = {
     ),
     "a pickle": (lambda s: (s / "nudge" / "model.pkl").write_bytes(b"\x80\x04."), "does not belong to a result"),
     "a program": (lambda s: (s / "nudge" / "setup.py").write_text("import os"), "does not belong to a result"),
-    "half a gigabyte of zeros": (zeros, "unpacks to more than 256 MB"),
+    "half a gigabyte of zeros": (zeros, "decompresses to more than 256 MB"),
     "a broken archive": (lambda s: records_path(s).write_bytes(b"\x1f\x8b\x08rubbish"), "records.jsonl.gz"),
     "an archive cut off": (
         lambda s: records_path(s).write_bytes(records_path(s).read_bytes()[:-30]),
@@ -168,13 +170,13 @@ HOSTILE = {
         lambda s: result_path(s).write_text(
             result_path(s).read_text().replace('"value": ', '"value": NaN, "was": ', 1)
         ),
-        "NaN is no JSON number",
+        "NaN is not a JSON number",
     ),
     "a probability that is infinite": (
         lambda s: change_records(
             s, lambda r: probe(r)["after"]["target"].update(logprob="INF"), rescore=False, raw=True
         ),
-        "is no valid record at /probes/0/after",
+        "is not a valid record at /probes/0/after",
     ),
     "records in a nest without end": (
         lambda s: records_path(s).write_bytes(gzip.compress(b"[" * 100_000 + b"\n")),
@@ -187,19 +189,19 @@ HOSTILE = {
     ),
     "a number that is none": (
         lambda s: change_records(s, lambda r: probe(r)["after"]["target"].update(logprob=float("nan")), rescore=False),
-        "NaN is no JSON number",
+        "NaN is not a JSON number",
     ),
     "a probability above one": (
         lambda s: change_records(s, lambda r: probe(r)["after"]["target"].update(logprob=0.1), rescore=False),
-        "is no valid record at /probes/0/after",
+        "is not a valid record at /probes/0/after",
     ),
     "a better summary": (
         lambda s: change_result(s, lambda d: d["summary"][0].update(value=1.0)),
-        "/summary/0/value is not what the records give",
+        "/summary/0/value differs from what the records give",
     ),
     "another hash": (
         lambda s: change_result(s, lambda d: d["records"].update(sha256="0" * 64)),
-        "/records/sha256 is not what the records give",
+        "/records/sha256 differs from what the records give",
     ),
     "a record left out": (lambda s: change_records(s, lambda r: r.pop(1), rescore=False), "2 of 3 cases (index 1"),
     "a record twice": (lambda s: change_records(s, lambda r: r.append(r[0]), rescore=False), "line 4 repeats case"),
@@ -211,7 +213,7 @@ HOSTILE = {
                 for a, b in zip(r[1]["probes"], r[0]["probes"], strict=True)
             ],
         ),
-        "/1 has the observations of /0, digit by digit",
+        "/1 has exactly the observations of /0",
     ),
     "an easier question": (
         lambda s: change_records(s, lambda r: probe(r).update(rival="xyzzy")),
@@ -235,11 +237,11 @@ HOSTILE = {
         lambda s: change_records(
             s, lambda r: probe(r, place=-1)["after"]["target"].update(argmax=[1] * 40), rescore=False
         ),
-        "do not fit each other",
+        "contradict each other",
     ),
     "a text for an answer": (
         lambda s: change_records(s, lambda r: probe(r).update(after={"text": "x"}), rescore=False),
-        "do not fit each other",
+        "contradict each other",
     ),
     "answers without an edit": (
         lambda s: change_records(s, lambda r: r[0]["edit"].update(parameters=[], parameters_touched=0)),
@@ -259,7 +261,7 @@ HOSTILE = {
         "for the same question to the same unedited model",
     ),
     "an empty card": (lambda s: (s / "nudge" / "card.md").write_text(" \n"), "the card is empty"),
-    "a huge card": (lambda s: (s / "nudge" / "card.md").write_text("x" * (CARD_BYTES + 1)), "a card may have 64 kB"),
+    "a huge card": (lambda s: (s / "nudge" / "card.md").write_text("x" * (CARD_BYTES + 1)), "a card has at most 64 kB"),
     "no card": (lambda s: (s / "nudge" / "card.md").unlink(), "card.md: missing"),
 }
 
@@ -298,7 +300,7 @@ def test_a_result_may_differ_from_its_records_by_rounding_and_no_more(store, cap
         def change(result):
             at = next(n for n, row in enumerate(result["summary"]) if isinstance(row["low"], float) and row["low"])
             result["summary"][at]["low"] *= factor
-            changed.append(f"/summary/{at}/low is not what the records give")
+            changed.append(f"/summary/{at}/low differs from what the records give")
 
         return change
 
@@ -327,7 +329,7 @@ def test_the_first_place_where_documents_differ_is_pointed_to(stored, again, pla
 def test_the_other_methods_stay_good_beside_a_bad_one(store):
     result_path(store).write_text("{")
     verdict = validate(store, registry.tasks())
-    assert [run.result["editor"]["name"] for run in verdict.results] == ["none"]
+    assert [run.result.editor.name for run in verdict.results] == ["none"]
 
 
 def test_script_in_a_prompt_is_shown_and_not_run(store, tmp_path):
@@ -339,6 +341,6 @@ def test_script_in_a_prompt_is_shown_and_not_run(store, tmp_path):
 
 
 def test_a_folder_that_is_none_is_told(tmp_path):
-    with pytest.raises(KnbenchError, match="is no folder; make one with: knbench submit"):
+    with pytest.raises(KnbenchError, match="is not a directory; make one with: knbench submit"):
         validate(tmp_path / "no", {})
     assert "holds no result" in validate(tmp_path, {}).problems[0]

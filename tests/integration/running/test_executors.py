@@ -12,12 +12,11 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.registry import EDITORS, registered
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.running.evaluator import WorkerDevice
 from knbench.benchmark.running.events import EVENTS, read_events
 from knbench.benchmark.running.plan import BLOCK, OutputLine, Plan, Unit, WorkQueue, units_of
 from knbench.benchmark.running.runner import execute
-from knbench.benchmark.running.workers import pool as crew_module
+from knbench.benchmark.running.workers import pool as pool_module
 from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
 from knbench.benchmark.running.workers.loop import WorkerLoop
 from knbench.benchmark.running.workers.messages import Done, Failed, MeasureItem
@@ -26,6 +25,7 @@ from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import called
+from tests.files import load_result
 from tests.workers import Broken, DifferentHere, Meet, Push, measured, run_with, spec
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
@@ -41,20 +41,20 @@ class Threaded(Worker):
     def start(self):
         self.starts += 1
         self.left = self.lives.pop(0) if self.lives else None
-        self.station = WorkerLoop(self.cook, WorkerDevice(threads=1))
+        self.loop = WorkerLoop(self.cook, WorkerDevice(threads=1))
 
-    def ask(self, question):
-        told = SimpleQueue()
-        threading.Thread(target=self.station.answer, args=(question, told.put), daemon=True).start()
+    def execute(self, command):
+        messages = SimpleQueue()
+        threading.Thread(target=self.loop.execute, args=(command, messages.put), daemon=True).start()
         while True:
-            message = told.get()
+            message = messages.get()
             if isinstance(message, OutputLine):
                 if self.left == 0:
                     raise WorkerLost("gone")
                 self.left = self.left and self.left - 1
-                self.measured.append(message.row.get("case_id"))
+                self.measured.append(message.line.case_id)
                 if self.number == 1:
-                    yield message  # told twice
+                    yield message  # sent twice
             yield message
             if isinstance(message, Done | Failed):
                 return
@@ -69,7 +69,7 @@ def alone(output, settings, *editors, cases=20):
 
 def run_workers(workers, output, settings=SETTINGS):
     with WorkerPool("local", workers) as pool:
-        return execute(pool, output, settings, Reporter())
+        return [run.folder for run in execute(pool, output, settings, Reporter())]
 
 
 def kinds(output):
@@ -113,9 +113,9 @@ def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp
 
 def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch):
     (whole,) = alone(tmp_path / "whole", SETTINGS, Push)
-    monkeypatch.setattr(crew_module, "MOST_LOSSES", 3)
+    monkeypatch.setattr(pool_module, "MAX_CONSECUTIVE_LOSSES", 3)
     cook = spec(SETTINGS, Push)
-    with pytest.raises(KnbenchError, match=r"4 workers were lost one after the other .* continue"):
+    with pytest.raises(KnbenchError, match=r"4 workers were lost in a row .* continue"):
         run_workers([Threaded(0, cook, lives=[5] + 9 * [0])], tmp_path / "a")
     assert kinds(tmp_path / "a")[-1] == "run_stopped"
     assert len(measured(tmp_path / "a/push/towns")) == 5
@@ -127,17 +127,17 @@ def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch)
 
 def test_a_worker_that_prepared_something_else_is_refused(tmp_path):
     cook = spec(SETTINGS, DifferentHere)
-    with pytest.raises(KnbenchError, match="'different' has other weights or prepared something else here"):
+    with pytest.raises(KnbenchError, match="'different' has other weights or prepared values here"):
         run_workers([Threaded(0, cook), Threaded(1, cook)], tmp_path)
 
 
-def test_an_editor_that_leaves_the_model_changed_stops_the_crew(tmp_path):
+def test_an_editor_that_leaves_the_model_changed_stops_the_run(tmp_path):
     with pytest.raises(KnbenchError, match="'broken' left the model's weights changed"):
         run_workers([Threaded(0, spec(SETTINGS, Broken))], tmp_path)
 
 
 def test_a_mistake_of_the_program_tells_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(MeasureItem, "answer", lambda *_: 1 / 0)
+    monkeypatch.setattr(MeasureItem, "execute", lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match=r"(?s)division by zero.*in a worker:.*Traceback"):
         run_workers([Threaded(0, spec(SETTINGS, Push))], tmp_path)
 
@@ -166,13 +166,13 @@ def test_units_never_part_cases_that_are_edited_together(settings, sizes):
 
 def test_a_worker_takes_first_what_it_has_asked_the_unedited_model_for():
     a, b, c = (Unit("e", "towns", first, first + 8) for first in (0, 8, 16))
-    assert WorkQueue([a, b, c]).take(mine=b.start, theirs=[a.start]) == b
-    assert WorkQueue([a, b, c]).take(mine=None, theirs=[a.start]) == b
-    assert WorkQueue([a, b]).take(mine=None, theirs=[a.start, b.start]) == a
+    assert WorkQueue([a, b, c]).take(own=b.block, others=[a.block]) == b
+    assert WorkQueue([a, b, c]).take(own=None, others=[a.block]) == b
+    assert WorkQueue([a, b]).take(own=None, others=[a.block, b.block]) == a
     waiting = WorkQueue([a, b])
     assert (waiting.take(None, []), waiting.take(None, []), bool(waiting)) == (a, b, False)
     waiting.put_back(b)
-    assert waiting.take(None, [b.start]) == b
+    assert waiting.take(None, [b.block]) == b
 
 
 def test_what_cannot_be_sent_to_a_worker_is_told_at_once():

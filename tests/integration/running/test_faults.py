@@ -15,14 +15,13 @@ import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Edit
-from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.results.json_schema import check
 from knbench.benchmark.running import events as events_module
 from knbench.benchmark.running.events import EVENTS, EventLog, read_events
 from knbench.benchmark.running.run_folder import locked
 
 from tests.conftest import called
-from tests.files import json_lines
+from tests.files import json_lines, load_result
 from tests.files import run_folders as run
 from tests.workers import Push, measured, towns
 

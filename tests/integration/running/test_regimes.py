@@ -11,9 +11,8 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Edit, Editor, EditStack, NoConfig
 from knbench.benchmark.probing.prober import make_prober
-from knbench.benchmark.results.documents import load_result
 
-from tests.files import json_lines, rescore
+from tests.files import json_lines, load_result, rescore
 from tests.files import run_folders as run
 from tests.integration.running.test_runner import NAMES, case, task, without_timings
 
@@ -124,7 +123,7 @@ def test_an_edit_that_comes_out_otherwise_when_made_again_stops_the_run(lm, tmp_
     with pytest.raises(KeyboardInterrupt):
         run(lm, [Fickle], [task()], tmp_path, settings)
     before = lm.weight_hash()
-    with pytest.raises(KnbenchError, match="edit of case 'Canada', made again, gives other weights"):
+    with pytest.raises(KnbenchError, match="edit of case 'Canada', applied again, gives other weights"):
         run(lm, [Fickle], [task()], tmp_path, settings)
     assert lm.weight_hash() == before
 
@@ -172,7 +171,7 @@ def test_too_few_cases_for_a_regime_are_told(lm, tmp_path, change, complaint):
 
 
 def test_regimes_that_contradict_each_other_are_refused():
-    with pytest.raises(KnbenchError, match="choose one"):
+    with pytest.raises(KnbenchError, match="use only one"):
         RunSettings(batch_edits=2, sequential=2)
     with pytest.raises(KnbenchError, match="needs --sequential"):
         RunSettings(checkpoints=(2,))

@@ -12,14 +12,13 @@ from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Edit, Editor, NoConfig
 from knbench.benchmark.probing.base import Prober
-from knbench.benchmark.results.documents import load_result
 from knbench.benchmark.running.run_folder import locked
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import called
-from tests.files import json_lines, rescore
+from tests.files import json_lines, load_result, rescore
 from tests.files import run_folders as run
 
 NAMES = ["Canada", "Italy", "France", "Mexico", "Susan"]
