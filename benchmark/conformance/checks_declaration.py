@@ -61,7 +61,7 @@ def declared(fixture: ClassFixture) -> Iterator[str]:
         return
     editor, config_source = build_editor(cls, lm, fixture.overrides)
     try:
-        described = describe_editor(editor, config_source, {})["config"]
+        described = describe_editor(editor, config_source, {}).config
         if json.loads(json.dumps(described, allow_nan=False)) != described:
             yield "the values of the config change when they are written as JSON and read again"
     except (TypeError, ValueError) as error:

@@ -52,7 +52,7 @@ def plain_json(fixture: ModelFixture) -> Iterator[str]:
     prepared = fixture.prepare(editor, lm)
     edit = fixture.edit(editor, lm, REQUEST)
     values: dict[str, Callable[[], object]] = {
-        "the return value of prepare()": lambda: describe_editor(editor, "", prepared)["prepared"],
+        "the return value of prepare()": lambda: describe_editor(editor, "", prepared).prepared,
         "Edit.diagnostics": lambda: dict(edit.diagnostics),
     }
     for label, value in values.items():

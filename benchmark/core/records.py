@@ -20,16 +20,6 @@ Phase = Literal["tokenise", "edit", "probe"]
 class JsonStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of all types that are stored as JSON."""
 
-    def __getitem__(self, key: str) -> Any:  # TRANSITION: remove when every consumer reads attributes
-        return getattr(self, key)
-
-    def get(self, key: str, default: Any = None) -> Any:  # TRANSITION
-        value = getattr(self, key, None)
-        return default if value is None else value
-
-    def __contains__(self, key: str) -> bool:  # TRANSITION
-        return getattr(self, key, None) is not None
-
 
 T = TypeVar("T")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class SourceLocation(NamedTuple):
+@dataclass(frozen=True)
+class SourceLocation:
     """The location of a record in its source.
 
     Attributes:

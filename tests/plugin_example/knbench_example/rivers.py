@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from knbench.benchmark.core.schema import Task
-from knbench.tasks import definitions_in
+from knbench.tasks import tasks_in_folder
 
 
 def definitions() -> Iterator[Task]:
     """Yield the task of every ``*.yaml`` file in this folder."""
-    return definitions_in(Path(__file__).parent)
+    return tasks_in_folder(Path(__file__).parent)
