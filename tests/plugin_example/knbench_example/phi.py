@@ -9,6 +9,5 @@ FAMILIES = {
         mlp="mlp",
         mlp_in="mlp.fc1",
         mlp_out="mlp.fc2",
-        norm="model.final_layernorm",
     )
 }
