@@ -515,6 +515,7 @@ def save(kind: ToyKind, model: Any, tokenizer: Any, statements: Sequence[Stateme
     shutil.rmtree(folder, ignore_errors=True)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors creates the file for its owner only
     weights = (folder / WEIGHTS).read_bytes()
     write_json(
         folder / TRAINING,
@@ -531,7 +532,7 @@ def save(kind: ToyKind, model: Any, tokenizer: Any, statements: Sequence[Stateme
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the toy models and replace the weights in the package."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     parser = argparse.ArgumentParser(description="Train the toy models and replace the weights in the package.")
     parser.add_argument("--kind", action="append", choices=list(CONFIGS), help="Model to train. Default: all.")
@@ -540,9 +541,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         for kind in kinds:
             bar = progress.add_task(f"toy-{kind}", total=1.0)
-            model, tokenizer = train(
-                kind, statements, report=lambda share, bar=bar: progress.update(bar, completed=share)
-            )
+
+            def report(share: float, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=share)
+
+            model, tokenizer = train(kind, statements, report=report)
             save(kind, model, tokenizer, statements, toy_folder(kind))
 
 
