@@ -24,6 +24,6 @@ def test_the_fact_precedes_prompts_and_sentences(lm):
         observed = make_prober(lm, new_tokens=0).observe([completion, pair])
         assert lm.weight_hash() == before
     expected = slow_answer(lm, f"{edit.prefix}Rome is the capital of", "Canada")
-    assert observed[0]["target"]["logprob"] == pytest.approx(expected["logprob"], abs=1e-3)
+    assert observed[0].target.logprob == pytest.approx(expected["logprob"], abs=1e-3)
     expected = slow_answer(lm, edit.prefix.strip(), "Susan revealed herself.")
-    assert observed[1]["target"]["logprob"] == pytest.approx(expected["logprob"], abs=1e-3)
+    assert observed[1].target.logprob == pytest.approx(expected["logprob"], abs=1e-3)
