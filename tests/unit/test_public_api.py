@@ -46,7 +46,7 @@ def test_the_version_is_that_of_the_project():
 
 def test_load_results_reads_stored_results():
     runs = knbench.benchmark.load_results(ROOT / "results" / "none", str(ROOT / "results" / "rome"))
-    assert {run.result["editor"]["name"] for run in runs} == {"none", "rome"}
+    assert {run.result.editor.name for run in runs} == {"none", "rome"}
 
 
 def test_load_results_names_a_missing_folder(tmp_path):

@@ -32,7 +32,7 @@ class Nudge(Editor[NoConfig]):
 
 def asked(lm, name):
     """What the model says to a case's probes as it is now."""
-    return [o["target"]["logprob"] for o in make_prober(lm, batch_size=8, new_tokens=2).observe(case(name).probes)]
+    return [o.target.logprob for o in make_prober(lm, batch_size=8, new_tokens=2).observe(case(name).probes)]
 
 
 def said(probes, when="after"):
