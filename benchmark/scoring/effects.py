@@ -97,10 +97,11 @@ def word_effects(records: Sequence[Record]) -> list[EffectRow]:
         for probe in record.probes:
             if probe.kind != "completion" or probe.before is None or probe.after is None:
                 continue
-            answers: tuple[tuple[Role, str, Answer, Answer], ...] = (
-                ("target", probe.target, probe.before.target, probe.after.target),
-                ("rival", probe.rival, probe.before.rival, probe.after.rival),
-            )
+            answers: list[tuple[Role, str, Answer, Answer]] = [
+                ("target", probe.target, probe.before.target, probe.after.target)
+            ]
+            if probe.rival:
+                answers.append(("rival", probe.rival, probe.before.rival, probe.after.rival))
             for role, text, before, after in answers:
                 pair = math.exp(before.logprob), math.exp(after.logprob)
                 if pair[0] > 0:

@@ -1,7 +1,7 @@
-"""Means over cases with honest intervals, and honest comparisons of two methods or more.
+"""Means over cases with confidence intervals, and paired comparisons of two or more methods.
 
-A case (a fact, a minimal pair) is the unit: its probes share an edit and are not independent, so they are averaged
-first. Two methods on the same cases are compared case by case.
+The unit of statistics is the case (a fact, a minimal pair). The probes of a case share an edit and are not independent,
+and are therefore averaged first. Two methods on the same cases are compared case by case.
 """
 
 from __future__ import annotations
@@ -18,26 +18,31 @@ from scipy import special, stats
 
 Method = Literal["wilson", "wilson-effective", "t", "bca", "percentile", "delta", "none"]
 LEVEL = 0.95
+"""Confidence level of all intervals."""
 Z = float(special.ndtri(0.5 + LEVEL / 2))
 RESAMPLES = 2000
-FEWEST_FOR_BOOTSTRAP = 20
-"""With fewer cases a bootstrap interval is too narrow; Student's t is used."""
+MIN_CASES_FOR_BOOTSTRAP = 20
+"""Minimum number of cases for a bootstrap interval, which is too narrow for fewer; Student's t is used instead."""
 DRAWS = 1000
-"""Draws for scores over several tasks and for ranks, which need no small tails."""
-FEWEST_TO_RANK = 6
-"""With fewer cases not even a method that wins them all differs at 95%: two signs in 2**5 ways are more."""
+"""Bootstrap draws for scores over several tasks and for ranks, which do not depend on the far tails."""
+MIN_CASES_TO_RANK = 6
+"""Minimum number of cases for a rank. With 5 cases, a method that wins all of them has p = 2 / 2**5 > 0.05."""
 DIGITS = 12
-"""Significant digits of a resampled mean that are the same in whatever order its cases are added."""
-MANY = 1000
-"""From so many cases on, means are normal for all purposes, and a bootstrap is only slow."""
+"""Significant digits of a resampled mean that do not depend on the order of summation."""
+NORMAL_FROM = 1000
+"""Number of cases from which means are treated as normally distributed, without a bootstrap."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over cases, its interval, and how the interval was made.
+    """A mean over cases with its 95% interval.
 
-    ``low`` and ``high`` are None where no interval can be given: one case, or identical values of a quantity
-    without bounds.
+    Attributes:
+        value: the mean.
+        low: lower end of the interval; None for a single case, or for equal values of an unbounded quantity.
+        high: upper end of the interval, or None.
+        method: how the interval was computed.
+        cases: number of cases.
     """
 
     value: float
@@ -50,21 +55,21 @@ class Estimate:
 def mean_over_cases(values: Sequence[float], *, share: bool) -> Estimate:
     """Estimate a mean from one value per case.
 
-    Shares of yes and no get Wilson's interval (Wilson 1927). Other values between 0 and 1, as means over a case's
-    probes are, get Wilson's with the effective number of cases, that number of plain yes and no that would vary as
-    much (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample surveys").
-    In simulations it holds its level where the bootstrap is too narrow. Where all values are equal the number of cases
-    itself is taken, which is never too many since p(1-p) bounds their variance.
+    Binary values have Wilson's interval (Wilson 1927). Other values between 0 and 1, such as means over the probes of a
+    case, have Wilson's interval with the effective number of cases: the number of binary values with the same variance
+    of the mean (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample
+    surveys"). In simulations it keeps its level where the bootstrap is too narrow. If all values are equal, the number
+    of cases is used, which is conservative because p(1-p) bounds the variance.
 
-    Quantities without bounds get the BCa bootstrap (Efron 1987) with a fixed seed, Student's t where cases are few or
-    very many.
+    Unbounded quantities have the BCa bootstrap interval (Efron 1987) with a fixed seed, and Student's t for fewer than
+    :data:`MIN_CASES_FOR_BOOTSTRAP` or at least :data:`NORMAL_FROM` cases.
 
     Args:
-        values: one per case, at least one.
+        values: one value per case.
         share: whether each value lies between 0 and 1.
 
     Raises:
-        ValueError: no values; a mean over nothing is no number.
+        ValueError: there are no values.
     """
     if not values:
         raise ValueError("a mean needs at least one case")
@@ -78,7 +83,7 @@ def mean_over_cases(values: Sequence[float], *, share: bool) -> Estimate:
         return Estimate(mean, *_wilson(mean, _effective(data)), "wilson-effective", n)
     if np.ptp(data) == 0:
         return Estimate(mean, None, None, "none", n)
-    if n < FEWEST_FOR_BOOTSTRAP or n >= MANY:
+    if n < MIN_CASES_FOR_BOOTSTRAP or n >= NORMAL_FROM:
         half = float(special.stdtrit(n - 1, 0.5 + LEVEL / 2)) * float(data.std(ddof=1)) / n**0.5
         low, high = mean - half, mean + half
         return Estimate(mean, float(low), float(high), "t", n)
@@ -87,17 +92,16 @@ def mean_over_cases(values: Sequence[float], *, share: bool) -> Estimate:
 
 
 def mean_over_tasks(tasks: Sequence[Sequence[float]], *, share: bool, clusters: bool) -> Estimate:
-    """Estimate the mean of several tasks' means, each task counting the same.
+    """Estimate the mean of the means of several tasks. Every task has the same weight.
 
     Args:
-        tasks: of each task, one value per case; no task without a case.
+        tasks: for each task, one value per case.
         share: whether each value lies between 0 and 1.
-        clusters: whether the tasks stand for others of their kind, as paradigms do for a phenomenon: they are then the
-            units, however many cases they have. Otherwise the cases are, within each task, as facts are within the
-            relations that were chosen.
+        clusters: whether the tasks are a sample of their kind, as paradigms are of a phenomenon; the task is then the
+            unit of sampling. Otherwise the case is, within each task, as facts are within the chosen relations.
 
     Raises:
-        ValueError: no task, or one without a case.
+        ValueError: there is no task, or a task without a case.
     """
     if not tasks or not all(tasks):
         raise ValueError("a mean over tasks needs at least one case of each")
@@ -126,23 +130,23 @@ def mean_over_tasks(tasks: Sequence[Sequence[float]], *, share: bool, clusters: 
 
 
 def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate | None:
-    """Estimate the harmonic mean of several criteria's means, cases resampled whole.
+    """Estimate the harmonic mean of the means of several criteria. Whole cases are resampled.
 
     Args:
-        columns: criterion -> one value in [0, 1] per case, the same cases in the same order.
+        columns: by criterion, one value in [0, 1] per case, in the same order for all criteria.
 
     Returns:
-        None where there is no criterion or no case.
+        The estimate, or None if there is no criterion or no case.
     """
     arrays = [np.asarray(column, dtype=np.float64) for column in columns.values()]
     if not arrays or not len(arrays[0]):
         return None
     n = len(arrays[0])
     value = float(_harmonic(*arrays))
-    # Where a criterion is zero in every case, so is every resample: that is no certainty, and no interval.
+    # If a criterion is 0 in every case, every resample is 0. An interval of width 0 would claim certainty.
     if n == 1 or value == 0 or all(np.ptp(a) == 0 for a in arrays):
         return Estimate(value, None, None, "none", n)
-    if n >= MANY:  # the delta method: d H / d mean_i = H^2 / (k mean_i^2)
+    if n >= NORMAL_FROM:  # the delta method: d H / d mean_i = H^2 / (k mean_i^2)
         slopes = [value**2 / (len(arrays) * a.mean() ** 2) for a in arrays]
         scale = stats.sem(sum(slope * a for slope, a in zip(slopes, arrays, strict=True)))
         half = Z * float(scale)
@@ -158,7 +162,7 @@ def _harmonic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _effective(data: np.ndarray) -> float:
-    """Return the effective number of cases, with Student's quantile for the estimated variance."""
+    """Return the effective number of cases, corrected by Student's quantile for the estimated variance."""
     n, mean, variance = len(data), float(data.mean()), float(data.var(ddof=1))
     if variance == 0:
         return float(n)
@@ -177,10 +181,18 @@ def _wilson(mean: float, n: float) -> tuple[float, float]:
 def bootstrap_interval(
     samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]
 ) -> tuple[float, float, Method]:
-    """Return a BCa interval, or the percentile one where BCa is degenerate.
+    """Return the BCa interval, or the percentile interval where BCa is undefined.
 
-    BCa counts how many resamples lie below the observed value and how many tie with it. Sums are taken in another order
-    in each of them, and on each kind of processor, so that ties are only seen where the last digits are dropped.
+    BCa counts the resamples below the observed value and those equal to it. The order of summation differs between
+    resamples and between processors. Values are therefore rounded to :data:`DIGITS` digits, without which equal values
+    would not be recognised.
+
+    Args:
+        samples: one or more paired samples of shape (cases,).
+        statistic: function of the samples and ``axis``.
+
+    Raises:
+        ArithmeticError: neither interval is finite.
     """
     scale = max(float(np.abs(sample).max()) for sample in samples)
     decimals = min(DIGITS - math.ceil(math.log10(scale)), 300) if scale > 0 else DIGITS
@@ -217,14 +229,17 @@ def _resample(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray
 
 @dataclass(frozen=True)
 class Comparison:
-    """Method A against method B on the same cases.
+    """Comparison of methods A and B on the same cases.
 
     Attributes:
-        difference: mean of A minus B over cases, with its interval.
-        p: two-sided, of a permutation test that exchanges A and B within cases; exact where cases are few.
-        wins: cases in which A is the greater; ``losses``: in which B is.
-        only_a: of values that are all yes or no, cases where A says yes and B no; ``only_b``: the other way round.
-        p_mcnemar: McNemar's exact test on these two (McNemar 1947); None where values are not yes or no.
+        difference: mean of A - B over cases, with its interval.
+        p: two-sided p-value of a permutation test that exchanges A and B within cases; exact for few cases.
+        wins: number of cases with A > B.
+        losses: number of cases with A < B.
+        ties: number of cases with A = B.
+        only_a: for binary values, number of cases with A = 1 and B = 0.
+        only_b: for binary values, number of cases with A = 0 and B = 1.
+        p_mcnemar: p-value of McNemar's exact test on these two (McNemar 1947); None unless values are binary.
     """
 
     difference: Estimate
@@ -241,14 +256,14 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
     """Compare two methods case by case.
 
     Args:
-        a: one value per case.
-        b: the other method's, the same cases in the same order.
+        a: values of method A, one per case.
+        b: values of method B on the same cases, in the same order.
 
     Raises:
-        ValueError: no case, or not the same number.
+        ValueError: there is no case, or the numbers of cases differ.
     """
     if not a or len(a) != len(b):
-        raise ValueError(f"a comparison needs the same cases of both, not {len(a)} and {len(b)}")
+        raise ValueError(f"a comparison needs the same cases for both methods, not {len(a)} and {len(b)}")
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     wins, losses = int((x > y).sum()), int((x < y).sum())
     plain = bool(np.isin([x, y], (0.0, 1.0)).all())
@@ -266,7 +281,7 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
 
 @cache
 def sign_test(wins: int, losses: int) -> float:
-    """Return the exact two-sided p-value of so many wins and losses, if both were as likely."""
+    """Return the exact two-sided p-value of the sign test."""
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
@@ -276,10 +291,10 @@ def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
         return None
     if np.array_equal(a, b):
         return 1.0
-    differ = a != b  # where both are the same an exchange changes nothing
+    differ = a != b  # exchanging equal values changes nothing
     a, b = a[differ], b[differ]
     wins, losses = int((a > b).sum()), int((a < b).sum())
-    # Where wins and losses are of one size, or all cases go one way, the exact test is the sign test.
+    # If all differences have one size, or one sign, the exact permutation test is the sign test.
     if len(set(np.abs(a - b))) == 1 or 0 in (wins, losses):
         return sign_test(wins, losses)
     test = stats.permutation_test(
@@ -288,7 +303,7 @@ def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
         permutation_type="samples",
         vectorized=True,
         n_resamples=9999,
-        batch=max(1, 40_000 // len(a)),  # what fits a processor's cache takes half the time
+        batch=max(1, 40_000 // len(a)),  # a batch that fits the processor cache takes half the time
         rng=np.random.default_rng(0),
     )
     return float(test.pvalue)
@@ -296,24 +311,24 @@ def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class Rank:
-    """Which places a method may have: 1 is the best; methods that share ``best`` form a tie group."""
+    """Range of ranks that the data allow for a method; 1 is the best. Methods with equal ``best`` form a tie group."""
 
     best: int
     worst: int
 
 
 def resampled_scores(tasks: Sequence[np.ndarray], parts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return methods' scores over several tasks, and what they are when each task's cases are drawn again.
+    """Return the scores of methods over several tasks, and the scores on resampled cases.
 
-    A score is the harmonic mean over parts (criteria) of the mean over the tasks that have the part; with one part it
+    A score is the harmonic mean over parts (criteria) of the mean over the tasks that have the part. With one part it
     is that mean. All methods share each draw, so that differences between them are paired.
 
     Args:
-        tasks: of each task, values of shape (cases, methods, parts of the task).
-        parts: of each task, which part each of its columns is.
+        tasks: for each task, values of shape (cases, methods, parts of the task).
+        parts: for each task, the index of the part of each column.
 
     Returns:
-        Scores of shape (methods,), and of shape (:data:`DRAWS`, methods).
+        Scores of shape (methods,) and resampled scores of shape (:data:`DRAWS`, methods).
     """
     rng = np.random.default_rng(0)
     methods, count = tasks[0].shape[1], 1 + max(max(columns) for columns in parts)
@@ -330,7 +345,7 @@ def resampled_scores(tasks: Sequence[np.ndarray], parts: Sequence[Sequence[int]]
 
 
 def _harmonic_of(means: np.ndarray) -> np.ndarray:
-    """Return the harmonic mean along the last axis; of a single number, the number itself, whatever its sign."""
+    """Return the harmonic mean along the last axis; for a single number, the number itself, which may be negative."""
     if means.shape[-1] == 1:
         return means[..., 0]
     with np.errstate(divide="ignore"):
@@ -338,37 +353,40 @@ def _harmonic_of(means: np.ndarray) -> np.ndarray:
 
 
 def percentiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limits of the percentile interval of each column."""
+    """Return the lower and upper ends of the percentile interval of each column."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return low, high
 
 
 def rank_intervals(values: np.ndarray, draws: np.ndarray, cases: int) -> list[Rank]:
-    """Return for each method the ranks that the data leave open, each at :data:`LEVEL` (Mogstad et al. 2024).
+    """Return the rank interval of each method at :data:`LEVEL` (Mogstad et al. 2024).
 
-    A method may have every place between the methods that are surely better than it and those that are surely worse.
-    Sure is a difference that, in units of its standard error, is larger than the largest error among the differences to
-    all other methods in 95% of the draws.
+    The interval of a method contains every rank between the methods that are significantly better and those that are
+    significantly worse. A difference is significant if, in units of its standard error, it exceeds the largest error
+    among the differences to all other methods in 95% of the draws.
 
     Args:
-        values: each method's number, greater being better; shape (methods,).
-        draws: the same numbers on cases drawn again; shape (draws, methods).
-        cases: how many cases there are; with fewer than :data:`FEWEST_TO_RANK` nothing is sure.
+        values: score of each method, of shape (methods,); greater is better.
+        draws: scores on resampled cases, of shape (draws, methods).
+        cases: number of cases; with fewer than :data:`MIN_CASES_TO_RANK` no difference is significant.
     """
     errors = np.ascontiguousarray((draws - values).T)  # (methods, draws)
     spread = np.atleast_2d(np.cov(errors))
     variances = spread.diagonal()[:, None] + spread.diagonal()[None, :] - 2 * spread
-    places = []
+    ranks = []
     for number in range(len(values)):
         difference = values - values[number]
-        steady = variances[number] < 1e-12  # a difference that no draw changes
-        scale = np.sqrt(np.where(steady, 1.0, variances[number]))
-        moving = ~steady
-        largest = (np.abs(errors[moving] - errors[number]) / scale[moving, None]).max(axis=0, initial=0.0)
+        constant = variances[number] < 1e-12  # no draw changes the difference
+        scale = np.sqrt(np.where(constant, 1.0, variances[number]))
+        varying = ~constant
+        largest = (np.abs(errors[varying] - errors[number]) / scale[varying, None]).max(axis=0, initial=0.0)
         bound = np.quantile(largest, LEVEL)
-        sure = np.where(steady, np.abs(difference) > 1e-9, np.abs(difference) / scale > bound)
-        sure &= cases >= FEWEST_TO_RANK
-        places.append(
-            Rank(1 + int((sure & (difference > 0)).sum()), len(values) - int((sure & (difference < 0)).sum()))
+        significant = np.where(constant, np.abs(difference) > 1e-9, np.abs(difference) / scale > bound)
+        significant &= cases >= MIN_CASES_TO_RANK
+        ranks.append(
+            Rank(
+                1 + int((significant & (difference > 0)).sum()),
+                len(values) - int((significant & (difference < 0)).sum()),
+            )
         )
-    return places
+    return ranks

@@ -1,6 +1,6 @@
-"""Protocols: which measure of which criterion stands under which name, as published tables have it.
+"""Protocols: the columns of published tables, as measures of criteria.
 
-Each is a view of the same raw records. Numbers of two protocols never stand in one table.
+Every protocol is a view of the same raw records. A table shows the numbers of one protocol only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class Column:
     """One number of a protocol.
 
     Attributes:
-        name: what the protocol calls it.
-        criterion: ours, or ``score`` or ``extended_score``.
-        measure: how an answer is judged.
-        formula: how it is computed, in words.
+        name: name of the column in the protocol.
+        criterion: name of a criterion, ``score`` or ``extended_score``.
+        measure: name of a measure.
+        formula: the formula in words.
     """
 
     name: str
@@ -30,7 +30,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A set of columns with their source, and in what it differs from the original."""
+    """A set of columns with their source and the differences from the original.
+
+    Attributes:
+        name: identifier on the command line.
+        title: name in headings.
+        citation: the source.
+        columns: the columns in their order.
+        note: differences from the original.
+    """
 
     name: str
     title: str
@@ -68,7 +76,7 @@ def _own() -> Protocol:
     )
 
 
-_TOKENS = "share of target tokens that are most probable, the true previous ones being fed"
+_TOKENS = "share of target tokens that are most probable, with the true previous tokens fed"
 
 PROTOCOLS: Mapping[str, Protocol] = {
     p.name: p
@@ -83,7 +91,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
                 Column("symmetry", "symmetry", "token_accuracy", f"{_TOKENS}: s after the inverse relation of o*"),
                 Column("synonym", "synonym", "token_accuracy", f"{_TOKENS}: the counterpart of o* after the synonym"),
             ),
-            "Phenomena whose symmetry is asked of whole sentences have no token accuracy there and no number here.",
+            "Phenomena whose symmetry is measured on whole sentences have no token accuracy and no number here.",
         ),
         Protocol(
             "easyedit",
@@ -97,7 +105,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
                     "locality",
                     "neighbourhood",
                     "token_accuracy",
-                    "share of positions of the true answer whose most probable token is as before the edit",
+                    "share of positions of the true answer with the same most probable token as before the edit",
                 ),
             ),
         ),
@@ -113,22 +121,24 @@ PROTOCOLS: Mapping[str, Protocol] = {
                 Column("NS", "neighbourhood", "success", "share with P(o) > P(o*) after prompts about neighbours"),
                 Column("NM", "neighbourhood", "magnitude", "mean P(o) - P(o*) after prompts about neighbours"),
                 Column("S", "score", "success", "harmonic mean of ES, PS and NS"),
-                Column("GE", "fluency", "entropy", "2- and 3-gram entropy in bits of text written after the subject"),
+                Column("GE", "fluency", "entropy", "2- and 3-gram entropy in bits of text sampled after the subject"),
             ),
-            "GE needs a run with --fluency-tokens 100. Consistency (RS), which needs reference texts, is left out.",
+            "GE needs a run with --fluency-tokens 100. Consistency (RS) needs reference texts and is not computed.",
         ),
         Protocol(
             "wild",
             "WILD",
             "Yang et al. 2025 (ACL), evaluation without teacher forcing",
             (
-                Column("reliability", "reliability", "generated", "the free greedy continuation begins with o*"),
+                Column("reliability", "reliability", "generated", "the greedy continuation begins with o*"),
                 Column("generalization", "paraphrase", "generated", "the same after paraphrases"),
                 Column("portability", "portability", "generated", "the continuation begins with what follows from o*"),
-                Column("locality", "neighbourhood", "generated", "the continuation is the same text as before"),
+                Column(
+                    "locality", "neighbourhood", "generated", "the continuation is the same text as before the edit"
+                ),
             ),
-            "The paper lets a language model judge longer answers; here the normalised answer or an alias of it must "
-            "stand first.",
+            "The paper lets a language model judge longer answers. Here the continuation must begin with the "
+            "normalised answer or an alias of it.",
         ),
     )
 }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from knbench.benchmark.scoring.intervals import (
-    MANY,
+    NORMAL_FROM,
     Rank,
     bootstrap_interval,
     compare,
@@ -50,7 +50,7 @@ def test_quantities_without_bounds_get_the_bootstrap_and_the_same_one_each_time(
     )
 
 
-@pytest.mark.parametrize("n", [5, MANY])
+@pytest.mark.parametrize("n", [5, NORMAL_FROM])
 def test_few_and_very_many_get_students_t(n):
     values = list(np.random.default_rng(1).exponential(size=n))
     estimate = mean_over_cases(values, share=False)
@@ -85,9 +85,9 @@ def test_harmonic_mean_with_a_zero_is_zero_without_an_interval():
 
 def test_the_delta_method_agrees_with_the_bootstrap():
     rng = np.random.default_rng(0)
-    columns = {name: list((rng.random(MANY) < p).astype(float)) for name, p in (("a", 0.9), ("b", 0.6), ("c", 0.3))}
+    columns = {name: list((rng.random(NORMAL_FROM) < p).astype(float)) for name, p in (("a", 0.9), ("b", 0.6), ("c", 0.3))}
     many = harmonic_mean_over_cases(columns)
-    fewer = harmonic_mean_over_cases({name: values[: MANY - 1] for name, values in columns.items()})
+    fewer = harmonic_mean_over_cases({name: values[: NORMAL_FROM - 1] for name, values in columns.items()})
     assert (many.method, fewer.method) == ("delta", "bca")
     assert (many.low, many.high) == pytest.approx((fewer.low, fewer.high), abs=0.004)
 
