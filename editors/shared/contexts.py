@@ -16,6 +16,7 @@ import torch
 from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import SLOT, JsonObject, derived_seed
 from ...benchmark.editing import Editor
+from ...benchmark.models.generation import default_generation_config
 from ...benchmark.models.language_model import LanguageModel
 
 START_WORDS = ("The", "Therefore", "Because", "I", "You")
@@ -80,6 +81,8 @@ class ContextEditor(Editor[ConfigT]):
 def sample_contexts(lm: LanguageModel, *, per_length: int = 10, lengths: Sequence[int] = (5, 10)) -> tuple[str, ...]:
     """Sample context templates from a causal model, using torch's global random generator.
 
+    The model's own generation config has no influence, except for the ids of special tokens.
+
     Args:
         lm: the model.
         per_length: number of contexts of each length.
@@ -92,7 +95,7 @@ def sample_contexts(lm: LanguageModel, *, per_length: int = 10, lengths: Sequenc
     per_word = -(-per_length // len(START_WORDS))
     for length in lengths:
         batch = lm.pad([lm.encode(word).ids for word in START_WORDS], side="left")
-        with torch.no_grad():
+        with torch.no_grad(), default_generation_config(lm.model):
             sampled = lm.model.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask,

@@ -25,6 +25,7 @@ from ...benchmark.core.errors import KnbenchError, first_line
 from ...benchmark.core.files import cache_folder, write_json
 from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import JsonObject, derived_seed, digest
+from ...benchmark.models.generation import default_generation_config, sampling_settings
 from ...benchmark.models.hooks import Side, capture, select_positions, stop_after
 from ...benchmark.models.language_model import LanguageModel
 
@@ -183,6 +184,8 @@ class SecondMoments:
         if lm not in self._keys:
             identity = [VERSION, lm.weight_hash(), str(lm.dtype), lm.bos_policy]
             identity += [self.corpus.identity(), self._tokens(lm), self.corpus.length]
+            if self.corpus.source == SELF and sampling_settings(lm.model):
+                identity.append("default generation config")  # files of earlier versions were sampled with these values
             self._keys[lm] = digest(identity)[:24]
         return self._keys[lm]
 
@@ -239,14 +242,17 @@ def _keys(lm: LanguageModel, rows: Tensor, layers: Sequence[int]) -> dict[int, T
 
 
 def _sampled(lm: LanguageModel, count: int, corpus: Corpus, reporter: Reporter) -> Tensor:
-    """Sample texts from the model, beginning with its start token, (count, length)."""
+    """Sample texts from the model, beginning with its start token, (count, length).
+
+    The model's own generation config has no influence, except for the ids of special tokens.
+    """
     batches = []
     start = torch.tensor([[lm.start_id]], device=lm.device)
     with torch.random.fork_rng(), reporter.stage("sampling text for the keys' second moment", count) as step:
         torch.manual_seed(derived_seed(corpus.seed, "second moment"))
         for done in range(0, count, BATCH_SIZE):
             size = min(BATCH_SIZE, count - done)
-            with torch.no_grad():
+            with torch.no_grad(), default_generation_config(lm.model):
                 rows = lm.model.generate(
                     input_ids=start.expand(size, 1),
                     attention_mask=torch.ones_like(start).expand(size, 1),
