@@ -9,6 +9,7 @@ import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.editing import build_editor, editor_class, hyperparameter
+from knbench.benchmark.models.attribution import Integral
 from knbench.editors.kn import KnowledgeNeurons
 from knbench.editors.memit import Memit
 from knbench.editors.none import NoEdit
@@ -35,6 +36,34 @@ def test_published_values_name_hyperparameters_and_a_model(name):
         assert set(published.values) <= fields
         assert published.model
         assert published.source
+
+
+def test_published_rows_have_the_values_of_their_sources():
+    def rows(name):
+        return {p.model: p for p in editor_class(name).published}
+
+    rome, kn, memit, alphaedit = (rows(name) for name in ("rome", "kn", "memit", "alphaedit"))
+    assert rome["gpt-j-6b"].source.startswith("Meng et al. 2022")
+    assert rome["gpt-j-6b"].values["mom2_adjustment"] is True
+    without_moment = [p for p in rome.values() if p.source.startswith(("Niu", "EasyEdit"))]
+    assert len(without_moment) == 4
+    assert not any(p.values.get("mom2_adjustment") for p in without_moment)
+    for model in ("gpt2-xl", "llama-2-7b"):
+        integral = Integral(kn[model].values["steps"], kn[model].values["rule"], kn[model].values["site"])
+        assert integral == Integral(20, "inclusive", "pre-activation")
+        assert (kn[model].source, kn[model].values["sharing"]) == ("Niu et al. 2024", 0.7)
+    assert memit["llama-3-8b"].source.startswith("Fang et al. 2025")
+    rates = {"gpt2-xl": 0.5, "gpt-j-6b": 0.5, "llama-3-8b": 0.1}
+    for model, rate in rates.items():
+        values = alphaedit[model].values
+        assert (values["ridge"], values["threshold"], values["learning_rate"]) == (10.0, 0.02, rate)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_published_values_are_a_valid_configuration(name):
+    cls = editor_class(name)
+    for published in cls.published:
+        cls.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in published.values.items()})
 
 
 def test_a_hyperparameter_has_a_default_or_is_required():
