@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..benchmark.core.schema import EditRequest
+from ..benchmark.core.text import join_answer
 from ..benchmark.editing import Edit, Editor, NoConfig
 from ..benchmark.models.language_model import LanguageModel
 
@@ -24,4 +25,4 @@ class InContext(Editor[NoConfig]):
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Return an edit whose prefix is the requests' prompts, each completed with its new target."""
         del lm
-        return Edit(prefix="".join(f"{request.text} {request.target_new}. " for request in requests))
+        return Edit(prefix="".join(f"{join_answer(request.text, request.target_new)}. " for request in requests))

@@ -23,6 +23,7 @@ import yaml
 
 from ..core.errors import KnbenchError, unknown_name
 from ..core.schema import SLOT, Case, Probe
+from ..core.text import separator
 from ..editing import Edit
 from ..models.attribution import Neuron
 from ..models.language_model import LanguageModel
@@ -83,7 +84,8 @@ def build_frames(cases: Sequence[Case], words: WordClass) -> list[Frame]:
         request = case.request
         if request.subject in group_of:
             left, right = request.prompt.split(SLOT)
-            frames.append(Frame(left.rstrip(), f"{right} {request.target_true}", group_of[request.subject]))
+            right += separator(request.text, request.target_true) + request.target_true
+            frames.append(Frame(left.rstrip(" "), right, group_of[request.subject]))
         elif request.target_true in group_of:
             frames.append(Frame(request.text, "", group_of[request.target_true]))
     if not frames:

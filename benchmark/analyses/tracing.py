@@ -111,7 +111,7 @@ def trace(lm: LanguageModel, request: EditRequest, scale: float, settings: Trace
     if not lm.causal:
         raise ValueError("tracing needs a causal model")
     context, target = lm.split(request.text, request.target_true)
-    tokens, span = lm.subject_span(request.prompt, request.subject)
+    tokens, span = lm.subject_span(request.prompt, request.subject, request.target_true)
     if tokens.ids[: span[-1] + 1] != context[: span[-1] + 1]:
         raise ValueError(f"the subject {request.subject!r} shares a token with the answer")
     runs = _TracingRuns(lm, context, span, target[0], scale * sample_noise(lm, request, len(span), settings))

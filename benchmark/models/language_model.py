@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from ..core.errors import KnbenchError
 from ..core.schema import SLOT
+from ..core.text import border, join_answer
 from .families import ModelFamily
+from .identity import config_hash, tokenizer_hash
 
 BosPolicy = Literal["auto", "always", "never"]
 
@@ -57,6 +60,7 @@ class LanguageModel:
         name: the name of the model in reports.
         revision: the version of the weights, or None if it is unknown.
         bos: ``auto`` adds BOS if the tokenizer does so itself; ``always`` and ``never`` override it.
+        unused_tensors: names of the tensors in the weights file that the architecture does not have.
 
     Attributes:
         prompt_prefix: text before every prompt. :meth:`Edit.applied` sets it for in-context editing.
@@ -81,6 +85,7 @@ class LanguageModel:
         name: str,
         revision: str | None = None,
         bos: BosPolicy = "auto",
+        unused_tensors: Sequence[str] = (),
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise KnbenchError(
@@ -91,6 +96,7 @@ class LanguageModel:
         self.family = family
         self.name = name
         self.revision = revision
+        self.unused_tensors = tuple(unused_tensors)
         self.bos_policy = bos
         self.prompt_prefix = ""
         self.bos_id = self._find_bos(bos)
@@ -259,7 +265,9 @@ class LanguageModel:
     def split(self, prompt: str, target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Tokenise a prompt and its continuation as one text, and split the ids at the start of the continuation.
 
-        One space separates them. An empty prompt is replaced by the start token.
+        :func:`~benchmark.core.text.separator` returns the space between them, which belongs to the first token of the
+        target. Other white space at the end of the prompt belongs to the context. An empty prompt is replaced by the
+        start token.
 
         Returns:
             The ids of the context (at least one) and those of the target (at least one, never BOS).
@@ -267,13 +275,12 @@ class LanguageModel:
         Raises:
             ValueError: the target has no separate token, or a token contains parts of both.
         """
-        gap = " " if prompt and not prompt[-1].isspace() else ""
-        tokens = self.encode(prompt + gap + target)
-        boundary = len(prompt.rstrip())  # the space belongs to the first token of the target
-        cut = next((i for i, (a, b) in enumerate(tokens.spans) if a >= boundary and b > boundary), len(tokens.ids))
+        text, start = join_answer(prompt, target), border(prompt, target)
+        tokens = self.encode(text)
+        cut = next((i for i, span in enumerate(tokens.spans) if _continues(text, start, span)), len(tokens.ids))
         if cut == len(tokens.ids):
             raise ValueError(f"the target {target!r} has no separate token after {prompt!r}")
-        if cut and tokens.spans[cut - 1][1] > boundary:
+        if cut and tokens.spans[cut - 1][1] > start:
             raise ValueError(f"one token contains the end of {prompt!r} and the start of {target!r}")
         context = tokens.ids[:cut] or (self.start_id,)
         return context, tokens.ids[cut:]
@@ -298,10 +305,10 @@ class LanguageModel:
         Raises:
             ValueError: the target has no separate token, or shares one with its context.
         """
-        gap = " " if prompt and not prompt[-1].isspace() else ""
-        tokens = self.encode(prompt + gap + target + suffix)
-        start, end = len(prompt.rstrip()), len(prompt + gap + target)
-        positions = tuple(i for i, (a, b) in enumerate(tokens.spans) if b > a and a >= start and start < b <= end)
+        text = join_answer(prompt, target)
+        tokens = self.encode(text + suffix)
+        start, end = border(prompt, target), len(text)
+        positions = tuple(i for i, span in enumerate(tokens.spans) if _continues(text, start, span) and span[1] <= end)
         covered = {c for i in positions for c in range(*tokens.spans[i])}
         if not set(range(end - len(target), end)) <= covered:
             raise ValueError(f"the target {target!r} shares a token with the surrounding text after {prompt!r}")
@@ -331,11 +338,17 @@ class LanguageModel:
             queries.append(TokenQuery(visible, position, ids[position]))
         return queries
 
-    def subject_span(self, template: str, subject: str) -> tuple[Tokens, range]:
+    def subject_span(self, template: str, subject: str, target: str = "") -> tuple[Tokens, range]:
         """Replace ``{}`` in ``template`` by ``subject``, tokenise the text, and locate the tokens of the subject.
 
         Character offsets of the tokenizer determine the span. They also locate a subject that shares a token with the
-        surrounding text or occurs twice in the prompt.
+        surrounding text or occurs twice in the prompt. The subject needs no spaces around it: particles and suffixes
+        may follow.
+
+        Args:
+            template: the prompt with ``{}`` in place of the subject.
+            subject: the text that replaces it.
+            target: a continuation, which is tokenised together with the prompt as in :meth:`split`.
 
         Returns:
             The tokens of the text and the range of the subject's tokens.
@@ -345,7 +358,7 @@ class LanguageModel:
         """
         start = template.index(SLOT)
         end = start + len(subject)
-        tokens = self.encode(template.replace(SLOT, subject, 1))
+        tokens = self.encode(join_answer(template.replace(SLOT, subject, 1), target))
         hits = [i for i, (a, b) in enumerate(tokens.spans) if b > a and a < end and b > start]
         if not hits:
             raise ValueError(f"no token of {template!r} covers the subject {subject!r}")
@@ -378,6 +391,16 @@ class LanguageModel:
             digest.update(_bytes(tensor))
         return digest.hexdigest()
 
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """A sha256 of the tokenizer; see :func:`~.identity.tokenizer_hash`."""
+        return tokenizer_hash(self.tokenizer)
+
+    @cached_property
+    def config_hash(self) -> str:
+        """A sha256 of the configuration's computing part; see :func:`~.identity.config_hash`."""
+        return config_hash(self.model.config)
+
     def fingerprint(self) -> str:
         """Return a fast hash of all weights, which verifies after each edit that they are restored bit for bit."""
         import xxhash
@@ -386,6 +409,15 @@ class LanguageModel:
         for parameter in self.model.parameters():
             digest.update(_bytes(parameter))
         return str(digest.hexdigest())
+
+
+def _continues(text: str, start: int, span: tuple[int, int]) -> bool:
+    """Return whether a token belongs to the text from ``start`` on.
+
+    Some tokenizers replace white space, such as a line break, by the space of the next token. The span of this token
+    includes the white space before ``start``.
+    """
+    return span[0] < span[1] > start and not text[min(span[0], start) : start].strip()
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -42,7 +42,7 @@ class SubjectReader:
                 template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
                 # Tokenised with the target, as for the value vectors: a token may cover the end of the subject and
                 # the text after it.
-                tokens, span = lm.subject_span(f"{template} {request.target_new}", request.subject)
+                tokens, span = lm.subject_span(template, request.subject, request.target_new)
                 rows.append(tokens.ids[: span[-1] + 1])
         self.batches = [lm.pad(rows[i : i + BATCH_SIZE]) for i in range(0, len(rows), BATCH_SIZE)]
         block_input: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(self.first), "input")}

@@ -141,7 +141,7 @@ def _rows(lm: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> l
     for context in contexts:
         template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
         prompt, target = lm.split(template.replace(SLOT, request.subject, 1), request.target_new)
-        _, span = lm.subject_span(f"{template} {request.target_new}", request.subject)
+        _, span = lm.subject_span(template, request.subject, request.target_new)
         columns = tuple(range(len(prompt) - 1, len(prompt) + len(target) - 1))
         rows.append(_Row(0, prompt + target[:-1], span[-1], columns, target))
     tokens, span = lm.subject_span(KL_PROMPT, request.subject)

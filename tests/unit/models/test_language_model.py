@@ -7,6 +7,8 @@ import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.language_model import LanguageModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tests.conftest import CAUSAL, make_lm, train_tokenizer
 
@@ -33,6 +35,54 @@ def test_a_space_at_the_end_of_the_prompt_belongs_to_the_target():
     assert lm.split("Susan saw ", "this sketch") == lm.split("Susan saw", "this sketch")
 
 
+@pytest.mark.parametrize("space", ["\n", "\t", "\u00a0", "\u3000", "\r\n", "\u2028", " \n", "\n\n"])
+def test_white_space_other_than_a_blank_belongs_to_the_prompt(space):
+    lm = make_lm("llama")
+    context, target = lm.split(f"Answer:{space}", "Ottawa")
+    assert lm.tokenizer.decode(target) == "Ottawa"
+    assert lm.tokenizer.decode(context) == f"Answer:{space}"
+    assert lm.encode(f"Answer:{space}").ids == context  # the context equals the prompt that is continued
+
+
+def test_the_last_of_several_blanks_belongs_to_the_target():
+    lm = make_lm("llama")
+    context, target = lm.split("Answer:\n  ", "Ottawa")
+    assert (lm.tokenizer.decode(context), lm.tokenizer.decode(target)) == ("Answer:\n ", " Ottawa")
+
+
+@pytest.mark.parametrize(
+    "prompt", ['The word "', "The city (", "Il dit «", "挪威的首都是", "ประเทศ", "L'", "노르웨이는 「"]
+)
+def test_no_space_follows_an_opening_mark_or_a_script_without_spaces(prompt):
+    lm = make_lm("llama")
+    context, target = lm.split(prompt, "Rome")
+    assert (lm.tokenizer.decode(context), lm.tokenizer.decode(target)) == (prompt, "Rome")
+
+
+@pytest.mark.parametrize("target", [" Ottawa", "Ottawa"])
+def test_a_target_with_its_own_space_gets_no_second_one(target):
+    lm = make_lm("llama")
+    assert lm.split("The capital of Canada is", target) == lm.split("The capital of Canada is", "Ottawa")
+
+
+def test_a_masked_model_joins_prompt_and_target_by_the_same_rule():
+    lm = make_lm("bert")
+    ids, positions = lm.locate_target("Answer:\n", "Ottawa", ".")
+    assert lm.tokenizer.decode([ids[i] for i in positions]) == "Ottawa"
+    ids, positions = lm.locate_target("挪威的首都是", "奥斯陆", "。")
+    assert lm.tokenizer.decode([ids[i] for i in positions]) == "奥斯陆"
+    assert lm.tokenizer.decode(ids).endswith("挪威的首都是奥斯陆。")
+
+
+def test_a_tokenizer_that_replaces_a_line_break_by_a_space_keeps_the_target():
+    inner = Tokenizer(models.WordLevel({"[UNK]": 0, "▁Answer:": 1, "▁Ottawa": 2}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.Replace("\n", " ")
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", eos_token="[UNK]")
+    lm = LanguageModel(make_lm("llama").model, tokenizer, family_of("LlamaForCausalLM"), name="m")
+    assert lm.split("Answer:\n", "Ottawa") == ((1,), (2,))
+
+
 def test_a_sentence_starts_after_the_start_token():
     lm = make_lm("llama")
     context, target = lm.split("", "Susan revealed herself.")
@@ -50,6 +100,11 @@ def test_a_sentence_starts_after_the_start_token():
         ("{}'s capital", "Côte d'Ivoire"),
         ("Susan saw {}", "this"),
         ("They met {}, who", "Danielle Darrieux"),
+        ("{}的首都是", "挪威"),
+        ("首都は{}です", "大阪"),
+        ("{}의 수도는", "노르웨이"),
+        ("{}'nın başkenti", "Türkiye"),
+        ("เมืองหลวงของ{}คือ", "นอร์เวย์"),
     ],
 )
 def test_the_subject_is_found_by_its_characters(bos, template, subject):
@@ -60,6 +115,23 @@ def test_the_subject_is_found_by_its_characters(bos, template, subject):
     assert (
         lm.tokenizer.decode(tokens.ids[: span[0]], skip_special_tokens=True).strip() == template.split("{}")[0].strip()
     )
+
+
+@pytest.mark.parametrize(
+    ("template", "subject", "target"),
+    [
+        ("{} is in", "Rome", "Italy"),
+        ("Answer for {}:\n", "Rome", "Italy"),
+        ("首都は{}", "大阪", "市"),
+        ("{}", "挪威", "国"),
+    ],
+)
+def test_the_subject_is_located_in_the_tokens_of_prompt_and_target(template, subject, target):
+    lm = make_lm("llama")
+    context, ids = lm.split(template.replace("{}", subject), target)
+    tokens, span = lm.subject_span(template, subject, target)
+    assert tokens.ids == context + ids
+    assert lm.tokenizer.decode([tokens.ids[i] for i in span]).strip() == subject
 
 
 def test_bos_follows_the_tokenizer_unless_overridden():

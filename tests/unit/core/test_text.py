@@ -1,0 +1,69 @@
+"""The border of prompts and answers in several scripts."""
+
+from __future__ import annotations
+
+import pytest
+from knbench.benchmark.core import registry
+from knbench.benchmark.core.text import border, join_answer, separator
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "space"),
+    [
+        ("The capital of Norway is", "Oslo", True),
+        ("The capital of Norway is ", "Oslo", False),
+        ("Answer:\n", "Oslo", False),
+        ("Answer:\t", "Oslo", False),
+        ("La capitale :\u00a0", "Oslo", False),
+        ("Answer:\u3000", "Oslo", False),
+        ("", "Oslo", False),
+        ("is", " Oslo", False),
+        ('The word "', "Oslo", False),
+        ('The word "Oslo"', "names", True),
+        ("Das Wort „Oslo“", "ist", True),
+        ("Das Wort „", "Oslo", False),
+        ("Ordet ”", "Oslo", False),
+        ("the students'", "books", True),
+        ("the students’", "books", True),
+        ("He sings 'n'", "dances", True),
+        ("the city (", "Oslo", False),
+        ("the city (Oslo)", "is", True),
+        ("La capitale de l'", "Italie", False),
+        ("¿", "Dónde", False),
+        ("挪威的首都是", "奥斯陆", False),
+        ("挪威的首都是", "Oslo", False),
+        ("问:挪威的首都?答:", "奥斯陆", False),
+        ("他说“", "奥斯陆", False),
+        ('他说"', "奥斯陆", False),
+        ('The word "日本"', "means", True),
+        ("The capital of Japan is", "東京", True),
+        ("順位は第1", "位", False),
+        ("ノルウェーの首都は", "オスロ", False),
+        ("เมืองหลวงของนอร์เวย์คือ", "ออสโล", False),
+        ("រាជធានីនៃន័រវែសគឺ", "អូស្លូ", False),
+        ("노르웨이의 수도는", "오슬로", True),
+        ("Столица Норвегии —", "Осло", True),
+        ("عاصمة النرويج هي", "أوسلو", True),
+    ],
+)
+def test_the_space_follows_the_script_and_the_marks(prompt, target, space):
+    assert separator(prompt, target) == " " * space
+    assert join_answer(prompt, target) == prompt + " " * space + target
+
+
+@pytest.mark.parametrize(
+    ("prompt", "length"),
+    [("is", 2), ("is ", 2), ("is  ", 3), ("is\n", 3), ("is\u00a0", 3), ("is\n ", 3), ("", 0), ("挪威", 2)],
+)
+def test_only_the_last_blank_belongs_to_the_target(prompt, length):
+    assert border(prompt, "Oslo") == length
+
+
+def test_built_in_facts_are_joined_by_a_space():
+    """Published numbers rest on this rule."""
+    for task in registry.tasks().values():
+        for case in task.cases:
+            for probe in case.probes:
+                if probe.kind == "completion":
+                    assert separator(probe.prompt, probe.target) == separator(probe.prompt, probe.rival) == " "
+                    assert border(probe.prompt, probe.target) == len(probe.prompt)
