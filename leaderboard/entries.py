@@ -12,7 +12,7 @@ from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.records import Record
 from ..benchmark.core.schema import TaskKind
 from ..benchmark.results.comparison import Values, case_means
-from ..benchmark.results.documents import comparable
+from ..benchmark.results.documents import comparable, optional_conditions
 from ..benchmark.results.runs import Run
 from ..benchmark.results.store import slug
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
@@ -132,10 +132,19 @@ def sections_of(entries: Iterable[Entry]) -> list[Section]:
     """Group results into sections: unlimited sections first, then the largest.
 
     Raises:
-        KnbenchError: two results have the same method, task, model and protocol.
+        KnbenchError: two results have the same method, task, model and protocol, or the results of a section have
+            different tokenizers or configurations of the model.
     """
     groups: dict[str, dict[TaskKey, dict[str, Entry]]] = {}
+    conditions: dict[tuple[str, str], tuple[str, Entry]] = {}
     for entry in entries:
+        for name, value in optional_conditions(entry.result).items():
+            first, where = conditions.setdefault((section_key(entry.result), name), (value, entry))
+            if first != value:
+                raise KnbenchError(
+                    f"model '{entry.result.model.name}' has another {name} in {where.run.result_path} than in "
+                    f"{entry.run.result_path}; pass only one of them"
+                )
         members = groups.setdefault(section_key(entry.result), {}).setdefault(entry.task, {})
         other = members.get(entry.method)
         if other:

@@ -11,7 +11,7 @@ import click
 from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text
-from ..results.documents import comparable
+from ..results.documents import comparable, different_conditions
 from ..results.runs import Run, find_runs
 from ..results.store import CARD, slug, store_card, store_run, unpack_run, write_status
 from ..results.validation import Verdict, disagreement, validate
@@ -88,7 +88,7 @@ def _confirmed(stored: Sequence[Run], repeated: Sequence[Run]) -> list[Path]:
     paths = []
     for run in stored:
         other = repeated_by_key.get(_settings_key(run))
-        if other is None:
+        if other is None or different_conditions(run.result, other.result):
             continue
         reason = disagreement(run, other)
         if reason is None:

@@ -45,6 +45,9 @@ class ModelCard(JsonStruct, frozen=True):
         width: hidden size.
         vocabulary: size of the vocabulary.
         parameters: number of scalar weights.
+        tokenizer_hash: sha256 of the tokenizer, or None in results of version 0.1.
+        config_hash: sha256 of the configuration's computing part, or None in results of version 0.1.
+        unused_tensors: tensors of the weights file that the architecture does not have, or None.
     """
 
     name: str
@@ -57,6 +60,9 @@ class ModelCard(JsonStruct, frozen=True):
     objective: Literal["causal", "masked"]
     parameters: int
     dtype: str
+    tokenizer_hash: str | None = None
+    config_hash: str | None = None
+    unused_tensors: tuple[str, ...] | None = None
 
 
 class TaskCard(JsonStruct, frozen=True):

@@ -25,7 +25,7 @@ from ..scoring.criteria import begins_with
 from .base import Prober
 from .prober import make_prober
 
-VERSION = 2
+VERSION = 3
 """Part of the cache key. Increment it when the measurement or the format of a cached value changes."""
 KNOWN_BY = ("success", "exact", "generated")
 """The definitions of knowing a case, of which ``--known-by`` selects one."""
@@ -35,8 +35,9 @@ KNOWN_BY = ("success", "exact", "generated")
 class KnowledgeCache:
     """An on-disk cache of one model's knowledge, with one JSON file per task and measurement.
 
-    The key is a digest of :data:`VERSION`, the measurement's name, the model's weights, the task's content, the BOS
-    policy and the minimum length of continuations.
+    The key is a digest of :data:`VERSION`, the measurement's name, the model's weights, tokenizer and configuration,
+    the task's content, the BOS policy and the minimum length of continuations. It contains the dtype, the kind of
+    device and the batch size as well, because rounding depends on them and may change a verdict.
 
     Attributes:
         prober: measures the model when a value is not cached.
@@ -62,7 +63,11 @@ class KnowledgeCache:
             measure: computes the value, which must be JSON. Called only if no readable file exists.
         """
         lm = self.prober.lm
-        key = [VERSION, measurement, self.weight_hash, task.content_hash(), lm.bos_policy, self.prober.new_tokens]
+        key = [
+            *(VERSION, measurement, task.content_hash(), lm.bos_policy, self.prober.new_tokens),
+            *(self.weight_hash, lm.tokenizer_hash, lm.config_hash),
+            *(str(lm.dtype), lm.device.type, self.prober.batch_size),
+        ]
         path = self.folder / f"{task.name}-{measurement}-{digest(key)[:20]}.json"
         try:
             return json.loads(path.read_text(encoding="utf-8"))

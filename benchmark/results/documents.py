@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,14 +99,30 @@ def find_documents(roots: Sequence[Path], name: str, on_broken: OnBroken = rerai
     return found
 
 
+def release_series(version: str) -> str:
+    """Return the part of a benchmark version that decides whether numbers can be compared: major and minor number.
+
+    Patch releases measure the same numbers. The series of a development version is that of its release.
+
+    >>> release_series("0.1.0"), release_series("0.1.4.dev2+local"), release_series("1.12rc1"), release_series("2")
+    ('0.1', '0.1', '1.12', '2')
+    """
+    found = re.match(r"\d+(\.\d+)?", version)
+    return found[0] if found else version
+
+
 def comparable(result: Result) -> dict[str, Any]:
     """Return the values that must agree for two results to be compared, besides their editors.
 
     Settings that no other number depends on, and settings that are not in use, are left out.
+    Results of different release series of the benchmark are not compared, see :func:`release_series`.
+    :func:`optional_conditions` must agree as well if both results have them. :func:`different_conditions` compares two
+    results by both.
     """
     protocol = to_json(result.protocol)
     used = {k: v for k, v in protocol.items() if k not in ("batch_size", "drift", "fluency_tokens")}
     return {
+        "benchmark": release_series(result.benchmark_version),
         "task": result.task.name,
         "version": result.task.version,
         "content": result.task.content_hash,
@@ -115,6 +132,25 @@ def comparable(result: Result) -> dict[str, Any]:
         "seed": result.seed,
         **{k: used[k] for k in sorted(used) if used[k] not in (None, (), 0)},
     }
+
+
+def optional_conditions(result: Result) -> dict[str, str]:
+    """Return the values that must agree for two results to be compared if both results have them.
+
+    Results of earlier versions lack them.
+    """
+    values = {"tokenizer": result.model.tokenizer_hash, "config": result.model.config_hash}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def different_conditions(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:
+    """Return the conditions in which two results differ, by key, with both values; empty if they can be compared."""
+    first, second = comparable(a), comparable(b)
+    keys = list(dict.fromkeys([*first, *second]))
+    optional, others = optional_conditions(a), optional_conditions(b)
+    keys += [key for key in optional if key in others]
+    first, second = {**first, **optional}, {**second, **others}
+    return {key: (first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)}
 
 
 def first_difference(stored: Any, computed: Any, at: str = "") -> str | None:

@@ -15,7 +15,7 @@ from ..probing.drift import DriftGauge
 
 
 def describe_model(lm: LanguageModel) -> ModelCard:
-    """Return a model's identity; hashes all weights."""
+    """Return a model's identity; hashes all weights, the tokenizer and the configuration."""
     return ModelCard(
         name=lm.name,
         revision=lm.revision,
@@ -24,6 +24,9 @@ def describe_model(lm: LanguageModel) -> ModelCard:
         objective=lm.family.objective,
         parameters=sum(p.numel() for p in lm.model.parameters()),
         dtype=str(lm.dtype).removeprefix("torch."),
+        tokenizer_hash=lm.tokenizer_hash,
+        config_hash=lm.config_hash,
+        unused_tensors=lm.unused_tensors or None,
     )
 
 
