@@ -117,7 +117,7 @@ def test_gemma_is_read_as_it_was_meant():
     # A model of this size continues "The capital of France is" with "the" or "a". These prompts exclude that.
     asked = {"Question: What is the capital of France? Answer:": "Paris", "Paris is the capital of": "France"}
     probes = [Probe("known", "completion", prompt, answer, "London", "unchanged") for prompt, answer in asked.items()]
-    assert [observation["target"]["ranks"] for observation in make_prober(lm).observe(probes)] == [[0], [0]]
+    assert [observation.target.ranks for observation in make_prober(lm).observe(probes)] == [(0,), (0,)]
     # GGUF stores the norm weights plus one. Without the correction the perplexity is far higher.
     ids = torch.tensor([lm.encode("The cat sat on the mat and looked out of the window at the birds.").ids])
     with torch.inference_mode():
