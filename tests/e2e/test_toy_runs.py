@@ -19,21 +19,19 @@ def run(model, editors, output):
     done = CliRunner().invoke(knbench, [*arguments, "--output", str(output), "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     rows = json.loads(done.stdout)
-    results = {(r.result["editor"]["name"], r.result["task"]["name"]): r.result for r in find_runs([output])}
+    results = {(r.result.editor.name, r.result.task.name): r.result for r in find_runs([output])}
     assert len(results) == len(rows)
     return results, done.stderr
 
 
 def reliability(result):
-    return next(
-        row["value"] for row in result["summary"] if (row["criterion"], row["measure"]) == ("reliability", "success")
-    )
+    return next(row.value for row in result.summary if (row.criterion, row.measure) == ("reliability", "success"))
 
 
 def test_every_editor_runs_on_a_causal_toy(tmp_path):
     results, _ = run("toy-gpt2", "all", tmp_path)
     assert {name for name, _ in results} == set(registry.registered(registry.EDITORS))
-    assert {r["records"]["failed"] for r in results.values()} == {0}
+    assert {r.records.failed for r in results.values()} == {0}
     assert reliability(results["none", "capital"]) == 0
     # The generic hyper-parameters of these two suit the toy's size. Those of the others do not, but the editors run.
     for name in ("kn", "lora"):
@@ -44,6 +42,6 @@ def test_editors_of_masked_models_run_on_a_masked_toy(tmp_path):
     results, stderr = run("toy-bert", "all", tmp_path)
     assert {name for name, _ in results} == {"none", "in-context", "kn", "ft", "ft-l", "ft-w", "lora"}
     assert "left out, because they need a causal model: alphaedit, emmet, memit, r-rome, random, rome" in stderr
-    assert {r["records"]["failed"] for r in results.values()} == {0}
+    assert {r.records.failed for r in results.values()} == {0}
     assert reliability(results["none", "capital"]) == 0
     assert reliability(results["lora", "capital"]) == 1
