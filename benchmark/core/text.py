@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_UNSPACED = re.compile(
-    "["
+UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar, Khmer
     "\u2e80-\u2fff\u3000-\u312f\u31a0-\u31ff"  # Han radicals, CJK punctuation, Hiragana, Katakana, Bopomofo
     "\u3200-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han
     "\ufe30-\ufe4f\uff01-\uff9f"  # CJK compatibility forms, full-width and half-width forms
     "\U0001b000-\U0001b16f\U00020000-\U0003ffff"  # Kana supplements, Han supplements
-    "]"
 )
+"""Characters of scripts that are written without spaces between words, as ranges of a regular expression."""
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _ELIDED = re.compile(r"(?:^|[\s(«“\"])(?:[cdjlmnost]|\w*qu|(?:de|a|ne|su|da)ll|un|quest|quell)['’]$", re.IGNORECASE)
 
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from ..core.files import cache_folder, write_json
 from ..core.schema import Case, Probe, Task, digest
-from ..scoring.criteria import begins_with
+from ..scoring.answers import begins_with
+from ..scoring.criteria import MEASURES
 from .base import Prober
 from .prober import make_prober
 
@@ -98,9 +99,9 @@ def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool]]
         observations = cache.prober.observe(probes)
         return {
             case.id: {
-                "success": o.prefers_target,
+                "success": bool(MEASURES["success"].of(probe, o, o)),
                 "exact": all(rank == 0 for rank in o.target.ranks),
-                "generated": begins_with(o.generated or "", [probe.target]),
+                "generated": begins_with(o.generated or "", [probe.target], probe.rival),
             }
             for case, probe, o in zip(cases, probes, observations, strict=True)
         }

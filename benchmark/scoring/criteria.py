@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from ..core.records import Observation
 from ..core.schema import Probe
+from .answers import begins_with, normalise, one_begins_other
 
 
 @dataclass(frozen=True)
@@ -98,29 +97,46 @@ class Measure:
     higher_is_better: bool | None = True
 
 
+def _comparable(probe: Probe, observation: Observation) -> bool:
+    """Return whether the probabilities of target and rival can be compared.
+
+    They cannot if there is no rival, or if one answer begins the other: the longer one is then never more probable.
+    """
+    return bool(probe.rival) and not one_begins_other(probe.target, probe.rival, observation.target, observation.rival)
+
+
 def success(probe: Probe, before: Observation, after: Observation) -> float | None:
     """Return 1 if the wanted answer is more probable than its rival, else 0.
 
-    The wanted answer is the target, except for probes with ``expect="gone"``, where it is the rival.
+    The value is None for a probe without a rival, and where one answer begins the other ("United States", "United
+    States of America"). The wanted answer is the target, except for probes with ``expect="gone"``, where it is the
+    rival.
     """
     del before
-    if probe.kind == "generation":
+    if probe.kind == "generation" or not _comparable(probe, after):
         return None
     margin = after.target.logprob - after.rival.logprob
     return float(margin < 0 if probe.expect == "gone" else margin > 0)
 
 
 def flipped(probe: Probe, before: Observation, after: Observation) -> float | None:
-    """Return 1 if the edit changed the categorical prediction: which of target and rival is more probable."""
-    if probe.kind == "generation":
+    """Return 1 if the edit changed the categorical prediction: which of target and rival is more probable.
+
+    The value is None where :func:`success` has none.
+    """
+    if probe.kind == "generation" or not _comparable(probe, after):
         return None
     return float(before.prefers_target != after.prefers_target)
 
 
 def magnitude(probe: Probe, before: Observation, after: Observation) -> float | None:
-    """Return P(wanted) - P(rival); None for sentence pairs, whose probabilities are too small to subtract."""
+    """Return P(wanted) - P(rival).
+
+    The value is None where :func:`success` has none, and for sentence pairs, whose probabilities are too small to
+    subtract.
+    """
     del before
-    if probe.kind != "completion":
+    if probe.kind != "completion" or not _comparable(probe, after):
         return None
     difference = math.exp(after.target.logprob) - math.exp(after.rival.logprob)
     return -difference if probe.expect == "gone" else difference
@@ -160,6 +176,8 @@ def token_accuracy(probe: Probe, before: Observation, after: Observation) -> flo
 def generated(probe: Probe, before: Observation, after: Observation) -> float | None:
     """Return 1 if the greedy continuation begins with the target; for unchanged probes, if its text is the same.
 
+    A continuation that gives a rival which begins with the target does not give the target.
+
     Raises:
         ValueError: an observation of a completion holds no continuation.
     """
@@ -169,7 +187,7 @@ def generated(probe: Probe, before: Observation, after: Observation) -> float | 
         raise ValueError("the observation has no continuation")
     if probe.expect == "unchanged":
         return float(normalise(before.generated) == normalise(after.generated))
-    predicted = begins_with(after.generated, [probe.target, *probe.aliases])
+    predicted = begins_with(after.generated, [probe.target, *probe.aliases], probe.rival)
     return float(predicted != (probe.expect == "gone"))
 
 
@@ -269,38 +287,3 @@ MEASURES: Mapping[str, Measure] = {
         ),
     )
 }
-
-
-def normalise(text: str) -> str:
-    """Return a text with case, character width, accent encoding and white space normalised.
-
-    >>> normalise("  St.  Louis ")
-    'st. louis'
-    """
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
-
-
-def begins_with(text: str, answers: Sequence[str]) -> bool:
-    """Return whether a continuation begins with one of the answers as whole words.
-
-    A quotation mark or "the" may precede the answer. Punctuation inside an answer is optional, such as the full stop
-    of "St.". Punctuation that the answer does not have is not skipped.
-
-    >>> begins_with(" Rome, the", ["Rome"]), begins_with("Romeo", ["Rome"]), begins_with("not Rome", ["Rome"])
-    (True, False, False)
-    >>> begins_with("St Louis", ["St. Louis"]), begins_with("Mexico. City", ["Mexico City"])
-    (True, False)
-    """
-    continuation = normalise(text)
-    return any(_answer_pattern(answer).match(continuation) for answer in answers if answer.strip())
-
-
-@cache
-def _answer_pattern(answer: str) -> re.Pattern[str]:
-    parts = []
-    for char in normalise(answer).removeprefix("the "):
-        if char in " -":
-            parts.append("[ -]")
-        else:
-            parts.append(re.escape(char) + ("" if char.isalnum() else "?"))
-    return re.compile(r"[\W_]*(?:the )?" + "".join(parts) + r"(?!\w)")

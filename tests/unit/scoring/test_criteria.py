@@ -7,7 +7,7 @@ import math
 import pytest
 from knbench.benchmark.core.records import Answer, Observation
 from knbench.benchmark.core.schema import Probe
-from knbench.benchmark.scoring.criteria import MEASURES, begins_with
+from knbench.benchmark.scoring.criteria import MEASURES
 
 
 def answer(*probabilities, ranks=None, argmax=None):
@@ -90,26 +90,55 @@ def test_entropy_of_written_text_by_hand():
     assert set(others.values()) == {None}
 
 
+def named(expect="new", target="United States", rival="United States of America", **more):
+    return Probe("c", "completion", "p", target, rival, expect, **more)
+
+
+@pytest.mark.parametrize("expect", ["new", "gone", "unchanged"])
 @pytest.mark.parametrize(
-    ("text", "answers", "found"),
+    ("target", "rival"),
     [
-        (" Rome, Italy", ["Rome"], True),
-        ("Romeo and", ["Rome"], False),
-        (" ROME", ["Rome"], True),
-        (" St. Louis is", ["St. Louis"], True),
-        (" Washington DC,", ["Washington, D.C.", "Washington DC"], True),
-        (" the Rome", ["Rome"], True),
-        (' "Rome"', ["Rome"], True),
-        (" in Rome", ["Rome"], False),
-        (" St Louis is", ["St. Louis"], True),
-        (" St. Paul", ["St. Louis"], False),
-        (" the Hague", ["The Hague"], True),
-        (" Port au Prince", ["Port-au-Prince"], True),
-        (" Washington, D.C.", ["Washington DC"], False),
-        (" Mexico. City", ["Mexico City"], False),
-        ("", ["Rome"], False),
-        ("Rome", [""], False),
+        ("United States", "United States of America"),
+        ("United States of America", "United States"),
+        ("Guinea", "Guinea-Bissau"),
+        ("C", "C++"),
+        ("大阪", "大阪府"),
+        ("Rome", "Rome"),
     ],
 )
-def test_begins_with(text, answers, found):
-    assert begins_with(text, answers) is found
+def test_answers_of_which_one_begins_the_other_are_not_compared(expect, target, rival):
+    seen = observation(answer(0.3), answer(0.2), generated=" x")
+    p = named(expect, target, rival)
+    assert [value(m, p, seen) for m in ("success", "magnitude", "flipped")] == [None, None, None]
+    assert value("exact", p, seen) is not None
+
+
+def test_answers_whose_tokens_begin_the_other_are_not_compared():
+    niger, nigeria = answer(0.3), answer(0.3, 0.5, ranks=[0, 1])
+    nested = observation(niger, nigeria, generated=" Niger")
+    assert value("success", named(target="Niger", rival="Nigeria"), nested) is None
+    assert value("success", named(target="Nigeria", rival="Niger"), observation(nigeria, niger)) is None
+    separate = observation(answer(0.3), answer(0.1, 0.5), generated=" Niger")
+    assert value("success", named(target="Niger", rival="Nigeria"), separate) == 1
+    assert value("success", named(target="harp", rival="harpsichord"), nested) is None
+    # Singular and plural are compared as in BLiMP.
+    assert value("success", named(target="dog", rival="dogs"), nested) == 1
+
+
+@pytest.mark.parametrize(
+    ("generated", "said"),
+    [
+        (" United States.", 1),
+        (" United States", 1),
+        (" the United States and", 1),
+        (" United States of America.", 0),
+        (" United States of", 0),
+        (" United States of Mexico", 1),
+    ],
+)
+def test_the_longer_answer_is_not_counted_as_the_shorter(generated, said):
+    seen = observation(answer(0.3), answer(0.2), generated=generated)
+    assert value("generated", named(), seen) == said
+    assert value("generated", named("gone"), seen) == 1 - said
+    swapped = named(target="United States of America", rival="United States")
+    assert value("generated", swapped, seen) == float("America" in generated)
