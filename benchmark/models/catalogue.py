@@ -14,6 +14,8 @@ import yaml
 from ..core.errors import KnbenchError, nearest, unknown_name
 
 DEFAULT_MODEL = "smollm2-135m"
+ADAPTER_ADVICE = "merge it into its base model (PeftModel.merge_and_unload), save that, and pass its folder"
+"""Ending of the messages about adapters. transformers would load the base model from a path that the adapter names."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,10 @@ def model_folder_format(path: Path) -> Literal["gguf", "safetensors"]:
     """Return the format in which a local folder stores its weights.
 
     Raises:
-        KnbenchError: the folder contains no model, or only pickled weights.
+        KnbenchError: the folder contains no model, an adapter, or only pickled weights.
     """
+    if (path / "adapter_config.json").exists():
+        raise KnbenchError(f"folder '{path}' is an adapter (adapter_config.json); {ADAPTER_ADVICE}")
     if not (path / "config.json").exists():
         if len(list(path.glob("*.gguf"))) == 1:
             return "gguf"

@@ -16,7 +16,7 @@ _NOT_COMPUTING = frozenset(
         *("finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
         *("gradient_checkpointing", "initializer_factor", "initializer_range", "attn_implementation"),
         *("output_attentions", "output_hidden_states", "return_dict", "use_cache", "torchscript"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
+        *("pad_token_id", "sep_token_id", "decoder_start_token_id"),
         # Defaults of generation, which configurations of older versions of transformers contain.
         *("bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping"),
         *("encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
@@ -49,7 +49,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def config_hash(config: Any) -> str:
     """Return a sha256 of the part of a model's configuration that determines its outputs.
 
-    Names, paths, versions, dtype, labels, token ids, dropout, initialisation and defaults of generation are left out.
+    Names, paths, versions, dtype, labels, dropout, initialisation and defaults of generation are left out.
 
     Args:
         config: a configuration of transformers.

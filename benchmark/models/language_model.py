@@ -368,7 +368,9 @@ class LanguageModel:
         """Pad token rows to one batch. The attention mask excludes the padding."""
         lengths = torch.tensor([len(row) for row in rows])
         width = int(lengths.max())
-        filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.start_id
+        filler = self.tokenizer.pad_token_id
+        if filler is None or filler >= self.model.get_input_embeddings().weight.shape[0]:  # added without a row for it
+            filler = self.start_id
         ids = torch.full((len(rows), width), filler)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):

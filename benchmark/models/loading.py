@@ -6,16 +6,19 @@ only.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import KnbenchError, unknown_name
-from .catalogue import catalogue, check_model_name, model_folder_format, model_label
+from . import checkpoint
+from .catalogue import ADAPTER_ADVICE, catalogue, check_model_name, model_folder_format, model_label
 from .packaged import packaged_folder
 from .quiet import quiet_transformers
 
 if TYPE_CHECKING:
+    from .families import ModelFamily
     from .language_model import BosPolicy, LanguageModel
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -42,7 +45,8 @@ def load_model(
             ``sequential``, or devices by module name, as in accelerate.
 
     Raises:
-        KnbenchError: the name, folder, architecture, dtype or device is unusable. The message gives the reason.
+        KnbenchError: the name, folder, architecture, dtype or device is unusable; the weights are incomplete, cut,
+            quantised or not finite, or do not fit the configuration or the tokenizer. The message gives the reason.
     """
     check_model_name(name)
     location, revision = _locate(name, revision)
@@ -83,45 +87,91 @@ def _load(
     bos: BosPolicy,
 ) -> LanguageModel:
     import torch
-    import transformers
-    from safetensors import SafetensorError
 
-    from .families import family_of
     from .language_model import LanguageModel
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     path = Path(location)
     options: dict[str, Any] = {"trust_remote_code": False}
+    gguf = None
     if path.is_file():
-        location, options["gguf_file"] = str(path.parent), path.name
-    elif path.is_dir() and model_folder_format(path) == "gguf":
-        options["gguf_file"] = next(path.glob("*.gguf")).name
-    elif not path.exists():
+        gguf = path
+    elif path.is_dir():
+        if model_folder_format(path) == "gguf":
+            gguf = next(path.glob("*.gguf"))
+        else:
+            checkpoint.check_folder(path)
+    else:
         options["revision"] = revision
+    if gguf is not None:
+        checkpoint.check_gguf(gguf)
+        location, options["gguf_file"] = str(gguf.parent), gguf.name
+    placement = {} if device_map is None else {"device_map": device_map}
     try:
         with quiet_transformers():
-            config = transformers.AutoConfig.from_pretrained(location, **options)
-            architectures = getattr(config, "architectures", None) or [_causal_class(config)]
-            family = family_of(architectures[0])
-            tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
-            model_class = getattr(transformers, architectures[0])
-            weights = {} if "gguf_file" in options else {"use_safetensors": True}
-            placement = {} if device_map is None else {"device_map": device_map}
-            model = model_class.from_pretrained(
-                location, dtype=getattr(torch, dtype), **options, **weights, **placement
-            )
+            family, tokenizer, model, report = _read(location, label, getattr(torch, dtype), options, placement)
             model = model.to(device) if device_map is None else _check_no_offload(model, label)
     except KnbenchError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, AssertionError, SafetensorError) as error:
-        message = str(error).strip()
-        first_line = message.splitlines()[0] if message else type(error).__name__
+    except Exception as error:  # readers of damaged files raise errors of every type
         hint = "" if path.exists() else "; offline, use a local folder or a packaged model (see: knbench list models)"
-        raise KnbenchError(f"cannot load model '{label}': {first_line.rstrip('.')}{hint}") from error
+        damage = None if gguf is None else checkpoint.gguf_damage(gguf)
+        raise KnbenchError(f"cannot load model '{label}': {damage or _reason(error) + hint}") from error
+    unused = checkpoint.check_loading_report(label, report)
+    checkpoint.check_vocabulary(label, tokenizer, model)
+    checkpoint.check_finite(label, model)
+    if unused:
+        print(f"knbench: warning: {checkpoint.unused_note(label, unused)}", file=sys.stderr, flush=True)
     if not path.exists() and revision is None:
         revision = getattr(model.config, "_commit_hash", None)
-    return LanguageModel(model, tokenizer, family, name=label, revision=revision, bos=bos)
+    return LanguageModel(model, tokenizer, family, name=label, revision=revision, bos=bos, unused_tensors=unused)
+
+
+def _read(
+    location: str, label: str, dtype: Any, options: Mapping[str, Any], placement: Mapping[str, Any]
+) -> tuple[ModelFamily, Any, Any, Mapping[str, Any]]:
+    """Return the family, the tokenizer, the model and the loading report of transformers."""
+    import transformers
+
+    from .families import family_of
+
+    config = transformers.AutoConfig.from_pretrained(location, **options)
+    weights: dict[str, Any] = {}
+    if "gguf_file" not in options:
+        checkpoint.check_unquantised(label, config)
+        weights = {"use_safetensors": True}
+    names = getattr(config, "architectures", None) or _causal_class(config)
+    architecture = names if isinstance(names, str) else names[0]
+    family = family_of(architecture)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
+    except Exception as error:
+        if "gguf_file" in options or isinstance(error, OSError):  # a damaged GGUF file, or the hub
+            raise
+        raise KnbenchError(f"cannot read the tokenizer of model '{label}': {_reason(error)}") from error
+    checkpoint.check_tokenizer(label, tokenizer)
+    # Tensors of another size are left out and reported, instead of an error that names none of them.
+    model, report = getattr(transformers, architecture).from_pretrained(
+        location,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+        **weights,
+        **placement,
+    )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise KnbenchError(f"model '{label}' contains an adapter; {ADAPTER_ADVICE}")
+    return family, tokenizer, model, report
+
+
+def _reason(error: Exception) -> str:
+    """Return an error of a reader in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = lines[0] if len(lines) == 1 or not lines[0].endswith(":") else " ".join(lines[:2])
+    named = isinstance(error, OSError | ValueError | RuntimeError | AssertionError) or type(error) is Exception
+    return (text if named else f"{type(error).__name__}: {text}").rstrip(".:")
 
 
 def _check_no_offload(model: Any, label: str) -> Any:
