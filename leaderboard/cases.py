@@ -186,7 +186,7 @@ def _answer_view(observation: Observation | None) -> AnswerView | None:
     return AnswerView(
         "" if observation.generated is None else observation.generated.strip() or "(empty)",
         format_probability(observation.target.logprob),
-        format_probability(observation.rival.logprob),
+        "" if observation.rival_answer is None else format_probability(observation.rival.logprob),
     )
 
 

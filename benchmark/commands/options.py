@@ -56,17 +56,41 @@ def chosen_tasks(text: str, include: Sequence[Path], data: Sequence[str]) -> lis
     Raises:
         KnbenchError: a task or reader is unknown, or a definition or data set cannot be read.
     """
-    sources = dict(item.partition("=")[::2] for item in data)
+    tasks, notes = registry.resolve_tasks(text, include, read_data_sources(data, text))
+    for note in notes:
+        click.echo(f"knbench: {note}", err=True)
+    return tasks
+
+
+def read_data_sources(data: Sequence[str], tasks: str) -> dict[str, str]:
+    """Parse ``--data``: items of the form ``pararel=data_all_allbags.json``.
+
+    Args:
+        data: the values of the option.
+        tasks: the value of ``--tasks``.
+
+    Returns:
+        The source of each reader.
+
+    Raises:
+        KnbenchError: an item has another form, a reader is unknown or has two sources, or no task uses it.
+    """
     readers = registry.registered(registry.READERS)
-    for reader, source in sources.items():
+    used = {name.strip().partition(":")[0] for name in tasks.split(",")}
+    sources: dict[str, str] = {}
+    for item in data:
+        reader, _, source = (part.strip() for part in item.partition("="))
         if reader not in readers:
             raise unknown_name("reader of published data", reader, readers)
         if not source:
             raise KnbenchError(f"--data '{reader}': expected READER=SOURCE, for example pararel=data_all_allbags.json")
-    tasks, notes = registry.resolve_tasks(text, include, sources)
-    for note in notes:
-        click.echo(f"knbench: {note}", err=True)
-    return tasks
+        if sources.setdefault(reader, source) != source:
+            raise KnbenchError(
+                f"--data '{item}': {reader} already has the source '{sources[reader]}'; give one source for each reader"
+            )
+        if reader not in used:
+            raise KnbenchError(f"--data '{item}': no task of {reader} is selected; add {reader} to --tasks")
+    return sources
 
 
 def names_of(text: str, known: Mapping[str, Any], what: str) -> list[str]:

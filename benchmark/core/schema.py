@@ -82,7 +82,8 @@ class Probe:
             ``prompt`` is empty. ``generation`` continues ``prompt`` freely; ``target`` and ``rival`` are empty.
         prompt: the text that the targets continue.
         target: the answer that the probe is about.
-        rival: the answer that ``target`` is compared with.
+        rival: the answer that ``target`` is compared with. An empty string means that the probe has no rival: the
+            target alone is scored, and success, magnitude and flipped are undefined.
         expect: ``new``: after the edit ``target`` is the answer. ``gone``: ``target`` is no longer the answer.
             ``unchanged``: the model behaves as before, and ``target`` is the true answer.
         aliases: other spellings of ``target`` that are accepted in generated text.

@@ -6,6 +6,7 @@ share.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from .shared.rows import Row, load_rows, source_not_found
 from .shared.skips import SkipRecord, SkipReport, SourceLocation
 
 DEFAULT_SOURCE = "nyu-mll/blimp"
+PARADIGM_FIELDS = ("UID", "paradigm", "Paradigm")  # of BLiMP, and of data sets in other languages with its fields
 UIDS = (
     "adjunct_island",
     "anaphor_gender_agreement",
@@ -120,7 +122,8 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
     """
     uid = _check_uid(selection)
     report = SkipReport()
-    rows = _load_sentences(source, uid, report)
+    records = load_rows(_locate(source, uid), report, config=uid)
+    rows = _select(records, uid, report)
     pairs = []
     for row in rows:
         try:
@@ -150,7 +153,7 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
         }
         for row in rows
     ]
-    return build_task(cases, report, source, card, sentences)
+    return build_task(cases, report, source, card, sentences, records=[row.value for row in records])
 
 
 def _check_uid(uid: str | None) -> str:
@@ -161,19 +164,25 @@ def _check_uid(uid: str | None) -> str:
     return uid
 
 
-def _load_sentences(source: str, uid: str, report: SkipReport) -> list[Row]:
-    """Return the rows of the paradigm that have two different sentences."""
+def _locate(source: str, uid: str) -> str:
+    """Return the file of the paradigm if the source is a folder, and the source unchanged otherwise."""
     folder = Path(source)
-    if folder.is_dir():
-        candidates = [folder / f"{uid}.jsonl", folder / "data" / f"{uid}.jsonl"]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise source_not_found(str(candidates[0]))
-        source = str(found)
+    if not folder.is_dir():
+        return source
+    names = (f"{uid}.jsonl", f"{uid}.jsonl.gz")
+    candidates = [parent / name for parent in (folder, folder / "data") for name in names]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise source_not_found(str(candidates[0]))
+    return str(found)
+
+
+def _select(records: Sequence[Row], uid: str, report: SkipReport) -> list[Row]:
+    """Return the rows of the paradigm that have two different sentences."""
     rows = []
-    for row in load_rows(source, report, config=uid):
+    for row in records:
         try:
-            if row.value.get("UID", uid) != uid:
+            if next((row.value[key] for key in PARADIGM_FIELDS if key in row.value), uid) != uid:
                 raise SkipRecord("row of another paradigm")
             good, bad = required_text(row.value, "sentence_good"), required_text(row.value, "sentence_bad")
             if good == bad:
@@ -187,7 +196,7 @@ def _load_sentences(source: str, uid: str, report: SkipReport) -> list[Row]:
 
 def _pair(row: Row) -> Pair:
     good, bad = required_text(row.value, "sentence_good"), required_text(row.value, "sentence_bad")
-    one_prefix = row.value.get("one_prefix_method") is True
+    one_prefix = row.value.get("one_prefix_method") in (True, "True", "true")
     if one_prefix and row.value.get("one_prefix_prefix"):
         prefix = required_text(row.value, "one_prefix_prefix").split()
         good_target = required_text(row.value, "one_prefix_word_good")

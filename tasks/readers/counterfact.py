@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...benchmark.core.schema import Task
-from .shared.cases import EditFields
-from .shared.fields import required_text, strings_in, with_slot
+from .shared.cases import Answers, EditFields
+from .shared.fields import required_answers, required_text, with_slot
 from .shared.published_task import PublishedReader, TaskCard, build_edit_task, reject_selection
 from .shared.rows import Row, load_rows, resolve_file
+from .shared.side_prompts import plain_prompts, prompts_of_fact, side_prompts
 from .shared.skips import SkipRecord, SkipReport
 
 DEFAULT_SOURCE = "azhx/counterfact"
@@ -38,7 +39,7 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
     return build_edit_task(load_rows(source, report), parse, report, source, card)
 
 
-def parse(row: Row, _report: SkipReport) -> EditFields:
+def parse(row: Row, report: SkipReport) -> EditFields:
     """Return the fields of a record. Attribute and generation prompts are ignored, since no criterion scores them.
 
     Raises:
@@ -53,17 +54,19 @@ def parse(row: Row, _report: SkipReport) -> EditFields:
         subject=subject,
         prompt=with_slot(required_text(rewrite, "prompt"), subject),
         new=_target(rewrite, "target_new"),
-        true=(true,),
-        paraphrases=strings_in(row.value.get("paraphrase_prompts")),
-        locality=tuple((prompt, (true,)) for prompt in strings_in(row.value.get("neighborhood_prompts"))),
+        true=true,
+        paraphrases=plain_prompts(row.value.get("paraphrase_prompts"), "paraphrase_prompts", row, report),
+        locality=prompts_of_fact(row.value.get("neighborhood_prompts"), true, "neighborhood_prompts", row, report),
+        portability=side_prompts(row.value.get("portability"), "portability", row, report),
     )
 
 
-def _target(rewrite: Mapping[str, Any], key: str) -> str:
+def _target(rewrite: Mapping[str, Any], key: str) -> Answers:
+    """Return an answer with its other spellings, from an object with the field "str" or from the spellings alone."""
     target = rewrite.get(key)
-    if not isinstance(target, Mapping) or not strings_in(target.get("str")):
-        raise SkipRecord(f"field '{key}' is missing")
-    return strings_in(target["str"])[0]
+    if isinstance(target, Mapping):
+        return required_answers(target, "str", parent=key)
+    return required_answers(rewrite, key)
 
 
 READER = PublishedReader("counterfact", load, DEFAULT_SOURCE)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import Task
-from .shared.cases import Answers, EditFields
-from .shared.fields import required_text, strings_in, task_name_from, with_slot, without_nq_tag
+from .shared.cases import EditFields
+from .shared.fields import required_answers, required_text, strings_in, task_name_from, with_slot
 from .shared.published_task import PublishedReader, TaskCard, build_edit_task
 from .shared.rows import Row, is_hub_id, load_rows, resolve_file, source_not_found
+from .shared.side_prompts import paired_prompts, plain_prompts, side_prompts
 from .shared.skips import SkipReport
 
 DEFAULT_SOURCE = "zjunlp/KnowEdit"
-# The parts with a true answer. wiki_recent and WikiBio have none with which the new target could be compared.
 SELECTIONS = {"zsre": "ZsRE/ZsRE-test-all.json", "wiki_counterfact": "wiki_counterfact/test_cf.json"}
+# The parts that cannot be read, with the reason.
+UNREADABLE = {
+    "wiki_recent": "its facts are new and have no true answer before the edit",
+    "wikibio": "it has passages instead of answers",
+    "convsent": "it has sentiments instead of answers",
+    "sanitation": "its new targets replace no fact",
+}
+REPHRASE_FIELDS = ("rephrase_prompt", "rephrase", "rephrase_prompts")
 
 
 def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
@@ -25,6 +31,9 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
     Raises:
         KnbenchError: the part or the source does not exist, or no record can be read.
     """
+    reason = UNREADABLE.get((selection or "").lower())
+    if reason is not None:
+        raise KnbenchError(f"part '{selection}' of knowedit cannot be read: {reason}; use {_parts()}")
     if selection is not None and selection not in SELECTIONS:
         raise unknown_name("selection of knowedit", selection, SELECTIONS)
     source = _locate(selection, source)
@@ -54,13 +63,28 @@ def _locate(selection: str | None, source: str) -> str:
             raise KnbenchError(f"knowedit on the Hub has several parts; select one of: {', '.join(sorted(SELECTIONS))}")
         return resolve_file(source, "knowedit")
     file = Path(SELECTIONS[selection])
-    if folder.is_dir():
-        candidates = [folder / "benchmark" / file, folder / file, folder / file.name]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise source_not_found(str(candidates[0]))
-        return str(found)
-    return f"{source}:benchmark/{file.as_posix()}"
+    return _find(folder, file) if folder.is_dir() else f"{source}:benchmark/{file.as_posix()}"
+
+
+def _find(folder: Path, file: Path) -> str:
+    """Return the path of a part in a folder with the structure of the Hub, or of its flat copy on ModelScope.
+
+    The flat copy joins the folders of a path by underscores (``benchmark_ZsRE_ZsRE-test-all.json``).
+
+    Raises:
+        KnbenchError: the folder holds no such file.
+    """
+    joined = "_".join(file.parts)
+    names = (folder / "benchmark" / file, folder / file, folder / f"benchmark_{joined}", folder / joined)
+    candidates = [*names, folder / file.name]
+    for path in (version for name in candidates for version in (name, name.with_name(f"{name.name}.gz"))):
+        if path.is_file():
+            return str(path)
+    raise source_not_found(str(candidates[0]))
+
+
+def _parts() -> str:
+    return " or ".join(f"knowedit:{name}" for name in sorted(SELECTIONS))
 
 
 def parse(row: Row, report: SkipReport) -> EditFields:
@@ -71,40 +95,18 @@ def parse(row: Row, report: SkipReport) -> EditFields:
     """
     value = row.value
     subject = required_text(value, "subject")
+    rephrased = next((key for key in REPHRASE_FIELDS if value.get(key)), REPHRASE_FIELDS[0])
     return EditFields(
         subject=subject,
         prompt=with_slot(required_text(value, "prompt"), subject),
-        new=required_text(value, "target_new"),
+        new=required_answers(value, "target_new"),
         true=strings_in(value.get("ground_truth")),
-        paraphrases=strings_in(value.get("rephrase_prompt")) or strings_in(value.get("rephrase")),
-        locality=_flat_locality(value) + _grouped_prompts(value.get("locality"), row, report),
-        portability=_grouped_prompts(value.get("portability"), row, report),
+        paraphrases=plain_prompts(value.get(rephrased), rephrased, row, report),
+        locality=paired_prompts(value, "locality_prompt", "locality_ground_truth", row, report)
+        + side_prompts(value.get("locality"), "locality", row, report),
+        portability=paired_prompts(value, "portability_prompt", "portability_ground_truth", row, report)
+        + side_prompts(value.get("portability"), "portability", row, report),
     )
-
-
-def _flat_locality(value: Mapping[str, Any]) -> tuple[tuple[str, Answers], ...]:
-    """Return the single locality prompt of EasyEdit's flat format, or nothing if the record has none."""
-    prompt, answers = strings_in(value.get("locality_prompt")), strings_in(value.get("locality_ground_truth"))
-    return ((without_nq_tag(prompt[0]), answers),) if prompt and answers else ()
-
-
-def _grouped_prompts(groups: Any, row: Row, report: SkipReport) -> tuple[tuple[str, Answers], ...]:
-    """Return the prompts of all groups ("Relation_Specificity", "Reasoning", ...) with their answers.
-
-    The answers are one string, a list of spellings, or a list of such lists. All of them are accepted spellings.
-    """
-    if not isinstance(groups, Mapping):
-        return ()
-    found = []
-    for group in groups.values():
-        for entry in group or ():  # a part without this group may have null here
-            fields = entry if isinstance(entry, Mapping) else {}
-            prompt, answers = strings_in(fields.get("prompt")), strings_in(fields.get("ground_truth"))
-            if len(prompt) == 1 and answers:
-                found.append((prompt[0], answers))
-            else:
-                report.skip_probe(row.location, "not exactly one prompt with an answer")
-    return tuple(found)
 
 
 READER = PublishedReader("knowedit", load, DEFAULT_SOURCE)

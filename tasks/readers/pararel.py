@@ -7,23 +7,22 @@ patterns from the prompts; the subject is the part of a prompt that its pattern 
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import SLOT, Case, Probe, Task
 from .shared.cases import NEIGHBOURHOOD_PROBES, HashOrderedPool, build_cases, make_request
 from .shared.fields import equal_ignoring_case, strings_in, task_name_from
+from .shared.masked_patterns import MASK, Pattern, infer_patterns
 from .shared.published_task import PublishedReader, TaskCard, build_task
-from .shared.rows import load_document, resolve_file
+from .shared.recognition import suggestion
+from .shared.rows import load_rows, resolve_file, source_not_found
 from .shared.skips import SkipRecord, SkipReport, SourceLocation
 
-MASK = "[MASK]"
-MASK_AT_END = re.compile(r"\[MASK\][\s.,;:!?]*$")
 INVERSE = {"P36": "P1376", "P1376": "P36"}
 OCCUPATION_TEMPLATE = f"{SLOT} is a famous"
 # The occupation of a person who works in a field. Fields without an unambiguous word ("jazz", "cave", "LGBT") are
@@ -88,30 +87,6 @@ OCCUPATIONS = {
 }
 
 
-class Pattern(NamedTuple):
-    """A wording of a relation: the text before and after the subject, one of which contains the mask."""
-
-    before: str
-    after: str
-
-    @property
-    def template(self) -> str | None:
-        """The wording up to the mask, with ``{}`` for the subject; None if the mask does not end the sentence."""
-        mask = MASK_AT_END.search(self.after)
-        return f"{self.before}{SLOT}{self.after[: mask.start()]}".rstrip() if mask else None
-
-    def subject(self, prompt: str) -> str:
-        """Return the text of the prompt between ``before`` and ``after``.
-
-        Raises:
-            SkipRecord: the prompt does not match the pattern.
-        """
-        end = len(prompt) - len(self.after)
-        if not (prompt.startswith(self.before) and prompt.endswith(self.after) and end > len(self.before)):
-            raise SkipRecord("a prompt does not match its pattern")
-        return prompt[len(self.before) : end].strip()
-
-
 class Bag(NamedTuple):
     """One fact of the file, before its subject is known."""
 
@@ -159,9 +134,7 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
         KnbenchError: the relation or the source does not exist, the file has another format, or no record can be read.
     """
     source = resolve_file(source, "pararel")
-    content = load_document(source)
-    if not isinstance(content, dict) or not all(isinstance(bags, list) for bags in content.values()):
-        raise KnbenchError(f"{source}: not ParaRel data: expected a JSON object that maps relations to lists of bags")
+    content = _relations_in(source)
     if selection is None:
         example = f", for example pararel:{min(content)}" if content else ""
         raise KnbenchError(
@@ -188,10 +161,28 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
     return build_task(cases, report, source, card)
 
 
+def _relations_in(source: str) -> dict[str, Any]:
+    """Return the bags of a file by relation.
+
+    Raises:
+        KnbenchError: the file does not exist or has another format.
+    """
+    if not Path(source).is_file() and ":" not in source:
+        raise source_not_found(source)
+    records = [row.value for row in load_rows(source, SkipReport())]
+    if len(records) != 1 or not all(isinstance(bags, list) for bags in records[0].values()):
+        advice = suggestion(records, "pararel")
+        raise KnbenchError(
+            f"{source}: not ParaRel data: expected a JSON object that maps relations to lists of bags"
+            + (f"; {advice}" if advice else "")
+        )
+    return records[0]
+
+
 def _relation(name: str, content: Mapping[str, Any], report: SkipReport) -> tuple[Relation, str]:
     """Return a relation and its label, for example "P36(capital)"."""
     bags, label = _bags(name, content[name], report)
-    patterns = _infer_patterns(bags)
+    patterns = infer_patterns([bag.prompts for bag in bags])
     templates = tuple(p.template for p in patterns if p and p.template)
     facts = []
     for bag in bags:
@@ -218,7 +209,7 @@ def _inverse_template(name: str, content: Mapping[str, Any]) -> str | None:
     """Return the first usable template of the inverse relation, or None if the file has no inverse relation."""
     inverse = INVERSE.get(name, "")
     bags, _ = _bags(inverse, content.get(inverse, []), SkipReport())
-    return next((p.template for p in _infer_patterns(bags) if p and p.template), None)
+    return next((p.template for p in infer_patterns([bag.prompts for bag in bags]) if p and p.template), None)
 
 
 def _bags(name: str, bags: Sequence[Any], report: SkipReport) -> tuple[list[Bag], str | None]:
@@ -255,32 +246,6 @@ def _columns(bag: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...
     return prompts, tuple(answers), tuple(labels)
 
 
-def _infer_patterns(bags: Sequence[Bag]) -> list[Pattern | None]:
-    """Return the pattern at each position of a bag; None where it cannot be inferred.
-
-    Each two consecutive bags give one vote: the longest common prefix and suffix of their prompts, cut back to whole
-    words. The majority decides, because single votes are wrong where subjects share a word ("Cook County", "Cayuga
-    County") or a bag is malformed.
-    """
-    patterns: list[Pattern | None] = []
-    for position in range(max((len(bag.prompts) for bag in bags), default=0)):
-        prompts = [bag.prompts[position] for bag in bags if position < len(bag.prompts)]
-        votes = (_common_pattern(first, second) for first, second in pairwise(prompts) if first != second)
-        winner = Counter(pattern for pattern in votes if MASK in "".join(pattern)).most_common(1)
-        patterns.append(winner[0][0] if winner else None)
-    return patterns
-
-
-def _common_pattern(first: str, second: str) -> Pattern:
-    before, after = _common_prefix(first, second), _common_prefix(first[::-1], second[::-1])[::-1]
-    return Pattern(re.sub(r"\w+$", "", before), re.sub(r"^\w+", "", after))
-
-
-def _common_prefix(first: str, second: str) -> str:
-    letters = enumerate(zip(first, second, strict=False))
-    return first[: next((n for n, (a, b) in letters if a != b), min(len(first), len(second)))]
-
-
 def _subject(bag: Bag, patterns: Sequence[Pattern | None]) -> str:
     """Return the subject that all prompts of a bag have in common.
 
@@ -303,7 +268,8 @@ def _case(relation: Relation, fact: Fact) -> Case:
     donor = _donor(relation, fact)
     new = donor.answer
     edit, *others = relation.templates
-    request = make_request(edit, subject, new, true)
+    start, _, rest = edit.partition(SLOT)
+    request = make_request(start + SLOT + rest.replace(SLOT, subject), subject, new, true)
     probes = [Probe("reliability", "completion", request.text, new, true, "new")]
     probes += [Probe("paraphrase", "completion", _fill(t, subject), new, true, "new") for t in others]
     probes += [*_inverse_probes(relation, fact, donor), *_synonym_probes(relation, fact, new)]
@@ -315,7 +281,7 @@ def _case(relation: Relation, fact: Fact) -> Case:
 
 
 def _fill(template: str, subject: str) -> str:
-    return template.replace(SLOT, subject, 1)
+    return template.replace(SLOT, subject)
 
 
 def _donor(relation: Relation, fact: Fact) -> Fact:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...benchmark.core.schema import Task
 from . import knowedit
-from .shared.cases import Answers, EditFields
-from .shared.fields import required_text, strings_in, with_slot, without_nq_tag
+from .shared.cases import EditFields
+from .shared.fields import required_answers, required_text, strings_in, with_slot
 from .shared.published_task import PublishedReader, TaskCard, build_edit_task, reject_selection
 from .shared.rows import Row, load_rows, resolve_file
-from .shared.skips import SkipRecord, SkipReport
+from .shared.side_prompts import paired_prompts, plain_prompts, side_prompts
+from .shared.skips import SkipReport
 
 # The copy in KnowEdit: it has new answers, which zsRE itself lacks.
 DEFAULT_SOURCE = f"{knowedit.DEFAULT_SOURCE}:benchmark/{knowedit.SELECTIONS['zsre']}"
@@ -51,23 +49,15 @@ def parse(row: Row, report: SkipReport) -> EditFields:
     if "src" not in value and "prompt" in value:
         return knowedit.parse(row, report)
     subject, question = required_text(value, "subject"), required_text(value, "src")
-    new = strings_in(value.get("alt"))
-    if not new:
-        raise SkipRecord("field 'alt' is missing")
     return EditFields(
         subject=subject,
         prompt=with_slot(question, subject),
-        new=new[0],
+        new=required_answers(value, "alt"),
         true=strings_in(value.get("answers")),
-        paraphrases=strings_in(value.get("rephrase")),
-        locality=_locality(value),
+        paraphrases=plain_prompts(value.get("rephrase"), "rephrase", row, report),
+        locality=paired_prompts(value, "loc", "loc_ans", row, report),
+        portability=side_prompts(value.get("portability"), "portability", row, report),
     )
-
-
-def _locality(value: Mapping[str, Any]) -> tuple[tuple[str, Answers], ...]:
-    """Return the unrelated question with its answers, or nothing if the record has none."""
-    questions, answers = strings_in(value.get("loc")), strings_in(value.get("loc_ans"))
-    return ((without_nq_tag(questions[0]), answers),) if questions and answers else ()
 
 
 READER = PublishedReader("zsre", load, DEFAULT_SOURCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ....benchmark.core.schema import Case, EditRequest, Probe, digest
 from .fields import equal_ignoring_case
@@ -20,6 +20,20 @@ Answers = tuple[str, ...]
 T = TypeVar("T")
 
 
+class SidePrompt(NamedTuple):
+    """A prompt next to the edit.
+
+    Attributes:
+        prompt: the prompt.
+        answers: its answer after the edit, and other spellings.
+        rival: its answer before the edit; empty if the data set does not give it.
+    """
+
+    prompt: str
+    answers: Answers
+    rival: str = ""
+
+
 @dataclass(frozen=True)
 class EditFields:
     """The fields of a record of an editing data set, independent of their names in the file.
@@ -27,7 +41,7 @@ class EditFields:
     Attributes:
         subject: the subject of the fact.
         prompt: the edit prompt, with ``{}`` for the subject.
-        new: the new target.
+        new: the new target and its other spellings.
         true: the true answer and its other spellings.
         paraphrases: other wordings of the prompt, with the subject filled in.
         locality: prompts that the edit must not change, each with its true answers.
@@ -36,11 +50,11 @@ class EditFields:
 
     subject: str
     prompt: str
-    new: str
+    new: Answers
     true: Answers
     paraphrases: tuple[str, ...] = ()
-    locality: tuple[tuple[str, Answers], ...] = ()
-    portability: tuple[tuple[str, Answers], ...] = ()
+    locality: tuple[SidePrompt, ...] = ()
+    portability: tuple[SidePrompt, ...] = ()
 
 
 def make_request(prompt: str, subject: str, new: str, true: str) -> EditRequest:
@@ -62,29 +76,40 @@ def build_edit_case(
 ) -> Case:
     """Return the case of a record, with reliability, paraphrase, neighbourhood and portability probes.
 
+    A portability probe that asks for the new target has the true answer as rival. The answers of other portability
+    probes ("The currency of the country of ... is") are no alternatives to the true answer of the edit: their rival is
+    the answer that the data set gives for the time before the edit, or none.
+
     Raises:
         SkipRecord: the record has no true answer, or the new target is one of the true answers.
     """
     if not fields.true:
         raise SkipRecord("no true answer to compare with the new target")
-    if any(equal_ignoring_case(fields.new, true) for true in fields.true):
+    if _share_spelling(fields.new, fields.true):
         raise SkipRecord("the new target equals the true target")
-    new, true = fields.new, fields.true[0]
+    (new, *spellings), true = fields.new, fields.true[0]
+    aliases = tuple(spellings)
     request = make_request(fields.prompt.strip(), fields.subject, new, true)
-    probes = [Probe("reliability", "completion", request.text, new, true, "new")]
-    probes += [Probe("paraphrase", "completion", prompt, new, true, "new") for prompt in fields.paraphrases]
-    for prompt, answers in fields.locality:
-        probes.append(Probe("neighbourhood", "completion", prompt, answers[0], new, "unchanged", answers[1:]))
-    for prompt, answers in fields.portability:
-        probes.append(Probe("portability", "completion", prompt, answers[0], true, "new", answers[1:]))
-    kept = []
-    for probe in probes:
-        # The comparison of target and rival is undefined if one is an accepted spelling of the other.
-        if any(equal_ignoring_case(answer, probe.rival) for answer in (probe.target, *probe.aliases)):
+    probes = [Probe("reliability", "completion", request.text, new, true, "new", aliases)]
+    probes += [Probe("paraphrase", "completion", prompt, new, true, "new", aliases) for prompt in fields.paraphrases]
+    # The comparison of target and rival is undefined if one is an accepted spelling of the other.
+    for prompt, answers, _ in fields.locality:
+        if _share_spelling(answers, fields.new):
             report.skip_probe(location, "target equals rival")
         else:
-            kept.append(probe)
-    return Case(id=case_id, request=request, probes=tuple(kept), source=source)
+            probes.append(Probe("neighbourhood", "completion", prompt, answers[0], new, "unchanged", answers[1:]))
+    for prompt, answers, own_rival in fields.portability:
+        rival = own_rival or (true if _share_spelling(answers, fields.new) else "")
+        if _share_spelling(answers, (rival,)) or (rival == true and _share_spelling(answers, fields.true)):
+            report.skip_probe(location, "target equals rival")
+        else:
+            probes.append(Probe("portability", "completion", prompt, answers[0], rival, "new", answers[1:]))
+    return Case(id=case_id, request=request, probes=tuple(probes), source=source)
+
+
+def _share_spelling(first: Answers, second: Answers) -> bool:
+    """Return whether two answers have a spelling in common, up to case."""
+    return not {spelling.casefold() for spelling in first}.isdisjoint(spelling.casefold() for spelling in second)
 
 
 def build_cases(

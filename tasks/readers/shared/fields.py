@@ -10,33 +10,58 @@ from ....benchmark.core.schema import SLOT
 from .skips import SkipRecord
 
 NQ_TAG = "nq question: "
+# Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese characters and Hangul.
+UNSPACED = "[\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"
 
 
 def required_text(record: Mapping[str, Any], key: str) -> str:
-    """Return a text field without surrounding white space.
+    """Return a text field without surrounding white space. An integer is returned as text.
 
     Raises:
-        SkipRecord: the field is missing, empty, not a string, or not valid Unicode.
+        SkipRecord: the field is missing, empty, neither a string nor an integer, or not valid Unicode.
     """
-    if record.get(key) is None:
-        raise SkipRecord(f"field '{key}' is missing")
-    found = strings_in(record[key]) if isinstance(record[key], str) else ()
+    if isinstance(record.get(key), list | tuple):
+        raise SkipRecord(f"field '{key}' is a list, one string was expected")
+    return required_answers(record, key)[0]
+
+
+def required_answers(record: Mapping[str, Any], key: str, parent: str = "") -> tuple[str, ...]:
+    """Return an answer followed by its other spellings, from a field with a string, an integer or a list of these.
+
+    Args:
+        record: the object that has the field.
+        key: the name of the field.
+        parent: the name of the field that holds ``record``, for the error message.
+
+    Raises:
+        SkipRecord: the field is missing, empty, of another type, or not valid Unicode.
+    """
+    name = f"{parent}.{key}" if parent else key
+    value = record.get(key)
+    if value is None:
+        raise SkipRecord(f"field '{name}' is missing")
+    found = strings_in(value)
     if not found:
-        raise SkipRecord(f"field '{key}' is not a non-empty string")
-    return found[0]
+        is_empty = isinstance(value, str | list | tuple)
+        raise SkipRecord(f"field '{name}' is empty" if is_empty else f"field '{name}' is not a string")
+    return tuple(dict.fromkeys(found))
 
 
 def strings_in(value: Any) -> tuple[str, ...]:
     """Return the non-empty strings in a string or in arbitrarily nested lists of strings, stripped.
 
-    >>> strings_in([["Damascus", "Sham city"], ["Aleppo "]])
-    ('Damascus', 'Sham city', 'Aleppo')
+    Integers, such as years, are returned as text.
+
+    >>> strings_in([["Damascus", "Sham city"], ["Aleppo "], 1999])
+    ('Damascus', 'Sham city', 'Aleppo', '1999')
 
     Raises:
         SkipRecord: a string is not valid Unicode. JSON can encode half a surrogate pair, which UTF-8 cannot.
     """
     if isinstance(value, list | tuple):
         return tuple(found for item in value for found in strings_in(item))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (str(value),)
     if not isinstance(value, str):
         return ()
     try:
@@ -53,11 +78,15 @@ def with_slot(prompt: str, subject: str) -> str:
     'In which city is {} Mall, near Annapolis?'
 
     Raises:
-        SkipRecord: the subject does not occur in the prompt as a whole word.
+        SkipRecord: the subject does not occur in the prompt as a whole word. Next to characters of scripts that write
+            no space between words, or that attach particles to nouns, every position is a word boundary.
     """
     if prompt.count(SLOT) == 1:
         return prompt
-    match = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)
+    match = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt) or re.search(
+        rf"(?:(?<!\w)|(?<={UNSPACED})|(?={UNSPACED})){re.escape(subject)}(?:(?!\w)|(?={UNSPACED})|(?<={UNSPACED}))",
+        prompt,
+    )
     if match is None:
         raise SkipRecord("the subject does not occur in the prompt")
     return prompt[: match.start()] + SLOT + prompt[match.end() :]

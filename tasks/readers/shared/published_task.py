@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ....benchmark.core.errors import KnbenchError
 from ....benchmark.core.schema import Case, JsonObject, Task, TaskKind, digest
 from ....benchmark.scoring.criteria import CRITERIA
 from .cases import EditFields, build_cases, build_edit_case
+from .recognition import suggestion
 from .rows import Row
 from .skips import SkipReport
 
-TASK_VERSION = 1
-"""Version of all tasks made by readers."""
+TASK_VERSION = 2
+"""Version of all tasks made by readers. Since version 2, portability probes have a rival of their own or none."""
+ORDER_SEED = 1
+"""Seed of the order of cases. It differs from the version because the order is the same in all versions."""
 
 
 @dataclass(frozen=True)
@@ -114,37 +118,53 @@ def build_edit_task(
 
     def make(row: Row) -> Case:
         number = row.value.get("case_id")
+        if isinstance(number, str) and number.isdecimal():  # a cell of a CSV file
+            number = int(number)
         if not isinstance(number, int) or isinstance(number, bool):
             number = row.location.index
         case_id, case_source = f"{card.name}-{number:05d}", f"{card.title}, entry {number}"
         return build_edit_case(parse(row, report), case_id, case_source, row.location, report)
 
-    return build_task(build_cases(rows, lambda row: row.location, make, report), report, source, card)
+    cases = build_cases(rows, lambda row: row.location, make, report)
+    return build_task(cases, report, source, card, records=[row.value for row in rows])
 
 
 def build_task(
-    cases: Sequence[Case], report: SkipReport, source: str, card: TaskCard, pairs: Sequence[JsonObject] = ()
+    cases: Sequence[Case],
+    report: SkipReport,
+    source: str,
+    card: TaskCard,
+    pairs: Sequence[JsonObject] = (),
+    records: Iterable[Any] = (),
 ) -> tuple[Task, SkipReport]:
     """Return the task with its cases in a fixed shuffled order, and the report.
+
+    Args:
+        cases: the cases.
+        report: counts the skipped records and probes.
+        source: the source as error messages name it.
+        card: the provenance of the task. Its name begins with the name of the reader.
+        pairs: minimal pairs.
+        records: the records of the source, which an error message identifies if no reader of theirs was used.
 
     Raises:
         KnbenchError: there are neither cases nor minimal pairs.
     """
     if not cases and not pairs:
-        raise _no_records(source, report)
+        raise _no_records(source, report, suggestion(records, card.name.partition("-")[0]))
     # The order is a fixed shuffle: the first cases are then a fair sample, not the beginning of the file.
-    ordered = tuple(sorted(cases, key=lambda case: digest([card.name, TASK_VERSION, case.id])))
+    ordered = tuple(sorted(cases, key=lambda case: digest([card.name, ORDER_SEED, case.id])))
     probed = {probe.criterion for case in ordered for probe in case.probes}
     criteria = tuple(name for name in CRITERIA if name in probed)
     return Task(**vars(card), version=TASK_VERSION, criteria=criteria, cases=ordered, pairs=tuple(pairs)), report
 
 
-def _no_records(source: str, report: SkipReport) -> KnbenchError:
+def _no_records(source: str, report: SkipReport, advice: str | None) -> KnbenchError:
     if not report.skipped:
         return KnbenchError(f"{source}: the source has no records; check that it is the right file")
     reasons = report.reasons
     most_frequent = max(reasons, key=lambda reason: reasons[reason])
     return KnbenchError(
         f"{source}: no record can be read: {report.skipped} skipped, most frequent reason: {most_frequent} (first: "
-        f"{report.first}); check that the file matches the reader"
+        f"{report.first}); {advice or 'check that the file matches the reader'}"
     )

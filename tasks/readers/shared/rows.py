@@ -1,24 +1,21 @@
 """Loads the records of a data set from a local file or the Hugging Face Hub.
 
-Local JSON and JSONL files are parsed here: the JSON reader of the ``datasets`` library rejects a whole file because of
-one broken line. All other sources (Hub ids, Parquet, CSV) are loaded through the ``datasets`` library. No pickle is
-loaded and no code from a data set is executed.
+JSON, JSON Lines and CSV are parsed by :mod:`.parsing`: the readers of the ``datasets`` library reject a whole JSON file
+because of one broken line, and guess the types of CSV cells ("NA" becomes a missing value). Parquet and whole data sets
+of the Hub are loaded through the ``datasets`` library. No pickle is loaded and no code from a data set is executed.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ....benchmark.core.errors import KnbenchError
+from .files import BOM, SUFFIXES, TABLE_SUFFIXES, check_content, check_parquet, data_suffix, read_data
+from .parsing import Located, parse_json, parse_records, parse_table
 from .skips import SkipReport, SourceLocation
-
-TABLE_FORMATS = {".parquet": "parquet", ".csv": "csv"}
-SUFFIXES = (".jsonl", ".json", *TABLE_FORMATS)
-BOM = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
@@ -34,27 +31,14 @@ def load_document(source: str) -> Any:
     Raises:
         KnbenchError: the file does not exist or is not valid JSON.
     """
-    path = Path(source)
-    if path.is_file():
-        content = _read_bytes(path)
-    elif is_hub_id(source) and ":" in source:
-        repository, file = source.split(":", 1)
-        # Loaded as one text: the JSON reader of the library rejects files in which a field changes its type.
-        options = {"data_files": f"hf://datasets/{repository}/{file}", "sample_by": "document", "split": "train"}
-        content = "\n".join(_load_dataset(source, "text", **options)["text"]).encode()
-    else:
-        raise source_not_found(source)
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise KnbenchError(f"{source}: not valid JSON: {error}; download the file again") from None
+    return parse_json(source, _content(source))
 
 
 def load_rows(source: str, report: SkipReport, config: str | None = None) -> list[Row]:
     """Return the records of a file or of a data set on the Hub.
 
     Args:
-        source: a .jsonl, .json, .parquet or .csv file, a Hub id, or ``owner/name:path/in/repository.json``.
+        source: a file with one of the endings in SUFFIXES, a Hub id, or ``owner/name:path/in/repository.json``.
         report: receives the lines and entries that are not JSON objects.
         config: configuration of the data set on the Hub. All its splits are read.
 
@@ -62,61 +46,55 @@ def load_rows(source: str, report: SkipReport, config: str | None = None) -> lis
         KnbenchError: the source does not exist or has an unsupported format.
     """
     path = Path(source)
-    if path.is_file() and path.suffix in TABLE_FORMATS:
-        table = _load_dataset(source, TABLE_FORMATS[path.suffix], data_files=str(path), split="train")
-        return _to_rows(table, report, "row")
-    if path.is_file() and (path.suffix != ".json" or _is_json_lines(path)):
-        return list(_parse_lines(_read_bytes(path), report))
-    if path.is_file() or ":" in source or not is_hub_id(source):
-        document = load_document(source)
-        return _to_rows(document if isinstance(document, list) else [document], report, "entry")
-    splits = _load_dataset(source, source, name=config)
-    return _to_rows((row for split in splits for row in splits[split]), report, "row")
+    suffix = data_suffix(Path(source))
+    if not path.is_file() and is_hub_id(source) and ":" not in source:
+        splits = _load_dataset(source, source, name=config)
+        return _to_rows(_located(row for split in splits for row in splits[split]), report)
+    if suffix == ".parquet":
+        if path.is_file():
+            check_parquet(path)
+            file = str(path)
+        elif is_hub_id(source):
+            file = _hub_url(source)
+        else:
+            raise source_not_found(source)
+        return _to_rows(_located(_load_dataset(source, "parquet", data_files=file, split="train")), report)
+    content = _content(source)
+    parse = parse_table if suffix in TABLE_SUFFIXES else parse_records
+    return _to_rows(parse(source, content, report), report)
 
 
-def _to_rows(values: Iterable[Any], report: SkipReport, unit: str) -> list[Row]:
+def _content(source: str) -> bytes:
+    """Return the bytes of a local text file, or of a text file on the Hub."""
+    path = Path(source)
+    if path.is_file():
+        return read_data(path)
+    if not is_hub_id(source) or ":" not in source:
+        raise source_not_found(source)
+    # Loaded as one text: the JSON reader of the library rejects files in which a field changes its type.
+    options = {"data_files": _hub_url(source), "sample_by": "document", "split": "train"}
+    content = "\n".join(_load_dataset(source, "text", **options)["text"]).encode()
+    check_content(source, content)
+    return content.removeprefix(BOM)
+
+
+def _hub_url(source: str) -> str:
+    repository, file = source.split(":", 1)
+    return f"hf://datasets/{repository}/{file}"
+
+
+def _located(values: Iterable[Any]) -> list[Located]:
+    return [(SourceLocation(index, f"row {index + 1}"), value) for index, value in enumerate(values)]
+
+
+def _to_rows(values: Iterable[Located], report: SkipReport) -> list[Row]:
     rows = []
-    for index, value in enumerate(values):
-        location = SourceLocation(index, f"{unit} {index + 1}")
+    for location, value in values:
         if isinstance(value, dict):
             rows.append(Row(location, value))
         else:
             report.skip(location, "not a JSON object")
     return rows
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise KnbenchError(f"{path}: cannot read the file: {error.strerror}") from None
-
-
-def _is_json_lines(path: Path) -> bool:
-    """Return whether a .json file has one JSON object per line, as some published files do."""
-    lines = [line for line in _read_bytes(path).removeprefix(BOM).splitlines() if line.strip()]
-    try:
-        return len(lines) > 1 and isinstance(json.loads(lines[0]), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _parse_lines(content: bytes, report: SkipReport) -> Iterator[Row]:
-    for index, line in enumerate(content.removeprefix(BOM).split(b"\n")):
-        if not line.strip():
-            continue
-        location = SourceLocation(index, f"line {index + 1}")
-        try:
-            value = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError:
-            report.skip(location, "not UTF-8")
-        except (ValueError, RecursionError):
-            report.skip(location, "not JSON")
-        else:
-            if isinstance(value, dict):
-                yield Row(location, value)
-            else:
-                report.skip(location, "not a JSON object")
 
 
 def is_hub_id(source: str) -> bool:
@@ -126,7 +104,7 @@ def is_hub_id(source: str) -> bool:
     """
     repository, _, file = source.partition(":")
     match = re.fullmatch(r"\w[\w.-]*/[\w.-]+", repository)
-    return match is not None and (bool(file) or not repository.endswith(SUFFIXES))
+    return match is not None and (bool(file) or not data_suffix(Path(repository)))
 
 
 def _load_dataset(source: str, *args: str, **options: Any) -> Any:
@@ -158,7 +136,9 @@ def resolve_file(source: str, reader: str) -> str:
     folder = Path(source)
     if not folder.is_dir():
         return source
-    candidates = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and data_suffix(path))
+    # A text file next to data is a licence or a description.
+    candidates = [path for path in files if data_suffix(path) != ".txt"] or files
     if len(candidates) == 1:
         return str(candidates[0])
     names = ", ".join(path.name for path in candidates[:8]) or "none"

@@ -137,3 +137,11 @@ def test_published_data():
             assert case.probes[1].target.startswith(f"{case.request.text} {case.request.target_new}")
             assert case.probes[1].rival.startswith(f"{case.request.text} {case.request.target_true}")
             assert Counter(p.criterion for p in case.probes)["neighbourhood"] == 4
+
+
+@pytest.mark.parametrize("field", ["UID", "paradigm", "Paradigm"])
+def test_rows_of_another_paradigm_are_skipped_whatever_the_field_is_called(tmp_path, field):
+    rows = [{**{k: v for k, v in PAIR.items() if k != "UID"}, field: "haishi_ma"}, PAIR]
+    task, report = read_rows(tmp_path, *rows)
+    assert (len(task.cases), len(task.pairs)) == (1, 1)
+    assert report.reasons == {"row of another paradigm": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -82,7 +83,7 @@ def test_knowedit_case_equals_the_one_worked_by_hand(tmp_path):
         completion("paraphrase", "Leonardo DiCaprio is a citizen of", "Syria", true),
         completion("neighbourhood", "The gender of Leonardo DiCaprio is", "male", "Syria", "unchanged"),
         completion("neighbourhood", forgotten, "USA", "Syria", "unchanged"),
-        completion("portability", capital, "Damascus", true, "new", ("Sham",)),
+        completion("portability", capital, "Damascus", "", "new", ("Sham",)),
         completion("portability", "Leo is a citizen of", "Syria", true),
     )
     assert task.criteria == ("reliability", "paraphrase", "portability", "neighbourhood")
@@ -102,6 +103,35 @@ def test_knowedit_parts_are_found_in_a_folder_with_the_published_structure(tmp_p
         read_task("knowedit", None, None)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "benchmark_wiki_counterfact_test_cf.json",
+        "wiki_counterfact_test_cf.json",
+        "test_cf.json",
+        "wiki_counterfact/test_cf.json",
+        "benchmark/wiki_counterfact/test_cf.json.gz",
+    ],
+)
+def test_knowedit_parts_are_found_under_the_names_of_copies(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    put(tmp_path / name, [KNOWEDIT])
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    put(tmp_path / "benchmark_ZsRE_ZsRE-train-all.json", [EASYEDIT])
+    assert read_task("knowedit", "wiki_counterfact", str(tmp_path))[0].name == "knowedit-wiki-counterfact"
+    with pytest.raises(KnbenchError, match="no file or folder"):
+        read_task("knowedit", "zsre", str(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["wiki_recent", "WikiBio", "wikibio", "convsent", "Sanitation"])
+def test_parts_of_knowedit_without_true_answers_are_named(part):
+    with pytest.raises(KnbenchError) as error:
+        read_task("knowedit", part, None)
+    assert f"part '{part}' of knowedit cannot be read: it" in str(error.value)
+    assert "use knowedit:wiki_counterfact or knowedit:zsre" in str(error.value)
+
+
 def test_files_on_the_hub_are_read_as_text(monkeypatch):
     """The JSON reader of the library rejects answers that are strings in some records and lists in others."""
     import datasets
@@ -117,30 +147,39 @@ def test_files_on_the_hub_are_read_as_text(monkeypatch):
 
 
 def test_skipped_records_and_probes_are_counted_by_reason(tmp_path):
-    useless = {"Reasoning": [{"prompt": "And then?", "ground_truth": "USA"}, {"prompt": "No answer"}]}
+    useless = {"Reasoning": [{"prompt": "And then?", "ground_truth": ["Syria", "USA"]}, {"prompt": "No answer"}]}
     entries = [
         KNOWEDIT,
         {**KNOWEDIT, "ground_truth": "syria"},
         {**KNOWEDIT, "ground_truth": None},
         {**KNOWEDIT, "subject": "Leonardo Di"},  # a part of a word does not match
-        {**KNOWEDIT, "target_new": ["Syria"]},
+        {**KNOWEDIT, "target_new": []},
+        {**KNOWEDIT, "target_new": 1.5},
+        {**KNOWEDIT, "target_new": True},
+        {**KNOWEDIT, "subject": " "},
+        {**KNOWEDIT, "subject": ["Leonardo DiCaprio"]},
         {**KNOWEDIT, "prompt": ""},
         {**KNOWEDIT, "ground_truth": "USA", "portability": useless},
         {**KNOWEDIT, "prompt": "{} and {}: Leonardo DiCaprio is"},
         5,
     ]
     task, report = read_task("knowedit", None, put(tmp_path / "k.json", entries))
-    assert {case.id for case in task.cases} == {"knowedit-00000", "knowedit-00006"}
-    assert "portability" not in {probe.criterion for probe in by_id(task)["knowedit-00006"].probes}
-    assert (len(task.cases), report.skipped) == (2, 7)
+    # The number with a fraction is read as it is written.
+    assert {case.id for case in task.cases} == {"knowedit-00000", "knowedit-00005", "knowedit-00010"}
+    assert by_id(task)["knowedit-00005"].request.target_new == "1.5"
+    assert "portability" not in {probe.criterion for probe in by_id(task)["knowedit-00010"].probes}
+    assert report.skipped == 10
     assert report.reasons == {
         "the new target equals the true target": 1,
         "no true answer to compare with the new target": 1,
         "the subject does not occur in the prompt": 1,
-        "field 'target_new' is not a non-empty string": 1,
-        "field 'prompt' is not a non-empty string": 1,
+        "field 'target_new' is empty": 1,
+        "field 'target_new' is not a string": 1,
+        "field 'subject' is empty": 1,
+        "field 'subject' is a list, one string was expected": 1,
+        "field 'prompt' is empty": 1,
         "probe skipped: target equals rival": 1,
-        "probe skipped: not exactly one prompt with an answer": 1,
+        "probe skipped: portability: not exactly one prompt with an answer": 1,
         "the prompt does not contain exactly one slot for the subject": 1,
         "not a JSON object": 1,
     }

@@ -92,6 +92,49 @@ def test_subjects_that_share_words_are_inferred_and_malformed_bags_skipped(tmp_p
     assert "p36-0008" in by_id(task)
 
 
+TWICE = ("{} , the country of {} , has the capital [MASK] .", "The capital of {} is [MASK] .")
+
+
+def test_a_pattern_may_mention_the_subject_twice(tmp_path):
+    facts = [("Cabo Verde", "Praia"), ("Peru", "Lima"), ("Wales", "Cardiff"), ("Anna Ann", "B")]
+    bags = [bag(TWICE, "P36(capital)", *fact) for fact in facts]
+    task, report = read_task("pararel", "P36", put(tmp_path / "p.json", {"P36": bags}))
+    assert report.reasons == {}
+    assert_well_formed(task)
+    case = by_id(task)["p36-0000"]
+    assert case.request.prompt == "{} , the country of Cabo Verde , has the capital"
+    assert case.request.text == "Cabo Verde , the country of Cabo Verde , has the capital"
+    assert case.probes[1] == completion("paraphrase", "The capital of Cabo Verde is", "B", "Praia")
+    prompts = {p.prompt for p in case.probes if p.criterion == "neighbourhood"}
+    assert "Peru , the country of Peru , has the capital" in prompts
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("In {} and all of {} the capital is [MASK].", "In Peru and all of Peru the capital is"),
+        ("{}: {}'s capital, [MASK]", "Peru: Peru's capital,"),
+        ("{} {} [MASK]", "Peru Peru"),
+        ("The capital of {} is [MASK]. ", "The capital of Peru is"),
+    ],
+)
+def test_texts_around_two_mentions(tmp_path, pattern, text):
+    facts = [("Wales", "Cardiff"), ("Peru", "Lima"), ("New York, New York", "Albany"), ("Cabo Verde", "Praia")]
+    bags = [bag((pattern,), "P36(capital)", *fact) for fact in facts]
+    task, report = read_task("pararel", "P36", put(tmp_path / "p.json", {"P36": bags}))
+    assert report.reasons == {}
+    assert by_id(task)["p36-0001"].request.text == text
+    assert {case.request.subject for case in task.cases} == {subject for subject, _ in facts}
+
+
+def test_two_different_names_at_the_two_mentions_are_skipped(tmp_path):
+    bags = [bag(TWICE, "P36(capital)", *fact) for fact in (("Wales", "Cardiff"), ("Peru", "Lima"), ("Italy", "Rome"))]
+    bags.append([["Oslo , the country of Norway , has the capital [MASK] .", "Oslo", "P36"], *bags[0][1:]])
+    bags[-1][1] = ["The capital of Norway is [MASK] .", "Oslo", "P36"]
+    task, report = read_task("pararel", "P36", put(tmp_path / "p.json", {"P36": bags}))
+    assert (len(task.cases), report.reasons) == (3, {"a prompt does not match its pattern": 1})
+
+
 def test_synonym_probes_ask_for_the_occupation(tmp_path):
     facts = [("Ann", "physics"), ("Bob", "chemistry"), ("Cyd", "jazz")]
     bags = [bag(P101, "P101(field of work)", *fact) for fact in facts]

@@ -10,13 +10,16 @@ import sys
 import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
-from knbench.tasks.readers.shared import fields
+from knbench.tasks.readers.shared import fields, files, masked_patterns, recognition
 
 from tests.unit.tasks.readers.samples import COUNTERFACT, SAMPLE, put, put_lines, read_task
 
 
 def test_docstring_examples():
-    assert doctest.testmod(fields).failed == 0
+    for module in (fields, files, masked_patterns, recognition):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert result.failed == 0
 
 
 def test_built_in_readers_are_registered():
@@ -61,14 +64,14 @@ def test_errors_are_one_line_with_problem_location_and_fix(tmp_path, monkeypatch
         (("counterfact", None, "data/no.jsonl"), "no file or folder 'data/no.jsonl'"),
         (("counterfact", None, None), "cannot read data set 'azhx/counterfact': Couldn't reach it; no local file"),
         (("knowedit", "zsre", "no.json"), "no file or folder 'no.json'"),
-        (("zsre", None, str(broken)), "broken.json: not valid JSON: Expecting value: line 2 column 8"),
+        (("zsre", None, str(broken)), "broken.json: the file is cut: not valid JSON: Expecting value: line 2 column 8"),
         (
             ("zsre", None, str(tmp_path / "two")),
-            "needs exactly one data file (.jsonl, .json, .parquet, .csv), found: a.j",
+            "needs exactly one data file (.jsonl, .json, .ndjson, .parquet, .csv, .tsv, .txt), found: a.j",
         ),
         (
             ("zsre", None, put(tmp_path / "c.json", [COUNTERFACT])),
-            "1 skipped, most frequent reason: field 'subject' is missing",
+            "(first: entry 1: field 'subject' is missing); this looks like CounterFact: use --tasks counterfact",
         ),
         (
             ("counterfact", None, put_lines(tmp_path / "c.jsonl", b"{", b"x")),
