@@ -16,6 +16,7 @@ from ..benchmark.core.progress import Reporter
 from ..benchmark.core.schema import JsonObject
 from ..benchmark.editing import hyperparameter
 from ..benchmark.models.language_model import LanguageModel
+from ..benchmark.models.precision import in_float64
 from .shared.multi_layer import MultiLayerConfig, MultiLayerEditor
 from .shared.published import published
 
@@ -64,13 +65,13 @@ class AlphaEdit(MultiLayerEditor[AlphaEditConfig]):
             ValueError: a key has no component in the null space.
         """
         preserved = self.moments.preserved(lm, layer, self.config.threshold)  # (m, r)
-        keys = keys.double()
+        keys = in_float64(keys)
         free = keys - preserved @ (preserved.T @ keys)
         if bool((free.norm(dim=0) < 1e-9 * keys.norm(dim=0)).any()):
             raise ValueError(f"layer {layer} has no direction that text leaves free; set threshold higher")
         if earlier is None:
             return free
-        old = earlier.double()
+        old = in_float64(earlier)
         old = old - preserved @ (preserved.T @ old)  # F, (m, e)
         gram = old.T @ old
         gram += self.config.ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -111,7 +111,7 @@ class Rome(ContextEditor[RomeConfig]):
     def direction(self, lm: LanguageModel, key: Tensor) -> Tensor:
         """Return the unit vector u, the right factor of the update, (m,), for the mean key k* of shape (m,)."""
         if self.config.mom2_adjustment:
-            key = self.moments.solve(lm, self.config.layer, key[:, None])[:, 0].float()
+            key = self.moments.solve(lm, self.config.layer, key[:, None])[:, 0].float().to(lm.device)
         unit: Tensor = key / key.norm()
         return unit
 

