@@ -12,6 +12,7 @@ from typing import Any
 
 from ..benchmark.core.schema import TaskKind
 from ..benchmark.results.comparison import KINDS, RankedMethod, Values, rank_methods
+from ..benchmark.results.method_names import differing_settings
 from ..benchmark.scoring.criteria import CRITERIA
 from ..benchmark.scoring.intervals import mean_over_tasks
 from .cells import Cell, Score, cell
@@ -124,7 +125,9 @@ def _board(
 ) -> Board:
     entries = {m: [section.entries[t][m] for t in tasks if m in section.entries[t]] for m in section.methods}
     entries = {method: members for method, members in entries.items() if members}
-    complete = [method for method, members in entries.items() if len(members) == len(tasks)]
+    # A method that is tuned for each task is not one method: its mean over tasks is not ranked.
+    mixed = {m: differing_settings(entry.result for entry in members) for m, members in entries.items()}
+    complete = [m for m, members in entries.items() if len(members) == len(tasks) and not mixed[m]]
     values = [{m: section.entries[t][m].values[measure] for m in complete} for t in tasks]
     ranked, rank_criterion = _ranked_methods(values, measure, ranked=not section.limited)
     scores = {m: _scores(members, measure, kind, ranked if m in complete else {}) for m, members in entries.items()}
@@ -137,7 +140,15 @@ def _board(
     columns += [Column(c.name, c.title, c.question) for c in CRITERIA.values() if c.name in present]
     ranks = ranked.get(rank_criterion, {})
     rows = [
-        _row(method, members, scores[method], measure, columns, ranks.get(method), _unranked(section, members, tasks))
+        _row(
+            method,
+            members,
+            scores[method],
+            measure,
+            columns,
+            ranks.get(method),
+            _unranked(section, members, tasks, mixed[method]),
+        )
         for method, members in entries.items()
     ]
     rows.sort(key=lambda row: (bool(row.unranked), -_sort_value(row, rank_criterion), row.method))
@@ -164,8 +175,12 @@ def _ranked_methods(
     return by_score, next(iter(by_score), "")
 
 
-def _unranked(section: Section, entries: Sequence[Entry], tasks: Sequence[TaskKey]) -> str:
+def _unranked(
+    section: Section, entries: Sequence[Entry], tasks: Sequence[TaskKey], mixed: Mapping[str, Sequence[Any]]
+) -> str:
     """Return the reason why a method is not ranked; empty if it is ranked."""
+    if mixed:
+        return f"settings differ between tasks: {', '.join(mixed)}"
     if len(entries) < len(tasks):
         return f"{len(entries)} of {len(tasks)} tasks"
     return "limited" if section.limited else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +20,12 @@ from ..results.comparison import (
     case_by_case,
     compare_two,
     group_by_task,
+    incomplete_methods,
     overall,
     ranking,
 )
-from ..results.runs import find_runs
+from ..results.method_names import describe_differences, differing_settings, method_names
+from ..results.runs import Run, find_runs, unfinished_runs
 from ..scoring.criteria import CRITERIA, MEASURES
 from ..scoring.formatting import format_p_value
 from ..scoring.summary import COMPOSITES
@@ -33,6 +36,7 @@ EXAMPLES = """
 Examples:
   knbench compare runs/first --editors rome,memit
   knbench compare runs/mine/rome runs/theirs/memit --measure generated --cases
+  knbench compare runs/layer-3 runs/layer-5         # one editor with two settings
   knbench compare runs/all                          # more than two editors: ranks
 """
 
@@ -58,20 +62,61 @@ def compare_command(folders: Sequence[Path], editors: str | None, measure: str, 
     FOLDERS are searched recursively for results. With two editors, prints the difference of each criterion with its
     confidence interval, an exact or permutation p-value, the cases won and lost, and McNemar's table. With more
     editors, prints the means over all tasks and, for each task and criterion, confidence intervals of the ranks.
+
+    Each configuration of an editor is a method of its own. Unfinished runs are named and left out.
     """
     runs = find_runs(folders)
     known = sorted({run.result.editor.name for run in runs})
-    names = list(dict.fromkeys(n.strip() for n in editors.split(",") if n.strip())) if editors else known
-    for name in names:
-        if name not in known:
+    labels = method_names([run.result for run in runs])
+    wanted = list(dict.fromkeys(n.strip() for n in _split_names(editors) if n.strip())) if editors else known
+    for name in wanted:
+        if name not in known and name not in labels:
             raise unknown_name("editor in these folders", name, known)
+    chosen = [
+        run for run, label in zip(runs, labels, strict=True) if run.result.editor.name in wanted or label in wanted
+    ]
+    names = _in_order(chosen, wanted)
+    _note_left_out(folders, chosen)
     if len(names) < 2:
-        raise KnbenchError(f"a comparison needs two editors; these folders contain only: {', '.join(known)}")
-    groups = group_by_task([run for run in runs if run.result.editor.name in names])
+        raise KnbenchError(
+            f"a comparison needs two editors, or two settings of one; these folders contain only: {', '.join(known)}"
+        )
+    groups = group_by_task(chosen)
     if len(names) == 2:
         _show_two(groups, names[0], names[1], measure, cases, as_json)
     else:
         _show_ranks(groups, measure, as_json)
+
+
+def _in_order(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
+    """Return the names of the methods of some runs, in the order of the wanted editors or methods."""
+    editors = {
+        name: run.result.editor.name for run, name in zip(runs, method_names([r.result for r in runs]), strict=True)
+    }
+    return sorted(editors, key=lambda name: wanted.index(name if name in wanted else editors[name]))
+
+
+def _split_names(text: str) -> list[str]:
+    """Split at commas outside of brackets.
+
+    >>> _split_names("rome [layer=3, steps=5],memit")
+    ['rome [layer=3, steps=5]', 'memit']
+    """
+    return re.split(r",(?![^\[]*\])", text)
+
+
+def _note_left_out(folders: Sequence[Path], runs: Sequence[Run]) -> None:
+    """Name on stderr the unfinished runs, and the editors that have several settings."""
+    for folder in unfinished_runs(folders):
+        click.echo(f"note: {folder} is not finished and is left out", err=True)
+    for editor in dict.fromkeys(run.result.editor.name for run in runs):
+        different = differing_settings(run.result for run in runs if run.result.editor.name == editor)
+        if different:
+            click.echo(
+                f"note: '{editor}' has several settings ({describe_differences(different)}); each is compared as a "
+                "method of its own",
+                err=True,
+            )
 
 
 def _show_two(groups: Sequence[TaskComparison], a: str, b: str, measure: str, with_cases: bool, as_json: bool) -> None:
@@ -134,6 +179,8 @@ def _show_ranks(groups: Sequence[TaskComparison], measure: str, as_json: bool) -
     from .terminal import print_table
 
     _show_overall(means, measure)
+    for name, (count, tasks) in incomplete_methods(groups).items():
+        click.echo(f"{name} has results on {count} of {tasks} tasks and is left out of means over tasks it lacks.")
     share = MEASURES[measure].share
     for task, by_criterion in rankings.items():
         main = next(name for name in ("extended_score", "score", *CRITERIA) if name in by_criterion)

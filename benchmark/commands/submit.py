@@ -14,6 +14,7 @@ from ..core.files import json_text
 from ..results.documents import comparable, different_conditions
 from ..results.runs import Run, find_runs
 from ..results.store import CARD, slug, store_card, store_run, unpack_run, write_status
+from ..results.submission import runs_to_submit
 from ..results.validation import Verdict, disagreement, validate
 from .options import JSON_FLAG
 
@@ -35,9 +36,10 @@ from .options import JSON_FLAG
 def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> None:
     """Copy finished RUNS to the results store, with compressed records, and validate the store.
 
+    Refuses unfinished runs, runs with --limit or on tuning cases, and editors whose settings differ between tasks.
     Stored results are never replaced. To publish the results, commit the files and open a pull request.
     """
-    found = find_runs(runs)
+    found = runs_to_submit(runs, results)
     methods = sorted({run.result.editor.name for run in found})
     if card is not None:
         if len(methods) > 1:
@@ -99,8 +101,12 @@ def _confirmed(stored: Sequence[Run], repeated: Sequence[Run]) -> list[Path]:
 
 
 def _settings_key(run: Run) -> str:
-    """Return a key that two runs share if they have the same editor, hyper-parameters, model, task and protocol."""
-    return json.dumps([run.result.editor.name, run.result.editor.config, comparable(run.result)])
+    """Return a key that two runs share if they have the same editor, hyper-parameters, model, task and protocol.
+
+    The version of the benchmark is not part of it: a later version that gives the same verdicts confirms a result.
+    """
+    conditions = {key: value for key, value in comparable(run.result).items() if key != "benchmark"}
+    return json.dumps([run.result.editor.name, run.result.editor.config, conditions])
 
 
 @click.command("unpack", epilog="\b\nExample:\n  knbench unpack results --output runs/results\n")

@@ -25,7 +25,8 @@ from ..scoring.intervals import (
     resampled_scores,
 )
 from ..scoring.summary import COMPOSITES, ROME_SCORE, Table, case_table
-from .documents import comparable
+from .documents import different_conditions
+from .method_names import method_names
 from .runs import Run
 
 Values = Mapping[str, Mapping[str, float]]
@@ -34,15 +35,20 @@ Values = Mapping[str, Mapping[str, float]]
 KINDS = {"fact": "facts", "linguistic": "phenomena"}
 """Kinds of tasks with their names in tables."""
 
+OF_TASK = ("task", "version", "content", "cases", "checkpoints")
+"""Conditions that may differ between the tasks of one comparison."""
+
 
 @dataclass(frozen=True, eq=False)
 class TaskComparison:
-    """Comparable results of several editors on one task.
+    """Comparable results of several methods on one task.
+
+    An editor is one method, or several if its results have several configurations; see :func:`method_names`.
 
     Attributes:
         task: name of the task.
-        runs: by editor.
-        records: by editor, then by case id; all editors have the same cases.
+        runs: by method.
+        records: by method, then by case id; all methods have the same cases.
     """
 
     task: str
@@ -137,22 +143,30 @@ def group_by_task(runs: Sequence[Run]) -> list[TaskComparison]:
     """Return results grouped by task.
 
     Raises:
-        KnbenchError: two results of a task have different settings or the same editor.
+        KnbenchError: two results were measured under different conditions, or have the same task and method.
     """
     by_task: dict[str, dict[str, Run]] = {}
-    for run in runs:
-        task, editor = run.result.task.name, run.result.editor.name
+    for run, editor in zip(runs, method_names([run.result for run in runs]), strict=True):
+        task = run.result.task.name
         members = by_task.setdefault(task, {})
         if editor in members:
             raise KnbenchError(
-                f"two results of editor '{editor}' on task '{task}': {members[editor].folder}, {run.folder}"
+                f"two results of editor '{editor}' on task '{task}': {members[editor].result_path}, {run.result_path}; "
+                "pass only one of them"
             )
         for other in members.values():
             differences = _differences(other.result, run.result)
             if differences:
                 raise KnbenchError(
-                    f"{other.folder} and {run.folder} have different settings ({differences}) and cannot be compared"
+                    f"{other.result_path} and {run.result_path} have different settings ({differences}) and cannot be "
+                    "compared"
                 )
+        differences = _differences(runs[0].result, run.result, ignored=OF_TASK)
+        if differences:
+            raise KnbenchError(
+                f"{runs[0].result_path} and {run.result_path} have different settings ({differences}); compare them "
+                "separately"
+            )
         members[editor] = run
     groups = []
     for task, members in by_task.items():
@@ -163,15 +177,15 @@ def group_by_task(runs: Sequence[Run]) -> list[TaskComparison]:
     return groups
 
 
-def _differences(a: Result, b: Result) -> str:
-    first, second = comparable(a), comparable(b)
-    keys = [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
-    return ", ".join(f"{key}: {first.get(key)} and {second.get(key)}" for key in keys)
+def _differences(a: Result, b: Result, ignored: Collection[str] = ()) -> str:
+    different = different_conditions(a, b)
+    return ", ".join(f"{key}: {x} and {y}" for key, (x, y) in different.items() if key not in ignored)
 
 
 def overall(groups: Sequence[TaskComparison], measure: str) -> list[OverallRow]:
-    """Return one row per kind of task, editor and criterion: the mean over the tasks that every editor was run on.
+    """Return one row per kind of task, method and criterion: the mean over the tasks of the kind.
 
+    Methods that lack a task are left out, see :func:`incomplete_methods`.
     Facts are resampled within their relations. Phenomena are resampled as whole paradigms.
     """
     rows = []
@@ -199,6 +213,12 @@ def overall(groups: Sequence[TaskComparison], measure: str) -> list[OverallRow]:
                         )
                     )
     return rows
+
+
+def incomplete_methods(groups: Sequence[TaskComparison]) -> dict[str, tuple[int, int]]:
+    """Return the methods that lack tasks, with the number of their tasks and of all tasks."""
+    found = {name: sum(name in group.runs for group in groups) for group in groups for name in group.runs}
+    return {name: (count, len(groups)) for name, count in found.items() if count < len(groups)}
 
 
 def compare_two(groups: Sequence[TaskComparison], a: str, b: str, measure: str) -> list[PairedRow]:

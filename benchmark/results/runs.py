@@ -11,7 +11,19 @@ from ..core.errors import KnbenchError
 from ..core.records import Record
 from ..scoring.summary import at_checkpoint
 from .documents import OnBroken, load_result, reraise
-from .io import ANALYSIS, CHECKPOINT, CHECKPOINTS, RECORD, RECORDS, RESULT, LineKind, LineT, read_lines, sha256_of
+from .io import (
+    ANALYSIS,
+    CHECKPOINT,
+    CHECKPOINTS,
+    MANIFEST,
+    RECORD,
+    RECORDS,
+    RESULT,
+    LineKind,
+    LineT,
+    read_lines,
+    sha256_of,
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,31 @@ class Run:
         if sha256_of(path) != sha256:
             raise KnbenchError(f"{path}: changed since it was scored; run: knbench score {self.folder} --write")
         return read_lines(path, kind)
+
+
+def unfinished_runs(roots: Sequence[Path]) -> list[Path]:
+    """Return the run folders below the given folders that have no result, in a stable order."""
+    folders = sorted({path.parent for root in roots for path in root.rglob(MANIFEST)})
+    return [folder for folder in folders if not (folder / RESULT).exists() and not (folder / ANALYSIS).exists()]
+
+
+def folders_without_manifest(roots: Sequence[Path]) -> list[Path]:
+    """Return the folders below the given folders that hold records or a result and no manifest, in a stable order."""
+    folders = {path.parent for root in roots for name in (RESULT, RECORDS) for path in root.rglob(name)}
+    return sorted(folder for folder in folders if not (folder / MANIFEST).exists())
+
+
+def check_manifests(roots: Sequence[Path]) -> None:
+    """Check that every run folder below the given folders has its manifest.
+
+    Raises:
+        KnbenchError: a folder holds records or a result without a manifest; names the folder.
+    """
+    for folder in folders_without_manifest(roots):
+        files = " and ".join(name for name in (RESULT, RECORDS) if (folder / name).exists())
+        raise KnbenchError(
+            f"{folder}: holds {files} and no {MANIFEST}; restore it from a copy, or delete the folder and run it again"
+        )
 
 
 def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..core.records import to_json
 from .documents import first_difference, load_result, manifest_of
 from .io import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, read_bytes, read_json
 from .json_schema import check
+from .method_names import describe_differences, differing_settings
 from .runs import Run
 
 CARD = "card.md"
@@ -48,19 +49,51 @@ def slug(text: str) -> str:
 def location_of(result: Result) -> tuple[Path, str]:
     """Return the folder of a result, relative to the store, and its name in the folder.
 
-    A model without a revision is identified by its weight hash. The name states the subset and the regime, unless they
-    are the full set and single edits.
+    A model without a revision is identified by its weight hash. The name states the subset, the regime, and every
+    setting of the protocol that :func:`_protocol_suffixes` lists. Results with different names have different settings.
     """
     model, protocol = result.model, result.protocol
     revision = model.revision or f"weights-{model.weight_hash[:12]}"
     folder = Path(slug(result.editor.name)) / slug(model.name) / slug(revision)
-    suffix = {
+    regime = {
         "single": "",
         "batch": f".batch-{protocol.batch_edits}",
         "sequential": f".sequential-{protocol.cases}",
     }[protocol.regime]
     subset = ".lite" if protocol.subset == "lite" else ""
-    return folder, slug(result.task.name) + subset + suffix
+    return folder, slug(result.task.name) + subset + regime + "".join(_protocol_suffixes(result))
+
+
+def _protocol_suffixes(result: Result) -> Iterator[str]:
+    """Yield one part of a name for every setting that differs from the usual one.
+
+    Usual are the test split without a limit, seed 0, the BOS policy "auto", all cases of a full set, and the cases of
+    the lite subset that the model knows by "success".
+    """
+    protocol = result.protocol
+    if protocol.split != "test":
+        yield f".split-{protocol.split}"
+    if protocol.limit is not None:
+        yield f".limit-{protocol.limit}"
+    if protocol.known_only != (protocol.subset == "lite"):
+        yield ".known" if protocol.known_only else ".all-cases"
+    if protocol.known_by not in (None, "success"):
+        yield f".known-by-{slug(protocol.known_by)}"
+    if protocol.bos != "auto":
+        yield f".bos-{slug(protocol.bos)}"
+    if result.model.dtype != "float32":
+        yield f".{slug(result.model.dtype)}"
+    if result.seed != 0:
+        yield f".seed-{result.seed}"
+
+
+def refusal(result: Result) -> str | None:
+    """Return why a result cannot be stored, or None: only complete runs on test cases are published."""
+    if result.protocol.limit is not None:
+        return f"the run is limited to {result.protocol.limit} cases; run it without --limit"
+    if result.protocol.split != "test":
+        return f"the run has the cases of split '{result.protocol.split}'; run it with --split test"
+    return None
 
 
 def store_run(run: Run, root: Path) -> Path:
@@ -70,15 +103,22 @@ def store_run(run: Run, root: Path) -> Path:
         The path of the stored result.
 
     Raises:
-        KnbenchError: the store has a different result there.
+        KnbenchError: the run is limited or not on test cases, or the store has a different result there.
     """
+    reason = refusal(run.result)
+    if reason is not None:
+        raise KnbenchError(f"{run.folder}: {reason}")
     folder, name = location_of(run.result)
     path = root / folder / f"{name}.json"
     text = json_text(to_json(run.result))
     if path.exists():
         if first_difference(load_result(path), run.result) is None:  # the same records, scored on another processor
             return path
-        raise KnbenchError(f"{path} is another result of the same method, model and task; results are never replaced")
+        different = differing_settings([load_result(path), run.result])
+        detail = f" with other settings ({describe_differences(different)})" if different else ""
+        raise KnbenchError(
+            f"{path} is another result of the same method, model and task{detail}; results are never replaced"
+        )
     for file in _files(run.result):  # the result is written last: if it exists, so do its records
         packed = gzip.compress(read_bytes(run.path(file)), mtime=0)
         write_bytes(root / folder / f"{name}.{file}.gz", packed)

@@ -18,12 +18,13 @@ from ..core.records import Observation, ProbeRecord, Record, to_json
 from ..core.schema import Task
 from ..scoring.criteria import MEASURES
 from .audit import check_task
-from .documents import comparable, first_difference, load_result, manifest_of
+from .documents import comparable, first_difference, load_result, manifest_of, optional_conditions
 from .io import RECORDS, read_json
 from .json_schema import check
 from .rescoring import read_run_lines, score_lines
 from .runs import Run
-from .store import CARD, CARD_BYTES, REPORTED, STATUS, location_of, read_card, slug, stored_names
+from .store import CARD, CARD_BYTES, REPORTED, STATUS, location_of, read_card, refusal, slug, stored_names
+from .submission import mixed_settings
 
 MAX_FILE_BYTES = 1 << 26
 """Maximum size of a file in a submission."""
@@ -109,7 +110,8 @@ def validate(folder: Path, tasks: Mapping[str, Task]) -> Verdict:
         found.problems.append(f"{folder}: holds no result; make one with: knbench submit RUN --card CARD.md")
     found.problems += found.unedited.problems
     found.problems += _other_cases(found)
-    return Verdict(found.runs, found.problems, [note for run in found.runs for note in _notes(run)])
+    found.problems += mixed_settings(found.runs)
+    return Verdict(found.runs, found.problems, [note for run in found.runs for note in _notes(run, tasks)])
 
 
 def _validate_result(path: Path, files: Sequence[Path], tasks: Mapping[str, Task], found: _Findings) -> None:
@@ -153,7 +155,8 @@ def _read(path: Path) -> Run:
     """Read a stored result and check its location.
 
     Raises:
-        KnbenchError: the result is broken, too large, or at another location than its content demands.
+        KnbenchError: the result is broken, too large, limited or not on test cases, or at another location than its
+            content demands.
     """
     for part in (path, path.with_name(f"{path.stem}.{RECORDS}.gz")):
         if not part.exists():
@@ -161,6 +164,9 @@ def _read(path: Path) -> Run:
         if part.stat().st_size > MAX_FILE_BYTES:
             raise KnbenchError(f"{part}: {part.stat().st_size >> 20} MB; at most {MAX_FILE_BYTES >> 20} MB are read")
     result = load_result(path)
+    reason = refusal(result)
+    if reason is not None:
+        raise KnbenchError(f"{path}: {reason}")
     folder, name = location_of(result)
     if path.parent.parts[-len(folder.parts) :] != folder.parts or path.stem != name:
         raise KnbenchError(f"{path}: belongs at {folder / name}.json, by its editor, model, revision and task")
@@ -200,7 +206,7 @@ def implausible(where: str, records: Sequence[Record]) -> str | None:
     for number, record in enumerate(records):
         for position, probe in enumerate(record.probes):
             for side, observation in (("before", probe.before), ("after", probe.after)):
-                flaw = _impossible(observation) if observation and observation.has_answers else None
+                flaw = _impossible(probe, observation) if observation and observation.has_answers else None
                 if flaw:
                     return f"{where}: /{number}/probes/{position}/{side}/{flaw}"
     for number, record in enumerate(records):
@@ -210,9 +216,13 @@ def implausible(where: str, records: Sequence[Record]) -> str | None:
     return None
 
 
-def _impossible(observation: Observation) -> str | None:
-    """Return where an observation contradicts itself, and how."""
-    for side, answer in (("target", observation.target), ("rival", observation.rival)):
+def _impossible(probe: ProbeRecord, observation: Observation) -> str | None:
+    """Return where an observation contradicts its probe or itself, and how."""
+    if bool(probe.rival) != (observation.rival_answer is not None):
+        return "rival: the observation has scores of a rival exactly if its probe names one"
+    for side, answer in (("target", observation.target), ("rival", observation.rival_answer)):
+        if answer is None:
+            continue
         if len({len(answer.token_logprobs), len(answer.ranks), len(answer.argmax)}) != 1:
             return f"{side}: token_logprobs, ranks and argmax differ in length"
         if abs(sum(answer.token_logprobs) - answer.logprob) > SUM_TOLERANCE * (1 + abs(answer.logprob)):
@@ -223,6 +233,8 @@ def _impossible(observation: Observation) -> str | None:
                 return f"{side}/token_logprobs/0 is more probable than the most probable token"
             if answer.ranks[0] == 0 and best - first > SUM_TOLERANCE:
                 return f"{side}/ranks/0 is 0 for a token that is not the most probable"
+    if observation.rival_answer is None:
+        return None
     target, rival = observation.target.token_logprobs[0], observation.rival.token_logprobs[0]
     same = target == rival  # both answers may begin with the same token
     if observation.top_logprob is not None and not same and math.exp(target) + math.exp(rival) > 1 + SUM_TOLERANCE:
@@ -238,8 +250,9 @@ def _answers_changed(record: Record) -> bool:
         if probe.before and probe.after and probe.before.has_answers and probe.after.has_answers
         for before, after in (
             (probe.before.target, probe.after.target),
-            (probe.before.rival, probe.after.rival),
+            (probe.before.rival_answer, probe.after.rival_answer),
         )
+        if before is not None and after is not None
     )
 
 
@@ -253,7 +266,10 @@ class _UneditedAnswers:
     def compare(self, run: Run, records: Sequence[Record]) -> None:
         """Compare the unedited answers of a run with those of earlier runs, and note the first difference."""
         model = run.result.model
-        about = (model.weight_hash, model.dtype, run.result.protocol.bos_prepended)
+        about = (
+            *(model.weight_hash, model.tokenizer_hash, model.config_hash, model.dtype),
+            run.result.protocol.bos_prepended,
+        )
         for number, record in enumerate(records):
             for position, probe in enumerate(record.probes):
                 if probe.before is None or not probe.before.has_answers:
@@ -277,7 +293,7 @@ def _other_cases(found: _Findings) -> Iterator[str]:
     first_with: dict[str, tuple[frozenset[str], Path]] = {}
     for run in found.runs:
         ids = found.case_ids[run.result_path]
-        settings = json.dumps(comparable(run.result), sort_keys=True)
+        settings = json.dumps({**comparable(run.result), **optional_conditions(run.result)}, sort_keys=True)
         first, where = first_with.setdefault(settings, (ids, run.result_path))
         if ids != first:
             yield f"{run.result_path}: has other cases than {where}, which has the same settings; run them all"
@@ -306,12 +322,12 @@ def _verdicts(run: Run) -> dict[tuple[str, int], float | None]:
     }
 
 
-def _notes(run: Run) -> list[str]:
+def _notes(run: Run, tasks: Mapping[str, Task]) -> list[str]:
     """Return what readers of the board are told about a result."""
-    protocol, records = run.result.protocol, run.result.records
+    task, records = run.result.task.name, run.result.records
     notes = []
-    if protocol.limit:
-        notes.append(f"{run.result_path}: limited to {protocol.limit} cases; shown as such")
+    if task not in tasks:
+        notes.append(f"{run.result_path}: task '{task}' is not installed; the questions were not checked")
     if records.failed:
         notes.append(f"{run.result_path}: {records.failed} of {records.cases} edits failed; counted as no edit")
     return notes

@@ -25,7 +25,7 @@ def steps(workflow):
 @pytest.fixture(scope="module")
 def runs(model_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    arguments = ["--tasks", "anaphor-gender", "--limit", "2", "--editors", "none,in-context", "--output", folder]
+    arguments = ["--tasks", "anaphor-gender", "--subset", "lite", "--editors", "none,in-context", "--output", folder]
     assert knbench("run", "--model", model_folder, *arguments) == 0
     return folder
 

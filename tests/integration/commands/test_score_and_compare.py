@@ -184,3 +184,85 @@ def test_runs_that_cannot_be_compared_are_refused(runs, capsys, args, message):
     assert status == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def edit_result(folder, change):
+    """Change the manifest and the result of a run folder."""
+    for name in ("manifest.json", "result.json"):
+        path = folder / name
+        if path.exists():
+            document = json.loads(path.read_text())
+            change(document)
+            path.write_text(json.dumps(document))
+
+
+def variant(runs, target, **config):
+    """Copy a run folder and give its editor other hyper-parameters."""
+    shutil.copytree(runs / "single/nudge/anaphor-gender", target)
+    edit_result(target, lambda document: document["editor"].update(config=config))
+    return target
+
+
+def test_two_settings_of_an_editor_are_compared(runs, tmp_path, capsys):
+    one = variant(runs, tmp_path / "one/nudge/anaphor-gender", layer=3, steps=5, layers=[4, 5])
+    two = variant(runs, tmp_path / "two/nudge/anaphor-gender", layer=7, steps=5, layers=[4, 6])
+    status, text, err = called(capsys, "compare", one, two, "--json")
+    assert status == 0
+    document = json.loads(text)
+    names = ["nudge [layer=3, layers=4|5]", "nudge [layer=7, layers=4|6]"]
+    assert [document["a"], document["b"]] == names
+    assert document["rows"][0]["difference"] == 0
+    assert "layer: 3 and 7; layers: 4|5 and 4|6" in err
+    swapped = ",".join(reversed(names))
+    assert json.loads(called(capsys, "compare", one, two, "--editors", swapped, "--json")[1])["a"] == names[1]
+
+
+def test_an_editor_that_is_tuned_per_task_is_not_ranked_as_one_method(runs, tmp_path, capsys):
+    for task, layer in (("anaphor-gender", 3), ("other", 7)):
+        shutil.copytree(runs / "single", tmp_path / task)
+        for name in ("none", "nudge"):
+            folder = tmp_path / task / name / "anaphor-gender"
+            edit_result(folder, lambda document, task=task: document["task"].update(name=task))
+        edit_result(folder, lambda document, layer=layer: document["editor"].update(config={"layer": layer}))
+    status, text, err = called(capsys, "compare", tmp_path)
+    assert status == 0
+    assert "'nudge' has several settings (layer: 3 and 7)" in err
+    assert "nudge [layer=3] has results on 1 of 2 tasks" in " ".join(text.split())
+    _, text, _ = called(capsys, "compare", tmp_path, "--json")
+    assert {row["editor"] for row in json.loads(text)["overall"]} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(benchmark_version="0.2.0"), "benchmark: 0.1 and 0.2"),
+        (lambda d: d.update(seed=5), "seed: 0 and 5"),
+        (lambda d: d["protocol"].update(split="tune"), "split: test and tune"),
+        (lambda d: d["protocol"].update(new_tokens=9), "new_tokens: 2 and 9"),
+    ],
+)
+@pytest.mark.parametrize("task", ["anaphor-gender", "other"])
+def test_results_under_other_conditions_are_not_compared(runs, tmp_path, capsys, change, message, task):
+    folder = variant(runs, tmp_path / "nudge/anaphor-gender")
+    edit_result(folder, change)
+    edit_result(folder, lambda document: document["task"].update(name=task))
+    status, _, err = called(capsys, "compare", runs / "single/none", folder)
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_patch_release_is_the_same_benchmark(runs, tmp_path, capsys):
+    folder = variant(runs, tmp_path / "nudge/anaphor-gender")
+    edit_result(folder, lambda document: document.update(benchmark_version="0.1.9.dev3+local"))
+    assert called(capsys, "compare", runs / "single/none", folder)[0] == 0
+
+
+def test_compare_names_unfinished_runs(runs, tmp_path, capsys):
+    shutil.copytree(runs / "single", tmp_path / "runs")
+    folder = variant(runs, tmp_path / "runs/push/anaphor-gender")
+    edit_result(folder, lambda document: document["editor"].update(name="push"))
+    (folder / "result.json").unlink()
+    status, _, err = called(capsys, "compare", tmp_path / "runs")
+    assert status == 0
+    assert f"{folder} is not finished and is left out" in err

@@ -25,12 +25,13 @@ from tests.files import run_folders as run
 from tests.integration.running.test_regimes import Nudge
 
 TASK = "anaphor-gender"
+STORED = f"{TASK}.lite.all-cases"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    settings = RunSettings(batch_size=16, new_tokens=2, limit=3)
+    settings = RunSettings(batch_size=16, new_tokens=2, subset="lite")
     run(make_lm("llama"), [NoEdit, Nudge], [registry.task(TASK)], folder, settings)
     return folder
 
@@ -52,7 +53,7 @@ def store(submitted, tmp_path):
 
 
 def result_path(store, method="nudge"):
-    return next((store / method).rglob(f"{TASK}.json"))
+    return next((store / method).rglob(f"{STORED}.json"))
 
 
 def records_path(store, method="nudge"):
@@ -78,9 +79,9 @@ def change_records(store, change, rescore=True, raw=False):
         from knbench.benchmark.results.rescoring import score_files
 
         place = result_path(store)
-        stem = place.parent / TASK
+        stem = place.parent / STORED
         manifest = manifest_of(load_result(place))
-        result = score_files(manifest, lambda name: stem.with_name(f"{TASK}.{name}.gz"))
+        result = score_files(manifest, lambda name: stem.with_name(f"{STORED}.{name}.gz"))
         place.write_text(json_text(to_json(result)))
 
 
@@ -104,7 +105,7 @@ def test_submitting_again_changes_nothing(runs, store, capsys):
 
 
 def test_another_result_in_its_place_is_not_replaced(store, tmp_path, capsys):
-    settings = RunSettings(batch_size=16, new_tokens=2, limit=3, seed=7)
+    settings = RunSettings(batch_size=16, new_tokens=3, subset="lite")
     run(make_lm("llama"), [Nudge], [registry.task(TASK)], tmp_path / "other", settings)
     before = result_path(store).read_bytes()
     status, _, err = called(capsys, "submit", tmp_path / "other", "--results", store)
@@ -203,8 +204,8 @@ HOSTILE = {
         lambda s: change_result(s, lambda d: d["records"].update(sha256="0" * 64)),
         "/records/sha256 differs from what the records give",
     ),
-    "a record left out": (lambda s: change_records(s, lambda r: r.pop(1), rescore=False), "2 of 3 cases (index 1"),
-    "a record twice": (lambda s: change_records(s, lambda r: r.append(r[0]), rescore=False), "line 4 repeats case"),
+    "a record left out": (lambda s: change_records(s, lambda r: r.pop(1), rescore=False), "19 of 20 cases (index 1"),
+    "a record twice": (lambda s: change_records(s, lambda r: r.append(r[0]), rescore=False), "line 21 repeats case"),
     "a case measured once for two": (
         lambda s: change_records(
             s,
