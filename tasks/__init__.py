@@ -16,12 +16,14 @@ DEFINITIONS = Path(__file__).parent / "definitions"
 
 
 def tasks_in_folder(folder: Path) -> Iterator[Task]:
-    """Yield the tasks that the ``*.yaml`` files of a folder define, in the order of the file names.
+    """Yield the tasks that the ``*.yaml`` and ``*.yml`` files of a folder define, in the order of the file names.
+
+    Sub-folders are not read.
 
     Raises:
         KnbenchError: a definition is invalid. Data files are read later, when the cases of a task are first used.
     """
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith(".")):
         yield load_definition(path)
 
 

@@ -33,7 +33,7 @@ def load_definition(path: Path) -> Task:
             and fix. Errors in data files are raised when the cases are first used.
     """
     try:
-        definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+        definition = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise KnbenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     violation = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))

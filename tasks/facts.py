@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support, digest
-
-Row = Mapping[str, str]
+from .tables import Row, read_table
 
 
 def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
@@ -23,14 +20,22 @@ def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
         definition: the path of the definition file, to which data paths are relative.
 
     Raises:
-        KnbenchError: a data file is missing or malformed, lacks a column or repeats an id, or a new target is not the
-            object of any row.
+        KnbenchError: a data file is missing or malformed, lacks a column or repeats an id, a template does not match
+            the columns, or a new target is the row's object or not the object of any row.
     """
     rows = read_rows(spec, definition)
     row_of_object = {row[spec["object"]]: row for row in reversed(rows)}
-    targets = new_targets(spec, rows)
+    try:
+        targets = new_targets(spec, rows)
+    except KnbenchError as error:
+        raise KnbenchError(f"{definition}: facts.new: {error}") from None
     for row in rows:
         target = targets[row[spec["id"]]]
+        if target == row[spec["object"]]:
+            raise KnbenchError(
+                f"{definition}: facts.new: the new target '{target}' of id '{row[spec['id']]}' equals its object; use "
+                "the object of another row"
+            )
         if target not in row_of_object:
             raise KnbenchError(
                 f"{definition}: facts.new: the new target '{target}' of id '{row[spec['id']]}' is not in column "
@@ -47,50 +52,34 @@ def read_rows(spec: Mapping[str, Any], definition: Path) -> list[Row]:
     Raises:
         KnbenchError: see :func:`fact_cases`.
     """
-    tables = [_read_table(definition.parent / name, spec["id"], definition) for name in spec["data"]]
+    tables = [read_table(definition.parent / name, spec["id"], definition) for name in spec["data"]]
     rows: list[Row] = [{key: value for table in tables for key, value in table.get(i, {}).items()} for i in tables[0]]
     columns = {column for row in rows for column in row}
-    for key in ("subject", "object", "new", "aliases", "where"):
-        if isinstance(spec.get(key), str) and spec[key] not in columns:
+    for key, column in _named_columns(spec):
+        if column not in columns:
             raise KnbenchError(
-                f"{definition}: facts.{key}: no column '{spec[key]}' in {', '.join(spec['data'])}; "
+                f"{definition}: facts.{key}: no column '{column}' in {', '.join(spec['data'])}; "
                 f"columns: {', '.join(sorted(columns))}"
             )
     required = [spec["subject"], spec["object"], *([spec["where"]] if "where" in spec else [])]
-    return [row for row in rows if all(row.get(column) for column in required)]
+    complete = [row for row in rows if all(row.get(column) for column in required)]
+    if not complete:
+        raise KnbenchError(
+            f"{definition}: facts.data: no row has a cell in each of the columns {', '.join(required)}; fill them"
+        )
+    return complete
 
 
-def _read_table(path: Path, id_column: str, definition: Path) -> dict[str, Row]:
-    """Return the rows of a data file by id."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", error)
-        raise KnbenchError(f"{definition}: facts.data: cannot read {path}: {reason}") from None
-    if path.suffix == ".jsonl":
-        rows = list(_json_lines(path, text))
-    else:
-        rows = [dict(row) for row in csv.DictReader(text.splitlines())]
-        ragged = next((n for n, row in enumerate(rows, start=2) if None in row or None in row.values()), None)
-        if ragged is not None:
-            raise KnbenchError(f"{path}: line {ragged}: the number of cells differs from the header")
-    if not rows or id_column not in rows[0]:
-        raise KnbenchError(f"{path}: no column '{id_column}'; add it, or change facts.id in {definition.name}")
-    repeated = [i for i, n in Counter(row[id_column] for row in rows).items() if n > 1]
-    if repeated:
-        raise KnbenchError(f"{path}: duplicate id '{repeated[0]}'; ids must be unique within a file")
-    return {row[id_column]: row for row in rows}
-
-
-def _json_lines(path: Path, text: str) -> Iterator[dict[str, str]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise KnbenchError(f"{path}: line {number}: not valid JSON: {error}") from None
-        if not isinstance(row, dict) or not all(isinstance(value, str) for value in row.values()):
-            raise KnbenchError(f"{path}: line {number}: expected a JSON object whose values are strings")
-        yield row
+def _named_columns(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield key and column of each entry of a definition that names a column."""
+    for key in ("subject", "object", "new", "aliases", "where"):
+        if isinstance(spec.get(key), str):
+            yield key, spec[key]
+    groups = {f"probes.{name}": group for name, group in spec["probes"].items()} | {"new": spec["new"]}
+    for name, group in groups.items():
+        for key in ("answer", "among"):
+            if isinstance(group, Mapping) and key in group:
+                yield f"{name}.{key}", group[key]
 
 
 def new_targets(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
@@ -99,15 +88,23 @@ def new_targets(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
     If ``spec["new"]`` is a column, the new target is its cell. Otherwise it is drawn with the given seed from the
     objects of all rows, or of the rows with "1" in the column ``among``. Draws are balanced: each object is used about
     equally often. A drawn target is neither the row's object, nor one of its aliases, nor a part of its subject.
+
+    Raises:
+        KnbenchError: a row has no other object that it can be changed to.
     """
     if isinstance(spec["new"], str):
-        return {row[spec["id"]]: row[spec["new"]] for row in rows}
+        return {row[spec["id"]]: row.get(spec["new"], "") for row in rows}
     seed, among = spec["new"]["seed"], spec["new"].get("among")
-    uses = {row[spec["object"]]: 0 for row in rows if among is None or row[among] == "1"}
+    uses = {row[spec["object"]]: 0 for row in rows if among is None or row.get(among) == "1"}
     targets: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: digest([seed, row[spec["id"]]])):
         true = {name.casefold() for name in (row[spec["object"]], *_aliases(spec, row))}
         options = [o for o in uses if o.casefold() not in true and o.casefold() not in row[spec["subject"]].casefold()]
+        if not options:
+            raise KnbenchError(
+                f"id '{row[spec['id']]}' has no other object to change '{row[spec['object']]}' to; add rows with other "
+                "objects"
+            )
         target = min(options, key=lambda o: (uses[o], digest([seed, row[spec["id"]], o])))
         uses[target] += 1
         targets[row[spec["id"]]] = target
@@ -115,7 +112,10 @@ def new_targets(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _aliases(spec: Mapping[str, Any], row: Row) -> tuple[str, ...]:
-    return tuple(filter(None, row[spec["aliases"]].split("|"))) if "aliases" in spec else ()
+    """Return the other spellings of a row's object: the parts of a cell that ``|`` separates."""
+    if "aliases" not in spec:
+        return ()
+    return tuple(filter(None, (alias.strip() for alias in row.get(spec["aliases"], "").split("|"))))
 
 
 def _case(spec: Mapping[str, Any], row: Row, new_row: Row, rows: Sequence[Row]) -> Case:
@@ -168,7 +168,7 @@ def _neighbours(
         if other[spec["id"]] != row[spec["id"]]
         and other[spec["object"]] != new
         and (other[spec["object"]] == own) == same_object
-        and ("among" not in probe_spec or other[probe_spec["among"]] == "1")
+        and ("among" not in probe_spec or other.get(probe_spec["among"]) == "1")
     ]
     pool.sort(key=lambda other: digest([row[spec["id"]], other[spec["id"]]]))
     for other in pool[: probe_spec["count"]]:
@@ -196,9 +196,23 @@ def with_column(template: str, spec: Mapping[str, Any]) -> str:
 
 
 def _fill(template: str, row: Row) -> str:
+    """Replace each column in braces by the row's cell.
+
+    Raises:
+        KnbenchError: the braces contain something else than a column, for example an attribute or a format.
+    """
+    parts = []
     try:
-        return template.format_map(row)
-    except (KeyError, IndexError, ValueError) as error:
+        for text, column, format_spec, conversion in Formatter().parse(template):
+            parts.append(text)
+            if column is None:
+                continue
+            if column not in row or format_spec or conversion:
+                raise ValueError(f"no column '{column}'" if column not in row else f"'{column}' has a format")
+            parts.append(row[column])
+    except ValueError as error:
         raise KnbenchError(
-            f"template {template!r} does not match the columns of the data: {error}; columns: {', '.join(sorted(row))}"
+            f"template {template!r} does not match the columns of the data: {error}; write a column in braces: "
+            f"{', '.join(sorted(row))}"
         ) from None
+    return "".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from knbench.benchmark.commands.main import main
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
@@ -55,6 +56,49 @@ def test_tasks_of_a_folder_are_added_to_the_built_in_ones(folder):
     new = {case.request.subject: case.request.target_new for case in tasks[0].cases}
     assert sorted(new.values()) == ["Ottawa", "Paris", "Rome"]  # draws are balanced
     assert all(new[who] != town for _, who, town in ROWS)
+
+
+def test_both_endings_of_yaml_files_are_read(folder):
+    (folder / "towns.yaml").rename(folder / "towns.yml")
+    (folder / "._towns.yml").write_bytes(b"\0")
+    (task,), _ = registry.resolve_tasks("towns", [folder])
+    assert len(task.cases) == 3
+
+
+@pytest.mark.parametrize("ending", ["yaml", "yml"])
+def test_an_unknown_task_in_a_sub_folder_is_named(folder, ending):
+    (folder / "below" / "deep").mkdir(parents=True)
+    (folder / "below" / "deep" / f"cities.{ending}").write_text(DEFINITION)
+    with pytest.raises(KnbenchError, match=rf"cities.{ending} is in a sub-folder.*add --include-path .*below/deep$"):
+        registry.resolve_tasks("cities", [folder])
+
+
+@pytest.mark.parametrize(
+    ("edit", "rows"),
+    [
+        ("|\n    Question: Where does {} live?\n    Answer:\n", ROWS),
+        ('"{}的家在"', [("1", "安", "罗马"), ("2", "鲍", "巴黎"), ("3", "克", "渥太华")]),
+        ("'{} has a flat in \"'", ROWS),
+    ],
+)
+def test_targets_are_probed_after_the_border_of_the_prompt(folder, lm, edit, rows):
+    """The probability equals that of the target's tokens after the tokens of the prompt alone."""
+    (folder / "towns.yaml").write_text(DEFINITION.replace('"{} lives in"\n', edit.rstrip() + "\n"))
+    lines = [json.dumps({"id": i, "who": who, "town": town}) for i, who, town in rows]
+    (folder / "towns.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (task,), _ = registry.resolve_tasks("towns", [folder])
+    prober = make_prober(lm)
+    for case in task.cases:
+        probe, request = case.probes[0], case.request
+        context, target = (
+            lm.encode(request.text).ids,
+            lm.tokenizer(request.target_new, add_special_tokens=False).input_ids,
+        )
+        logprobs = lm.model(input_ids=torch.tensor([[*context, *target]])).logits[0].log_softmax(-1)
+        wanted = sum(float(logprobs[len(context) - 1 + n, token]) for n, token in enumerate(target))
+        (observation,) = prober.observe([probe])
+        assert observation.target.logprob == pytest.approx(wanted, abs=1e-4)
+        assert len(observation.target.ranks) == len(target)
 
 
 def test_errors_in_user_defined_tasks(folder, tmp_path):

@@ -288,7 +288,7 @@ def test_an_invalid_support_template_is_an_error(tmp_path, template, message):
             "facts.edit: invalid value 'she lives in'; write the sentence up to the target",
         ),
         ('"{} lives in"', '"{} lives in "', "and no trailing space"),
-        ("[towns.csv]", "towns.csv", "facts.data: invalid value 'towns.csv'; use a list of .csv or .jsonl files"),
+        ("[towns.csv]", "towns.csv", "facts.data: invalid value 'towns.csv'; use a list of .csv, .tsv or .jsonl files"),
         ("[towns.csv]", "[towns.xlsx]", "facts.data.0: invalid value 'towns.xlsx'"),
         ('["{who} dwells in"]', "[]", "facts.probes.paraphrase: invalid value []; write a list of sentences"),
         ("paraphrase:", "paraphrases:", "facts.probes: unknown key 'paraphrases'; did you mean 'paraphrase'?"),
@@ -305,12 +305,118 @@ def test_an_invalid_definition_is_an_error_with_file_and_key(tmp_path, old, new,
     assert str(path) in str(error.value)
 
 
+TABLE = "id,who,town,new\n1,Ann,Rome,Paris\n2,Bob,Paris,Rome\n"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        TABLE.replace(",", ", "),
+        TABLE.replace(",", " ,  "),
+        TABLE.replace("Ann", " \u00a0Ann\t"),
+        TABLE.replace("Ann", '"Ann "'),
+        TABLE.replace(",Ann", ', "Ann"'),
+        "\ufeff" + TABLE,
+        TABLE.replace(",", ";"),
+        TABLE.replace(",", "\t"),
+        TABLE.replace("\n", "\r\n"),
+        TABLE.replace("\n2", "\n\n,,,\n2"),
+        "\n" + TABLE,
+    ],
+)
+def test_cells_are_read_as_spreadsheets_write_them(tmp_path, rows):
+    path = write(tmp_path, GOOD)
+    wanted = load_definition(path).content_hash()
+    (tmp_path / "towns.csv").write_bytes(rows.encode())
+    assert load_definition(path).content_hash() == wanted
+
+
+def test_cells_of_json_lines_are_stripped_and_keep_line_separators(tmp_path):
+    path = write(tmp_path, GOOD.replace("towns.csv", "towns.jsonl"))
+    rows = [{"id": "1", "who": " Ann ", "town": "Rome", "new": "Paris"}, {"id": "2", "who": "Bob\u2028Ray"}]
+    rows[1] |= {"town": "Paris ", "new": "Rome"}
+    text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "towns.jsonl").write_text("\ufeff" + text + "\n", encoding="utf-8")
+    requests = [case.request for case in sorted(load_definition(path).cases, key=lambda case: case.id)]
+    assert [(r.subject, r.target_new, r.target_true) for r in requests] == [
+        ("Ann", "Paris", "Rome"),
+        ("Bob\u2028Ray", "Rome", "Paris"),
+    ]
+
+
+def test_a_quoted_cell_keeps_delimiters_and_line_breaks(tmp_path):
+    rows = 'id;who;town;new\n1;"Ann; the ""first""";"Rome\nCity";Paris\n2;Bob;Paris;"Rome\nCity"\n'
+    ann, _ = sorted(load_definition(write(tmp_path, GOOD, rows)).cases, key=lambda case: case.id)
+    assert (ann.request.subject, ann.request.target_true) == ('Ann; the "first"', "Rome\nCity")
+
+
+def test_aliases_are_stripped(tmp_path):
+    text = GOOD.replace("new: new,", "new: new, aliases: other,")
+    rows = "id,who,town,new,other\n1,Ann,Rome,Paris,Roma | Urbs\n2,Bob,Paris,Rome,\n"
+    _, bob = sorted(load_definition(write(tmp_path, text, rows)).cases, key=lambda case: case.id)
+    assert bob.probes[0].aliases == ("Roma", "Urbs")
+
+
+@pytest.mark.parametrize("slot", ["{who.x}", "{who[0]}", "{who!r}", "{who:>9}", "{whom}", "{}", "{0}", "{who"])
+def test_a_template_may_only_name_columns(tmp_path, slot):
+    task = load_definition(write(tmp_path, GOOD.replace("{who} dwells", f"{slot} dwells")))
+    with pytest.raises(KnbenchError, match=r"template '.*dwells in' does not match the columns") as error:
+        task.cases[0]
+    assert "id, new, town, who" in str(error.value)
+
+
+@pytest.mark.parametrize("rows", ["1,Ann,Rome\n", "1,Ann,Rome\n2,Bob,Rome\n", "1,Ann,Rome\n2,Bob of Rome,Paris\n"])
+def test_a_row_without_another_object_is_an_error(tmp_path, rows):
+    path = write(tmp_path, GOOD.replace("new: new", "new: { seed: 1 }"), "id,who,town\n" + rows)
+    with pytest.raises(KnbenchError, match=r"facts.new: id '[12]' has no other object to change '\w+' to; add rows"):
+        load_definition(path).cases[0]
+
+
+def test_a_prompt_may_end_with_a_line_break(tmp_path):
+    head = GOOD[: GOOD.index("facts:")]
+    path = write(
+        tmp_path,
+        head
+        + """facts:
+  data: [towns.csv]
+  id: id
+  subject: who
+  object: town
+  new: new
+  edit: |
+    Question: Where does {} live?
+    Answer:
+  probes:
+    paraphrase:
+      - |
+        {who} dwells in
+""",
+    )
+    ann, _ = sorted(load_definition(path).cases, key=lambda case: case.id)
+    assert ann.request.text == "Question: Where does Ann live?\nAnswer:\n"
+    assert ann.probes[1].prompt == "Ann dwells in\n"
+
+
+def test_a_definition_with_a_byte_order_mark_loads(tmp_path):
+    path = write(tmp_path, GOOD)
+    path.write_text("\ufeff" + GOOD, encoding="utf-8")
+    assert len(load_definition(path).cases) == 2
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ("id,who,town\n1,Ann,Rome\n", "facts.new: no column 'new'"),
         ("id,who,town,new\n1,Ann\n", "line 2: the number of cells differs from the header"),
-        ("name,who,town,new\n1,Ann,Rome,Paris\n", "no column 'id'"),
+        ("name,who,town,new\n1,Ann,Rome,Paris\n", "no column 'id'.*columns: name, who, town, new"),
+        ("name;who;town\n1;Ann;Rome\n", "no column 'id'.*columns: name, who, town"),
+        ("id,who,town,new\n", "towns.csv: the file contains no rows"),
+        ("", "the file contains no rows"),
+        ("id,who,town,new\n1,,Rome,Paris\n", "no row has a cell in each of the columns who, town"),
+        ("id,who,town,new,who\n1,Ann,Rome,Paris,Eve\n", "duplicate column 'who'"),
+        ("id,who,town,new\n,Ann,Rome,Paris\n", "row 1: the cell of column 'id' is empty"),
+        ('id,who,town,new\n1,"Ann,Rome,Paris\n2,Bob,Paris,Rome\n', "line 3: not valid CSV"),
+        ("id,who,town,new\n1,Ann,Rome,Rome\n2,Bob,Paris,Rome\n", "the new target 'Rome' of id '1' equals its object"),
         ("id,who,town,new\n1,Ann,Rome,Paris\n1,Bob,Paris,Rome\n", "duplicate id '1'"),
         ("id,who,town,new\n1,Ann,Rome,Oslo\n", "the new target 'Oslo' of id '1' is not in column 'town'"),
     ],
@@ -319,3 +425,23 @@ def test_invalid_data_is_an_error(tmp_path, rows, message):
     task = load_definition(write(tmp_path, GOOD, rows))
     with pytest.raises(KnbenchError, match=message):
         task.cases[0]
+
+
+def test_columns_that_probes_name_must_exist(tmp_path):
+    text = GOOD.replace("probes: {", 'probes: {portability: {templates: ["{who} is on"], answer: continent}, ')
+    with pytest.raises(KnbenchError, match=r"facts.probes.portability.answer: no column 'continent'"):
+        load_definition(write(tmp_path, text)).cases[0]
+
+
+def test_a_file_of_another_encoding_is_an_error(tmp_path):
+    path = write(tmp_path, GOOD)
+    (tmp_path / "towns.csv").write_bytes(TABLE.replace("Ann", "Zoë").encode("latin-1"))
+    with pytest.raises(KnbenchError, match="not UTF-8; save the file as UTF-8"):
+        load_definition(path).cases[0]
+
+
+def test_rows_of_json_lines_without_an_id_are_an_error(tmp_path):
+    path = write(tmp_path, GOOD.replace("towns.csv", "towns.jsonl"))
+    (tmp_path / "towns.jsonl").write_text('{"id": "1", "who": "Ann"}\n{"who": "Bob"}\n')
+    with pytest.raises(KnbenchError, match=r"row 2: no column 'id'.*columns: who"):
+        load_definition(path).cases[0]
