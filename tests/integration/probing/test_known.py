@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.probing.base import Prober
@@ -58,6 +59,38 @@ def test_knowledge_is_measured_once_per_model_and_task(own_cache, monkeypatch):
     monkeypatch.setenv("KNBENCH_CACHE", str(own_cache))
     knowledge(KnowledgeCache.of(make_prober(make_lm("llama", seed=9))), task)
     assert len(list((own_cache / "known").iterdir())) == 4
+
+
+def with_config(lm):
+    lm.model.config.hidden_act = "relu"
+    return lm
+
+
+@pytest.mark.parametrize(
+    ("other", "batch_size"),
+    [
+        (lambda: make_lm("llama", bos=True), 32),
+        (lambda: with_config(make_lm("llama")), 32),
+        (lambda: make_lm("llama", dtype=torch.bfloat16), 32),
+        (lambda: make_lm("llama"), 2),
+    ],
+    ids=["tokenizer", "config", "dtype", "batch_size"],
+)
+def test_a_model_that_may_answer_otherwise_is_measured_itself(own_cache, monkeypatch, tmp_path, other, batch_size):
+    task = towns()
+    known_cases(KnowledgeCache.of(make_prober(make_lm("llama"), batch_size=32)), task)
+    after_another = known_cases(KnowledgeCache.of(make_prober(other(), batch_size=batch_size)), task)
+    assert len(list((own_cache / "known").iterdir())) == 2
+    monkeypatch.setenv("KNBENCH_CACHE", str(tmp_path))
+    assert after_another == known_cases(KnowledgeCache.of(make_prober(other(), batch_size=batch_size)), task)
+
+
+def test_numbers_of_another_tokenizer_are_not_read(own_cache):
+    task = registry.task("capital")
+    rows = {}
+    for bos in (False, True):
+        rows[bos] = known_cases(KnowledgeCache.of(make_prober(make_lm("llama", bos=bos))), task)
+    assert rows[False] != rows[True]
 
 
 def test_sentences_are_scored_in_full(own_cache):
