@@ -80,6 +80,7 @@ def read_data_sources(data: Sequence[str], tasks: str) -> dict[str, str]:
     sources: dict[str, str] = {}
     for item in data:
         reader, _, source = (part.strip() for part in item.partition("="))
+        source = str(Path(source).expanduser()) if source.startswith("~") else source  # a shell leaves it as it is
         if reader not in readers:
             raise unknown_name("reader of published data", reader, readers)
         if not source:

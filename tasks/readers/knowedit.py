@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
@@ -95,13 +96,13 @@ def parse(row: Row, report: SkipReport) -> EditFields:
     """
     value = row.value
     subject = required_text(value, "subject")
-    rephrased = next((key for key in REPHRASE_FIELDS if value.get(key)), REPHRASE_FIELDS[0])
+    rephrased = [plain_prompts(value.get(field), field, row, report) for field in REPHRASE_FIELDS]
     return EditFields(
         subject=subject,
         prompt=with_slot(required_text(value, "prompt"), subject),
         new=required_answers(value, "target_new"),
         true=strings_in(value.get("ground_truth")),
-        paraphrases=plain_prompts(value.get(rephrased), rephrased, row, report),
+        paraphrases=tuple(dict.fromkeys(itertools.chain.from_iterable(rephrased))),
         locality=paired_prompts(value, "locality_prompt", "locality_ground_truth", row, report)
         + side_prompts(value.get("locality"), "locality", row, report),
         portability=paired_prompts(value, "portability_prompt", "portability_ground_truth", row, report)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from ....benchmark.core.schema import Case, EditRequest, Probe, digest
+from ....benchmark.core.schema import SLOT, Case, EditRequest, Probe, digest
 from .fields import equal_ignoring_case
 from .skips import SkipRecord, SkipReport, SourceLocation
 
@@ -43,7 +43,7 @@ class EditFields:
         prompt: the edit prompt, with ``{}`` for the subject.
         new: the new target and its other spellings.
         true: the true answer and its other spellings.
-        paraphrases: other wordings of the prompt, with the subject filled in.
+        paraphrases: other wordings of the prompt, with the subject or with ``{}`` for it.
         locality: prompts that the edit must not change, each with its true answers.
         portability: prompts that follow from the edit, each with the answers expected after it.
     """
@@ -91,10 +91,14 @@ def build_edit_case(
     aliases = tuple(spellings)
     request = make_request(fields.prompt.strip(), fields.subject, new, true)
     probes = [Probe("reliability", "completion", request.text, new, true, "new", aliases)]
-    probes += [Probe("paraphrase", "completion", prompt, new, true, "new", aliases) for prompt in fields.paraphrases]
+    for paraphrase in fields.paraphrases:
+        prompt = paraphrase.replace(SLOT, fields.subject)
+        probes.append(Probe("paraphrase", "completion", prompt, new, true, "new", aliases))
     # The comparison of target and rival is undefined if one is an accepted spelling of the other.
     for prompt, answers, _ in fields.locality:
-        if _share_spelling(answers, fields.new):
+        if SLOT in prompt:
+            report.skip_probe(location, "neighbourhood prompt without a subject")
+        elif _share_spelling(answers, fields.new):
             report.skip_probe(location, "target equals rival")
         else:
             probes.append(Probe("neighbourhood", "completion", prompt, answers[0], new, "unchanged", answers[1:]))
@@ -103,7 +107,8 @@ def build_edit_case(
         if _share_spelling(answers, (rival,)) or (rival == true and _share_spelling(answers, fields.true)):
             report.skip_probe(location, "target equals rival")
         else:
-            probes.append(Probe("portability", "completion", prompt, answers[0], rival, "new", answers[1:]))
+            filled = prompt.replace(SLOT, fields.subject)
+            probes.append(Probe("portability", "completion", filled, answers[0], rival, "new", answers[1:]))
     return Case(id=case_id, request=request, probes=tuple(probes), source=source)
 
 

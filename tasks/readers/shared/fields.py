@@ -78,11 +78,14 @@ def with_slot(prompt: str, subject: str) -> str:
     'In which city is {} Mall, near Annapolis?'
 
     Raises:
-        SkipRecord: the subject does not occur in the prompt as a whole word. Next to characters of scripts that write
-            no space between words, or that attach particles to nouns, every position is a word boundary.
+        SkipRecord: the prompt has several ``{}``, or the subject does not occur in it as a whole word. Next to
+            characters of scripts that write no space between words, or that attach particles to nouns, every position is
+            a word boundary.
     """
     if prompt.count(SLOT) == 1:
         return prompt
+    if prompt.count(SLOT) > 1:
+        raise SkipRecord("the prompt does not contain exactly one slot for the subject")
     match = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt) or re.search(
         rf"(?:(?<!\w)|(?<={UNSPACED})|(?={UNSPACED})){re.escape(subject)}(?:(?!\w)|(?={UNSPACED})|(?<={UNSPACED}))",
         prompt,

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from ....benchmark.core.errors import KnbenchError
@@ -14,6 +15,9 @@ from .skips import SkipReport, SourceLocation
 
 LINE_BREAK = re.compile(rb"\r\n|\n|\r")
 """Line breaks of JSON Lines. U+2028 and U+0085 are ordinary characters of a JSON string."""
+
+SEPARATOR_LINE = re.compile(r"\Asep=.(?:\r\n|\n|\r)")
+"""The first line of CSV files for Excel, which is no header."""
 
 SEPARATOR = re.compile(r"[\s,]*")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -90,26 +94,36 @@ def parse_table(source: str, content: bytes, report: SkipReport) -> list[Located
         report: receives the rows that have another number of cells than the header.
 
     Raises:
-        KnbenchError: the text is not UTF-8.
+        KnbenchError: the text is not UTF-8, a quotation mark is not closed, or two columns have the same name.
     """
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise KnbenchError(f"{source}: not UTF-8 text (byte {error.start + 1}); convert the file to UTF-8") from None
-    header = text.lstrip("\r\n").splitlines()[0]
+    text = SEPARATOR_LINE.sub("", text).lstrip("\r\n")
+    header = text.splitlines()[0] if text else ""
     separator = max(",;\t", key=header.count)
     # The standard limit of 131,072 characters a cell is lower than the length of published passages.
     csv.field_size_limit(2**31 - 1)
-    rows = csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator, skipinitialspace=True)
-    columns = [name.strip() for name in next(rows)]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        rows = [[cell.strip() for cell in row] for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        reason = "a quotation mark is not closed, or the file is cut"
+        raise KnbenchError(f"{source}: not valid CSV: {error} (line {reader.line_num}): {reason}") from None
+    columns = rows[0] if rows else []
+    repeated = [name for name, count in Counter(columns).items() if name and count > 1]
+    if repeated:
+        raise KnbenchError(f"{source}: duplicate column '{repeated[0]}'; rename one of them")
     found: list[Located] = []
-    for index, cells in enumerate(row for row in rows if any(cell.strip() for cell in row)):
+    for index, row in enumerate(rows[1:]):
         location = SourceLocation(index, f"row {index + 1}")
+        cells = row + [""] * (columns[len(row) :] == [""])  # a separator may end the header alone, or the rows alone
+        cells = cells[:-1] if len(cells) == len(columns) + 1 and not cells[-1] else cells
         if len(cells) != len(columns):
             report.skip(location, "row with another number of cells than the header")
             continue
-        pairs = zip(columns, map(str.strip, cells), strict=True)
-        found.append((location, {name: _cell(cell) for name, cell in pairs if cell}))
+        found.append((location, {name: _cell(cell) for name, cell in zip(columns, cells, strict=True) if cell}))
     return found
 
 
@@ -159,7 +173,9 @@ def _unwrap(source: str, value: Any) -> list[Located]:
         KnbenchError: an object has several lists of records.
     """
     if isinstance(value, list):
-        return [(SourceLocation(i, f"entry {i + 1}"), entry) for i, entry in enumerate(value)]
+        # The interface of the Hub wraps each record: {"row_idx": 0, "row": {...}}.
+        records = [v["row"] if isinstance(v, dict) and isinstance(v.get("row"), dict) else v for v in value]
+        return [(SourceLocation(i, f"entry {i + 1}"), entry) for i, entry in enumerate(records)]
     if not isinstance(value, dict) or not value:
         return [(SourceLocation(0, "entry 1"), value)]
     if all(isinstance(entry, dict) for entry in value.values()):

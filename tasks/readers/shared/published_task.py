@@ -151,7 +151,7 @@ def build_task(
         KnbenchError: there are neither cases nor minimal pairs.
     """
     if not cases and not pairs:
-        raise _no_records(source, report, suggestion(records, card.name.partition("-")[0]))
+        raise _no_records(source, report, list(records), card.name.partition("-")[0])
     # The order is a fixed shuffle: the first cases are then a fair sample, not the beginning of the file.
     ordered = tuple(sorted(cases, key=lambda case: digest([card.name, ORDER_SEED, case.id])))
     probed = {probe.criterion for case in ordered for probe in case.probes}
@@ -159,12 +159,18 @@ def build_task(
     return Task(**vars(card), version=TASK_VERSION, criteria=criteria, cases=ordered, pairs=tuple(pairs)), report
 
 
-def _no_records(source: str, report: SkipReport, advice: str | None) -> KnbenchError:
+def _no_records(source: str, report: SkipReport, records: Sequence[Any], reader: str) -> KnbenchError:
     if not report.skipped:
         return KnbenchError(f"{source}: the source has no records; check that it is the right file")
+    advice = suggestion(records, reader)
+    if advice is None:
+        fields = ", ".join(list(records[0])[:12]) if records else ""
+        advice = "check that the file matches the reader" + (
+            f"; fields of the first record: {fields}" if fields else ""
+        )
     reasons = report.reasons
     most_frequent = max(reasons, key=lambda reason: reasons[reason])
     return KnbenchError(
         f"{source}: no record can be read: {report.skipped} skipped, most frequent reason: {most_frequent} (first: "
-        f"{report.first}); {advice or 'check that the file matches the reader'}"
+        f"{report.first}); {advice}"
     )

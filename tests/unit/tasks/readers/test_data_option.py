@@ -16,6 +16,11 @@ def test_each_reader_has_one_source(tmp_path):
     assert read_data_sources(["pararel=a=b.json"], "capital, pararel:P36") == {"pararel": "a=b.json"}
 
 
+def test_the_home_folder_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_data_sources(["zsre=~/a.json"], "zsre") == {"zsre": str(tmp_path / "a.json")}
+
+
 @pytest.mark.parametrize(
     ("data", "tasks", "message"),
     [

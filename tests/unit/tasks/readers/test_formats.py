@@ -51,6 +51,8 @@ def write(path, content):
         ("data.json", json.dumps({"data": RECORDS})),
         ("wrapped.json", json.dumps({"version": "1.0", "data": RECORDS})),
         ("named.json", json.dumps({"counterfact": RECORDS})),
+        ("interface.json", json.dumps({"rows": [{"row_idx": 0, "row": record} for record in RECORDS]})),
+        ("members.json.gz", b"".join(gzip.compress(line.encode() + b"\n") for line in LINES)),
         ("keyed.json", json.dumps({str(record["case_id"]): record for record in RECORDS})),
     ],
 )
@@ -96,6 +98,15 @@ def test_line_separators_of_unicode_belong_to_a_record(tmp_path):
         ("cut.jsonl", LINES[0][:100], "the file is cut: not valid JSON"),
         ("cut.json.gz", gzip.compress(json.dumps(RECORDS).encode())[:-20], "the gzip file is cut or damaged"),
         ("broken.json", '[{"a": 1,, "b": 2}]', "broken.json: not valid JSON: Expecting property name"),
+        ("twice.json.gz", gzip.compress(gzip.compress(b"[]")), "compressed twice with gzip"),
+        (
+            "open.csv",
+            'subject,prompt\nOslo,"Oslo is in\nRome,Rome is in\n',
+            "a quotation mark is not closed, or the file",
+        ),
+        ("twice.csv", "subject,prompt,prompt\nOslo,a,b\n", "duplicate column 'prompt'"),
+        ("pipe.csv", "subject|prompt\nOslo|a\n", "fields of the first record: subject|prompt"),
+        ("deep.json", "[" * 100_000, "not valid JSON"),
         ("splits.json", json.dumps({"train": RECORDS, "test": RECORDS}), "several lists (train, test)"),
         ("splits2.json", json.dumps({"data": RECORDS, "rows": RECORDS}), "several lists (data, rows)"),
     ],
@@ -130,6 +141,23 @@ def test_tables_with_any_separator_give_the_same_case(tmp_path, separator, start
         assert task.content_hash() == expected.content_hash()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a;b;\n1;2;\n3;4\n",
+        "a;b\n1;2;\n3;4;\n",
+        "sep=;\na;b\n1;2\n3;4",
+        "sep=\t\r\na\tb\r\n1\t2\r\n3\t4",
+        "a, b\r1, 2\r3, 4",
+        "a;b\n\n;\n1;2\n3;4",
+    ],
+)
+def test_separators_at_the_end_and_lines_without_cells(text):
+    report = SkipReport()
+    rows = [value for _, value in parse_table("t.csv", text.encode(), report)]
+    assert (rows, report.reasons) == ([{"a": "1", "b": "2"}, {"a": "3", "b": "4"}], {})
+
+
 def test_cells_are_text_and_stripped():
     report = SkipReport()
     text = " subject , prompt ,new,extra\n None , NaN is in ,1999,NA\nA,B is,True,\na,b,c\n\n x , y , 1.50 , 007 \n"
@@ -150,7 +178,10 @@ def test_cells_with_json_or_python_literals_are_parsed(tmp_path):
     task, report = read_task("counterfact", None, write(tmp_path / "a.csv", "\n".join([",".join(columns), *rows])))
     assert (len(task.cases), report.skipped) == (2, 0)
     assert {case.id for case in task.cases} == {"counterfact-00000", "counterfact-00001"}
-    assert {p.prompt for case in task.cases for p in case.probes if p.criterion == "paraphrase"} == {"Where?", "{} is"}
+    assert {p.prompt for case in task.cases for p in case.probes if p.criterion == "paraphrase"} == {
+        "Where?",
+        "Danielle Darrieux is",
+    }
 
 
 def test_a_pair_of_a_table_keeps_its_method_of_scoring(tmp_path):

@@ -193,6 +193,23 @@ def test_numbers_are_answers(tmp_path):
     assert (case.request.target_new, case.request.prompt) == ("0", "The answer to {} is")
 
 
+def test_slots_of_other_prompts_are_filled_or_counted(tmp_path):
+    record = {**COUNTERFACT, "paraphrase_prompts": ["{} speaks"], "neighborhood_prompts": ["{} speaks", "Hugo speaks"]}
+    case, reasons = read_one(
+        tmp_path, "counterfact", {**record, "portability": {**NEW_QUESTION, "New Question": "{}?"}}
+    )
+    assert [p[0] for p in probes(case, "paraphrase")] == ["Danielle Darrieux speaks"]
+    assert [p[0] for p in probes(case, "neighbourhood")] == ["Hugo speaks"]
+    assert [p[0] for p in probes(case, "portability")] == ["Danielle Darrieux?"]
+    assert reasons == {"probe skipped: neighbourhood prompt without a subject": 1}
+
+
+def test_all_rephrased_prompts_are_read_once(tmp_path):
+    names = {"rephrase_prompt": "Who is it?", "rephrase": ["Who was it?", "Who is it?"], "rephrase_prompts": []}
+    case, _ = read_one(tmp_path, "knowedit", {**EASYEDIT, **names})
+    assert [p[0] for p in probes(case, "paraphrase")] == ["Who is it?", "Who was it?"]
+
+
 def test_values_that_are_no_answers_are_named(tmp_path):
     rewrite = COUNTERFACT["requested_rewrite"]
     values = [True, {"str": {"a": 1}}, {"str": ""}, {}, None, [], {"str": float("nan")}]
