@@ -179,8 +179,8 @@ def _show_ranks(groups: Sequence[TaskComparison], measure: str, as_json: bool) -
     from .terminal import print_table
 
     _show_overall(means, measure)
-    for name, (count, tasks) in incomplete_methods(groups).items():
-        click.echo(f"{name} has results on {count} of {tasks} tasks and is left out of means over tasks it lacks.")
+    for name, (count, total) in incomplete_methods(groups).items():
+        click.echo(f"{name} has results on {count} of {total} tasks and is left out of means over tasks it lacks.")
     share = MEASURES[measure].share
     for task, by_criterion in rankings.items():
         main = next(name for name in ("extended_score", "score", *CRITERIA) if name in by_criterion)

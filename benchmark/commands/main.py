@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import NoReturn
@@ -74,6 +75,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="knbench")
+@click.option("--debug", is_flag=True, expose_value=False, help="Print the traceback of an error.")
 def knbench() -> None:
     """Benchmark model-editing methods.
 
@@ -86,12 +88,14 @@ def knbench() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status.
 
-    Errors that the user can fix are printed as one line on stderr, with exit status 2.
+    Errors that the user can fix are printed as one line on stderr, with exit status 2. ``knbench --debug`` prints their
+    traceback before the line.
 
     Args:
         argv: the arguments; None takes those of the process.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
     try:
         status = knbench.main(args=None if argv is None else arguments, prog_name="knbench", standalone_mode=False)
         if status:  # the exit status that the command requested
@@ -102,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InterruptedRun as error:
         _fail(str(error), status=130)
     except (KnbenchError, ModuleNotFoundError) as error:
+        if debug:
+            _print_traceback(error)
         missing = _missing_extra(error)
         if missing is not None:
             _fail(_missing_extra_message(arguments, *missing))
@@ -114,8 +120,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
+        if debug:
+            _print_traceback(error)
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else (error.strerror or str(error))
         _fail(f"{error.filename or 'file'}: {reason}")
+
+
+def _print_traceback(error: BaseException) -> None:
+    """Print the traceback of an error and of all errors that it was raised from or while handling, on stderr."""
+    cause: BaseException | None = error
+    while cause is not None:  # "raise ... from None" hides the error that explains the message
+        cause.__suppress_context__ = cause.__cause__ is not None
+        cause = cause.__cause__ or cause.__context__
+    traceback.print_exception(error)
 
 
 def _missing_extra(error: BaseException) -> tuple[str, str] | None:

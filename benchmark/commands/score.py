@@ -92,12 +92,13 @@ def _find_sources(folders: Sequence[Path]) -> list[_Source]:
     """Return all run folders, which have a manifest, and all stored results, which contain theirs.
 
     Raises:
-        KnbenchError: nothing is found, or a manifest or stored result is broken.
+        KnbenchError: nothing is found, a manifest or stored result is broken, or a run folder has no manifest.
     """
     from ..results.documents import load_manifest, manifest_of
     from ..results.io import MANIFEST, RECORDS, RESULT
-    from ..results.runs import find_runs
+    from ..results.runs import check_manifests, find_runs
 
+    check_manifests(folders)
     sources = [
         _Source(path.parent, path.parent / RESULT, load_manifest(path), partial(Path, path.parent), stored=False)
         for folder in folders

@@ -97,9 +97,18 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise KnbenchError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # also numbers with thousands of digits, and deep nesting
-        raise KnbenchError(f"{path}: not valid JSON ({error}); delete it and run knbench score again") from None
+        raise KnbenchError(f"{path}: not valid JSON ({error}); {_advice(path)}") from None
     except OSError as error:
         raise KnbenchError(f"{path}: {error.strerror}") from None
+
+
+def _advice(path: Path) -> str:
+    """Return how to replace a broken JSON file."""
+    if path.name == RESULT:
+        return f"delete it and run: knbench score {path.parent}"
+    if path.name in (MANIFEST, ANALYSIS):
+        return f"restore it from a copy, or delete {path.parent} and run it again"
+    return "restore it from a copy, or delete it"
 
 
 def read_lines(path: Path, kind: LineKind[LineT]) -> list[LineT]:

@@ -277,3 +277,20 @@ class _Silent:
 
     def __exit__(self, *exc):
         return None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "nowhere"],
+        ["run", "--model", "nowhere/at-all", "--tasks", "capital", "--output", "x"],
+        ["describe", "nothing"],
+    ],
+)
+def test_debug_prints_the_traceback(arguments, error_line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = error_line(*arguments)
+    assert knbench("--debug", *arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1] == line
+    assert lines[0].startswith("Traceback") or "During handling" in "\n".join(lines)
