@@ -1,4 +1,4 @@
-"""``knbench status``: show the progress of runs, read from their folders alone."""
+"""``knbench status``: show the progress of runs, read from their folders alone. Takes no lock and writes nothing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from filelock import FileLock, Timeout
 
 from ..core.errors import KnbenchError
 from ..core.files import json_text
 from ..results.documents import load_manifest
 from ..results.io import CHECKPOINT, CHECKPOINTS, MANIFEST, RECORD, RECORDS, RESULT, LineKind, LineT, parse_lines
+from ..results.runs import folders_without_manifest
 from ..running.events import EVENTS, read_events
+from ..running.owner import is_owned
 from .options import JSON_FLAG
 
 State = Literal["finished", "running", "waiting", "stopped"]
@@ -61,6 +62,8 @@ def status_command(folders: Sequence[Path], as_json: bool) -> None:
     found = [path.parent for folder in folders for path in sorted(folder.rglob(MANIFEST))]
     logs = {root: read_events(root / EVENTS) for root in {folder.parents[1] for folder in found}}
     rows = [status_of(folder, logs[folder.parents[1]]) for folder in found if (folder / RECORDS).exists()]
+    for folder in folders_without_manifest(folders):
+        click.echo(f"note: {folder} has no {MANIFEST} and is left out", err=True)
     if not rows:
         raise KnbenchError(f"no run below {', '.join(map(str, folders))}; make one with: knbench run --output ...")
     if as_json:
@@ -140,7 +143,7 @@ def status_of(folder: Path, log: Sequence[Mapping[str, Any]]) -> RunStatus:
 
 
 def _unfinished_state(folder: Path, in_progress: bool) -> State:
-    if not _is_locked(folder):
+    if not is_owned(folder):
         return "stopped"
     return "running" if in_progress else "waiting"
 
@@ -173,14 +176,3 @@ def _in_progress(log: Sequence[Mapping[str, Any]]) -> set[tuple[Any, Any]]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _is_locked(folder: Path) -> bool:
-    """Return whether a process holds the lock of a run folder."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    lock.release()
-    return False

@@ -32,6 +32,7 @@ from ..results.io import (
 )
 from ..results.rescoring import RunLines, read_run_lines, score_lines
 from ..results.runs import Run
+from .owner import remove_owner, write_owner
 from .plan import FileName
 
 VOLATILE = ("environment",)
@@ -100,8 +101,10 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder} is being written by another process; wait for it, or choose another --output"
         ) from None
     try:
+        write_owner(folder)
         yield
     finally:
+        remove_owner(folder)
         lock.release()
 
 
@@ -113,16 +116,21 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
         manifest: the manifest as JSON values.
 
     Raises:
-        KnbenchError: the existing manifest differs; names the difference.
+        KnbenchError: the existing manifest is broken or differs, or the folder holds records without a manifest; names
+            the difference.
     """
     path = folder / MANIFEST
     if not path.exists():
+        # Nothing says under which settings these lines were measured.
+        for name in (RECORDS, RESULT, CHECKPOINTS, DRIFT):
+            if (folder / name).exists() and (folder / name).stat().st_size:
+                raise KnbenchError(f"{folder}: holds {name} and no {MANIFEST}; choose another --output, or delete it")
         write_json(path, manifest)
         return
     existing = read_json(path)
     if not isinstance(existing, Mapping):
         raise KnbenchError(f"{path}: not a manifest; choose another --output, or delete the folder")
-    old, new = existing.get("task", {}), manifest.get("task", {})
+    old, new = (_mapping(document.get("task")) for document in (existing, manifest))
     same = old.get("name") == new.get("name") and old.get("version") == new.get("version")
     if same and old.get("content_hash") != new.get("content_hash"):
         raise KnbenchError(
@@ -139,6 +147,10 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
         raise KnbenchError(
             f"{folder} holds another run ({differences[0]}{more}); choose another --output, or delete it"
         )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _short(value: Any) -> str:
