@@ -11,6 +11,7 @@ import click
 
 from ..core.errors import InterruptedRun
 from ..core.files import json_text, write_json
+from ..core.local_paths import without_folders
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
 from ..scoring.criteria import MEASURES
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
@@ -148,7 +149,10 @@ def _row(point: Mapping[str, Any], fields: Sequence[str], shares: Sequence[str])
 
 
 def _command(ctx: click.Context) -> str:
-    """Return the command line, with the options that affect the numbers and differ from their defaults."""
+    """Return the command line, with the options that affect the numbers and differ from their defaults.
+
+    Local paths lose their folders, because the report is published with the values.
+    """
     words = ["knbench", "tune"]
     for option in ctx.command.params:
         value = ctx.params[str(option.name)]
@@ -158,5 +162,5 @@ def _command(ctx: click.Context) -> str:
             words.append(option.secondary_opts[0])
             continue
         for item in value if option.multiple else [value]:
-            words += [option.opts[0], str(item)]
+            words += [option.opts[0], "=".join(map(without_folders, str(item).split("=")))]
     return shlex.join(words)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.documents import EditorCard, ModelCard, RunProtocol, TaskCard
+from ..core.local_paths import public_value, without_folders
 from ..core.schema import Task
 from ..core.settings import RunSettings
 from ..editing import Editor
@@ -33,12 +34,14 @@ def describe_model(lm: LanguageModel) -> ModelCard:
 def describe_task(task: Task) -> TaskCard:
     """Return a task's identity and provenance."""
     return TaskCard(
-        **{**task.card(), "criteria": task.criteria}, content_hash=task.content_hash(), cases_total=len(task.cases)
+        **{**task.card(), "criteria": task.criteria, "source": without_folders(task.source)},
+        content_hash=task.content_hash(),
+        cases_total=len(task.cases),
     )
 
 
 def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any]) -> EditorCard:
-    """Return an editor's description and hyper-parameters.
+    """Return an editor's description and hyper-parameters. Local paths in them lose their folders.
 
     Args:
         editor: the editor.
@@ -49,9 +52,9 @@ def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any
         name=editor.name,
         summary=editor.summary,
         paper=editor.paper,
-        config=json_value(dataclasses.asdict(editor.config)),
+        config=public_value(dataclasses.asdict(editor.config)),
         config_source=source,
-        prepared=json_value(prepared),
+        prepared=public_value(prepared),
     )
 
 
@@ -83,10 +86,3 @@ def describe_protocol(
         drift=gauge.card() if gauge else None,
         batch_size=settings.batch_size,
     )
-
-
-def json_value(value: Any) -> Any:
-    """Return a value with mappings, lists and tuples converted recursively to the types that JSON reads back."""
-    if isinstance(value, Mapping):
-        return {str(k): json_value(v) for k, v in value.items()}
-    return [json_value(v) for v in value] if isinstance(value, list | tuple) else value
