@@ -59,8 +59,8 @@ def _weights_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     index = folder / WEIGHTS_INDEX
     if not index.exists():
-        names = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:_SHOWN])
-        raise KnbenchError(f"folder '{folder}' has {names}, but neither {WEIGHTS} nor {WEIGHTS_INDEX}; copy it")
+        found = _some(sorted(path.name for path in folder.glob("*.safetensors")))
+        raise KnbenchError(f"folder '{folder}' has {found}, but neither {WEIGHTS} nor {WEIGHTS_INDEX}; copy the index")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -46,15 +46,19 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return _sha256({"backend": backend, "special": special})
 
 
-def config_hash(config: Any) -> str:
+def config_hash(config: Any, generation_config: Any = None) -> str:
     """Return a sha256 of the part of a model's configuration that determines its outputs.
 
     Names, paths, versions, dtype, labels, dropout, initialisation and defaults of generation are left out.
 
     Args:
         config: a configuration of transformers.
+        generation_config: the model's configuration of generation, of which the end-of-text tokens count, since they
+            end a continuation; or None.
     """
-    return _sha256(_computing_part(config.to_dict()))
+    end = getattr(generation_config, "eos_token_id", None)
+    ends = sorted(end if isinstance(end, list | tuple) else [] if end is None else [end])
+    return _sha256([_computing_part(config.to_dict()), ends])
 
 
 def _computing_part(value: Any) -> Any:

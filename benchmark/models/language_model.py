@@ -401,7 +401,7 @@ class LanguageModel:
     @cached_property
     def config_hash(self) -> str:
         """A sha256 of the configuration's computing part; see :func:`~.identity.config_hash`."""
-        return config_hash(self.model.config)
+        return config_hash(self.model.config, getattr(self.model, "generation_config", None))
 
     def fingerprint(self) -> str:
         """Return a fast hash of all weights, which verifies after each edit that they are restored bit for bit."""

@@ -97,18 +97,17 @@ def _load(
     gguf = None
     if path.is_file():
         gguf = path
-    elif path.is_dir():
-        if model_folder_format(path) == "gguf":
-            gguf = next(path.glob("*.gguf"))
-        else:
-            checkpoint.check_folder(path)
-    else:
+    elif path.is_dir() and model_folder_format(path) == "gguf":
+        gguf = next(path.glob("*.gguf"))
+    elif not path.exists():
         options["revision"] = revision
-    if gguf is not None:
-        checkpoint.check_gguf(gguf)
-        location, options["gguf_file"] = str(gguf.parent), gguf.name
     placement = {} if device_map is None else {"device_map": device_map}
     try:
+        if gguf is not None:
+            checkpoint.check_gguf(gguf)
+            location, options["gguf_file"] = str(gguf.parent), gguf.name
+        elif path.is_dir():
+            checkpoint.check_folder(path)
         with quiet_transformers():
             family, tokenizer, model, report = _read(location, label, getattr(torch, dtype), options, placement)
             model = model.to(device) if device_map is None else _check_no_offload(model, label)

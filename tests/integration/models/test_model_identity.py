@@ -85,18 +85,23 @@ def change_config(**values):
     return change
 
 
+def other_end(folder):
+    (folder / "generation_config.json").write_text('{"eos_token_id": [5, 7]}')
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (change_config(hidden_act="relu"), "model.config_hash"),
         (change_config(rms_norm_eps=0.1), "model.config_hash"),
         (change_config(num_attention_heads=8, num_key_value_heads=8, head_dim=4), None),
+        (other_end, "model.config_hash"),
         (lower_case, "model.tokenizer_hash"),
         (other_merges, "model.tokenizer_hash"),
         (add_bos, "model.tokenizer_hash"),
         (change_config(use_cache=False, transformers_version="1.0"), ""),
     ],
-    ids=["activation", "epsilon", "heads", "lower case", "merges", "bos", "no change"],
+    ids=["activation", "epsilon", "heads", "end of text", "lower case", "merges", "bos", "no change"],
 )
 def test_a_run_is_not_continued_with_another_model(change, named, model_folder, tmp_path, capsys):
     folder = shutil.copytree(model_folder, tmp_path / "model")
