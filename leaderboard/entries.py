@@ -13,6 +13,7 @@ from ..benchmark.core.records import Record
 from ..benchmark.core.schema import TaskKind
 from ..benchmark.results.comparison import Values, case_means
 from ..benchmark.results.documents import comparable, optional_conditions
+from ..benchmark.results.method_names import describe_differences, differing_settings
 from ..benchmark.results.runs import Run
 from ..benchmark.results.store import slug
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
@@ -148,9 +149,10 @@ def sections_of(entries: Iterable[Entry]) -> list[Section]:
         members = groups.setdefault(section_key(entry.result), {}).setdefault(entry.task, {})
         other = members.get(entry.method)
         if other:
+            different = describe_differences(differing_settings([other.result, entry.result]))
             raise KnbenchError(
                 f"two results of editor '{entry.method}' on task '{entry.task[0]}': {other.run.result_path} and "
-                f"{entry.run.result_path}; pass only one of them"
+                f"{entry.run.result_path}{f' ({different})' if different else ''}; pass only one of them"
             )
         members[entry.method] = entry
     sections = [Section(key, tasks) for key, tasks in groups.items()]
