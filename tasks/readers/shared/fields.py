@@ -79,8 +79,8 @@ def with_slot(prompt: str, subject: str) -> str:
 
     Raises:
         SkipRecord: the prompt has several ``{}``, or the subject does not occur in it as a whole word. Next to
-            characters of scripts that write no space between words, or that attach particles to nouns, every position is
-            a word boundary.
+            characters of scripts that write no space between words, or that attach particles to nouns, every position
+            is a word boundary.
     """
     if prompt.count(SLOT) == 1:
         return prompt
