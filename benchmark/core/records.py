@@ -57,8 +57,8 @@ class Answer(JsonStruct, frozen=True):
 class Observation(JsonStruct, frozen=True):
     """Measurements of one probe on one model.
 
-    An observation of a ``generation`` probe has only ``text``; others have ``target`` and ``rival``. The next-token
-    fields and ``generated`` belong to completions.
+    An observation of a ``generation`` probe has only ``text``; others have ``target`` and, if the probe has a rival,
+    ``rival``. The next-token fields and ``generated`` belong to completions.
 
     Attributes:
         target_answer: scores of the probe's target; read it through :attr:`target`.
@@ -82,8 +82,8 @@ class Observation(JsonStruct, frozen=True):
 
     @property
     def has_answers(self) -> bool:
-        """Whether target and rival were scored."""
-        return self.target_answer is not None and self.rival_answer is not None
+        """Whether the target, and the rival of a probe that has one, were scored."""
+        return self.target_answer is not None
 
     @property
     def target(self) -> Answer:
@@ -101,7 +101,7 @@ class Observation(JsonStruct, frozen=True):
         """Scores of the rival.
 
         Raises:
-            ValueError: the observation is of a ``generation`` probe.
+            ValueError: the observation is of a ``generation`` probe or of a probe without a rival.
         """
         if self.rival_answer is None:
             raise ValueError("the observation has no rival")

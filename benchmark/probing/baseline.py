@@ -159,5 +159,10 @@ def measure_baseline(prober: Prober, cases: Mapping[int, Case], settings: RunSet
 
 
 def _answers_correctly(probe: Probe, observation: Observation) -> bool:
-    """Return whether the model prefers the target of an ``unchanged`` probe; sampled text has no wrong answer."""
-    return probe.kind == "generation" or observation.prefers_target
+    """Return whether the model answers an ``unchanged`` probe correctly; sampled text has no wrong answer.
+
+    The target must be more probable than the rival. Without a rival, each of its tokens must be the most probable one.
+    """
+    if probe.kind == "generation":
+        return True
+    return observation.prefers_target if probe.rival else not any(observation.target.ranks)

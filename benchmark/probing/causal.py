@@ -80,7 +80,7 @@ class CausalProber(Prober):
         for probe in case.probes:
             if probe.kind != "generation":
                 self._encode(probe.prompt, probe.target)
-                self._encode(probe.prompt, probe.rival)
+                self._encode_rival(probe)
 
     @torch.inference_mode()
     def logprob_bounds(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
@@ -105,13 +105,13 @@ class CausalProber(Prober):
         self, probes: Sequence[Probe], save_to: Reference | None, compare_to: Reference | None
     ) -> list[Observation]:
         scored = [probe for probe in probes if probe.kind != "generation"]
-        pairs = [(self._encode(p.prompt, p.target), self._encode(p.prompt, p.rival)) for p in scored]
+        pairs = [(self._encode(p.prompt, p.target), self._encode_rival(p)) for p in scored]
         reference_keys: dict[Row, str] = {
             target.context: probe.prompt
             for probe, (target, _) in zip(scored, pairs, strict=True)
             if probe.expect == "unchanged" and probe.kind == "completion"
         }
-        tokens = _tokens_by_position([answer for pair in pairs for answer in pair])
+        tokens = _tokens_by_position([answer for pair in pairs for answer in pair if answer is not None])
         predictions, divergences = self._predict(tokens, reference_keys, save_to, compare_to)
         lengths = [
             self._continuation_length(probe, target) if probe.kind == "completion" else 0
@@ -129,7 +129,8 @@ class CausalProber(Prober):
                 observations.append(Observation(text=next(texts)))
                 continue
             (target, rival), length = next(scored_answers)
-            target_answer, rival_answer = _score(target, predictions), _score(rival, predictions)
+            target_answer = _score(target, predictions)
+            rival_answer = None if rival is None else _score(rival, predictions)
             if probe.kind == "minimal_pair":
                 observations.append(Observation(target_answer=target_answer, rival_answer=rival_answer))
                 continue
@@ -151,6 +152,9 @@ class CausalProber(Prober):
     def _encode(self, prompt: str, text: str) -> _Answer:
         context, ids = self.lm.split(self.lm.prompt_prefix + prompt, text)
         return _Answer(context, ids)
+
+    def _encode_rival(self, probe: Probe) -> _Answer | None:
+        return self._encode(probe.prompt, probe.rival) if probe.rival else None
 
     def _predict(
         self,

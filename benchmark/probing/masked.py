@@ -30,7 +30,7 @@ class MaskedProber(Prober):
         for probe in case.probes:
             if probe.kind == "generation":
                 raise ValueError("a masked model does not write text; fluency is for causal models")
-            for answer in (probe.target, probe.rival):
+            for answer in _answers(probe):
                 self._token_queries(probe, answer)
 
     def logprob_bounds(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
@@ -51,7 +51,7 @@ class MaskedProber(Prober):
     def _observe(
         self, probes: Sequence[Probe], save_to: Reference | None, compare_to: Reference | None
     ) -> list[Observation]:
-        pairs = [[self._token_queries(probe, answer) for answer in (probe.target, probe.rival)] for probe in probes]
+        pairs = [[self._token_queries(probe, answer) for answer in _answers(probe)] for probe in probes]
         queries = [query for pair in pairs for answer in pair for query in answer]
         positions = sorted({_position(q) for q in queries}, key=lambda position: (len(position[0]), position))
         reference_keys = {
@@ -82,7 +82,8 @@ class MaskedProber(Prober):
                     divergences[position] = kl_divergence(compare_to.distributions[key], logprobs[n])
         observations = []
         for probe, pair in zip(probes, pairs, strict=True):
-            target, rival = (self._score(answer, scores, top) for answer in pair)
+            target, *rivals = (self._score(answer, scores, top) for answer in pair)
+            rival = rivals[0] if rivals else None
             if probe.kind == "minimal_pair":
                 observations.append(Observation(target_answer=target, rival_answer=rival))
                 continue
@@ -123,6 +124,11 @@ class MaskedProber(Prober):
             ids[query.position] = int(self._logprobs([ids], [(0, query.position)])[0].argmax())
             filled.append(ids[query.position])
         return self.lm.decode(filled)
+
+
+def _answers(probe: Probe) -> tuple[str, ...]:
+    """Return the target and, if the probe has one, the rival."""
+    return (probe.target, probe.rival) if probe.rival else (probe.target,)
 
 
 def _position(query: TokenQuery) -> Position:
