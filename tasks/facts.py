@@ -41,7 +41,11 @@ def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
                 f"{definition}: facts.new: the new target '{target}' of id '{row[spec['id']]}' is not in column "
                 f"'{spec['object']}'; use the object of another row"
             )
-        yield _case(spec, row, row_of_object[target], rows)
+        try:
+            case = _case(spec, row, row_of_object[target], rows)
+        except KnbenchError as error:
+            raise KnbenchError(f"{definition}: {error}") from None
+        yield case
 
 
 def read_rows(spec: Mapping[str, Any], definition: Path) -> list[Row]:

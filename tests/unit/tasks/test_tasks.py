@@ -363,6 +363,7 @@ def test_a_template_may_only_name_columns(tmp_path, slot):
     with pytest.raises(KnbenchError, match=r"template '.*dwells in' does not match the columns") as error:
         task.cases[0]
     assert "id, new, town, who" in str(error.value)
+    assert str(tmp_path / "towns.yaml") in str(error.value)
 
 
 @pytest.mark.parametrize("rows", ["1,Ann,Rome\n", "1,Ann,Rome\n2,Bob,Rome\n", "1,Ann,Rome\n2,Bob of Rome,Paris\n"])
