@@ -136,7 +136,19 @@ def resolve_tasks(
             selected[name], new_notes = published_task(name, data or {})
             notes += new_notes
         else:
-            raise unknown_name("task", name, [*known, *readers])
+            raise _unknown_task(name, include, [*known, *readers])
     if not selected:
         raise KnbenchError(f"--tasks: no task named; known: {', '.join(known)}")
     return list(selected.values()), notes
+
+
+def _unknown_task(name: str, include: Sequence[Path], known: Sequence[str]) -> KnbenchError:
+    """Return the error for an unknown task. It names the sub-folder that defines the task, because none is read."""
+    for folder in include:
+        for path in sorted(folder.rglob(f"{name}.y*ml")):
+            if path.parent != folder and path.suffix in (".yaml", ".yml"):
+                return KnbenchError(
+                    f"unknown task '{name}': {path} is in a sub-folder, which is not read; add --include-path "
+                    f"{path.parent}"
+                )
+    return unknown_name("task", name, known)
