@@ -23,6 +23,7 @@ UNREADABLE = {
     "convsent": "it has sentiments instead of answers",
     "sanitation": "its new targets replace no fact",
 }
+NO_ANSWER = "<|endoftext|>"  # EasyEdit's text for a missing true answer
 REPHRASE_FIELDS = ("rephrase_prompt", "rephrase", "rephrase_prompts")
 
 
@@ -101,7 +102,7 @@ def parse(row: Row, report: SkipReport) -> EditFields:
         subject=subject,
         prompt=with_slot(required_text(value, "prompt"), subject),
         new=required_answers(value, "target_new"),
-        true=strings_in(value.get("ground_truth")),
+        true=tuple(answer for answer in strings_in(value.get("ground_truth")) if answer != NO_ANSWER),
         paraphrases=tuple(dict.fromkeys(itertools.chain.from_iterable(rephrased))),
         locality=paired_prompts(value, "locality_prompt", "locality_ground_truth", row, report)
         + side_prompts(value.get("locality"), "locality", row, report),

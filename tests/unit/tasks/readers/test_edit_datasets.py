@@ -152,6 +152,7 @@ def test_skipped_records_and_probes_are_counted_by_reason(tmp_path):
         KNOWEDIT,
         {**KNOWEDIT, "ground_truth": "syria"},
         {**KNOWEDIT, "ground_truth": None},
+        {**KNOWEDIT, "ground_truth": ["<|endoftext|>"]},
         {**KNOWEDIT, "subject": "Leonardo Di"},  # a part of a word does not match
         {**KNOWEDIT, "target_new": []},
         {**KNOWEDIT, "target_new": 1.5},
@@ -165,13 +166,13 @@ def test_skipped_records_and_probes_are_counted_by_reason(tmp_path):
     ]
     task, report = read_task("knowedit", None, put(tmp_path / "k.json", entries))
     # The number with a fraction is read as it is written.
-    assert {case.id for case in task.cases} == {"knowedit-00000", "knowedit-00005", "knowedit-00010"}
-    assert by_id(task)["knowedit-00005"].request.target_new == "1.5"
-    assert "portability" not in {probe.criterion for probe in by_id(task)["knowedit-00010"].probes}
-    assert report.skipped == 10
+    assert {case.id for case in task.cases} == {"knowedit-00000", "knowedit-00006", "knowedit-00011"}
+    assert by_id(task)["knowedit-00006"].request.target_new == "1.5"
+    assert "portability" not in {probe.criterion for probe in by_id(task)["knowedit-00011"].probes}
+    assert report.skipped == 11
     assert report.reasons == {
         "the new target equals the true target": 1,
-        "no true answer to compare with the new target": 1,
+        "no true answer to compare with the new target": 2,
         "the subject does not occur in the prompt": 1,
         "field 'target_new' is empty": 1,
         "field 'target_new' is not a string": 1,
