@@ -34,7 +34,7 @@ def separator(prompt: str, target: str) -> str:
 
     Nothing separates them in these cases:
 
-    - The prompt is empty or ends with white space, or the target begins with white space.
+    - The prompt is empty or ends with white space or a zero-width space, or the target begins with white space.
     - The prompt ends with an opening quotation mark or bracket, or with an elided article ("l'").
     - The prompt ends with a script without spaces. Punctuation such as ":" may follow if the target belongs to such a
       script, too.
@@ -44,7 +44,7 @@ def separator(prompt: str, target: str) -> str:
     """
     if not prompt or not target or prompt[-1].isspace() or target[0].isspace():
         return ""
-    if is_unspaced(prompt[-1]) or _ends_with_opening_mark(prompt) or _ELIDED.search(prompt):
+    if prompt[-1] == "\u200b" or is_unspaced(prompt[-1]) or _ends_with_opening_mark(prompt) or _ELIDED.search(prompt):
         return ""
     if prompt[-1].isalpha() or not is_unspaced(target[0]):
         return " "
