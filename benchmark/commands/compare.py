@@ -97,12 +97,12 @@ def _in_order(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
 
 
 def _split_names(text: str) -> list[str]:
-    """Split at commas outside of brackets.
+    """Split at commas outside of parentheses.
 
-    >>> _split_names("rome [layer=3, steps=5],memit")
-    ['rome [layer=3, steps=5]', 'memit']
+    >>> _split_names("rome (layer=3, steps=5),memit")
+    ['rome (layer=3, steps=5)', 'memit']
     """
-    return re.split(r",(?![^\[]*\])", text)
+    return re.split(r",(?![^(]*\))", text)
 
 
 def _note_left_out(folders: Sequence[Path], runs: Sequence[Run]) -> None:

@@ -40,7 +40,7 @@ def method_names(results: Sequence[Result]) -> list[str]:
     """Return the name of the method of each result.
 
     It is the name of the editor if all results of the editor have the same configuration. Otherwise the values that
-    differ are appended, as in ``rome [layer=3]``: each configuration is a method of its own.
+    differ are appended, as in ``rome (layer=3)``: each configuration is a method of its own.
     """
     by_editor: dict[str, list[Result]] = {}
     for result in results:
@@ -53,7 +53,7 @@ def _name(result: Result, keys: Sequence[str]) -> str:
     if not keys:
         return result.editor.name
     values = ", ".join(f"{key}={_short(result.editor.config.get(key))}" for key in keys)
-    return f"{result.editor.name} [{values}]"
+    return f"{result.editor.name} ({values})"
 
 
 def _short(value: Any) -> str:

@@ -209,12 +209,15 @@ def test_two_settings_of_an_editor_are_compared(runs, tmp_path, capsys):
     status, text, err = called(capsys, "compare", one, two, "--json")
     assert status == 0
     document = json.loads(text)
-    names = ["nudge [layer=3, layers=4|5]", "nudge [layer=7, layers=4|6]"]
+    names = ["nudge (layer=3, layers=4|5)", "nudge (layer=7, layers=4|6)"]
     assert [document["a"], document["b"]] == names
     assert document["rows"][0]["difference"] == 0
     assert "layer: 3 and 7; layers: 4|5 and 4|6" in err
     swapped = ",".join(reversed(names))
     assert json.loads(called(capsys, "compare", one, two, "--editors", swapped, "--json")[1])["a"] == names[1]
+    text = called(capsys, "compare", one, two)[1]
+    assert "layer=3" in text  # the table names the settings
+    assert "layer=7" in text
 
 
 def test_an_editor_that_is_tuned_per_task_is_not_ranked_as_one_method(runs, tmp_path, capsys):
@@ -227,7 +230,7 @@ def test_an_editor_that_is_tuned_per_task_is_not_ranked_as_one_method(runs, tmp_
     status, text, err = called(capsys, "compare", tmp_path)
     assert status == 0
     assert "'nudge' has several settings (layer: 3 and 7)" in err
-    assert "nudge [layer=3] has results on 1 of 2 tasks" in " ".join(text.split())
+    assert "nudge (layer=3) has results on 1 of 2 tasks" in " ".join(text.split())
     _, text, _ = called(capsys, "compare", tmp_path, "--json")
     assert {row["editor"] for row in json.loads(text)["overall"]} == {"none"}
 
