@@ -31,6 +31,7 @@ import yaml
 
 from ..core.documents import Result
 from ..core.errors import KnbenchError
+from ..core.local_paths import public_value
 from ..core.progress import Reporter
 from ..core.records import to_json
 from ..core.schema import Task, digest
@@ -41,7 +42,7 @@ from ..editing import Editor, build_editor, parse_overrides
 from ..models.language_model import LanguageModel
 from ..results.io import RECORD, RECORDS, read_lines
 from ..scoring.summary import ROME_SCORE, in_order
-from .provenance import describe_model, json_value
+from .provenance import describe_model
 from .runner import run
 
 REPORT = "tuning.json"
@@ -308,7 +309,7 @@ def published_entry(lm: LanguageModel, cls: type[Editor[Any]], best: Outcome, co
         return None
     editor, _ = build_editor(cls, lm, best.point.texts)
     values = {
-        field.name: json_value(getattr(editor.config, field.name))
+        field.name: public_value(getattr(editor.config, field.name))
         for field in dataclasses.fields(cls.Config)
         if field.name in best.point.values
         or field.default is dataclasses.MISSING
@@ -377,7 +378,7 @@ def report(
         "points": [
             {
                 "folder": o.point.folder,
-                "values": {name: json_value(value) for name, value in o.point.values.items()},
+                "values": {name: public_value(value) for name, value in o.point.values.items()},
                 "score": o.score,
                 "margin": o.margin,
                 "same_token": o.same_token,
