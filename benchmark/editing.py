@@ -32,8 +32,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from .core import registry
@@ -44,6 +46,14 @@ from .models.hooks import edit_output
 from .models.language_model import LanguageModel
 
 # --- edits ---------------------------------------------------------------------------------------------------------
+
+
+class NonFiniteEditError(KnbenchError):
+    """A weight of an edit contains NaN or infinite values."""
+
+
+class OutputFunctionError(Exception):
+    """A function of :attr:`Edit.outputs` raised the exception that is the cause, or returned another shape."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +120,12 @@ class EditStack:
 
         Raises:
             KnbenchError: the model lacks a named parameter or module, or a tensor has another shape or dtype than its
-                parameter, or contains NaN or infinite values.
+                parameter.
+            NonFiniteEditError: a tensor contains NaN or infinite values.
         """
         lm = self.lm
         replaced = [(lm.parameter(name), name, new) for name, new in edit.weights.items()]
-        modules = [(_module(lm, name), change) for name, change in edit.outputs.items()]
+        modules = [(_module(lm, name), _guarded(name, change)) for name, change in edit.outputs.items()]
         for parameter, name, new in replaced:
             if new.shape != parameter.shape or new.dtype != parameter.dtype:
                 raise KnbenchError(
@@ -122,7 +133,7 @@ class EditStack:
                     f"{tuple(parameter.shape)} and type {parameter.dtype}"
                 )
             if not bool(new.isfinite().all()):
-                raise KnbenchError(f"edit of '{name}' contains NaN or infinite values")
+                raise NonFiniteEditError(f"edit of '{name}' contains NaN or infinite values")
         self._before_last = [(parameter, parameter.data) for parameter, _, _ in replaced], lm.prompt_prefix
         for parameter, _, new in replaced:
             self._originals.setdefault(id(parameter), (parameter, parameter.data))
@@ -145,6 +156,23 @@ class EditStack:
         self._before_last = None
         for parameter, tensor in tensors:
             parameter.data = tensor
+
+
+def _guarded(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    # Errors become OutputFunctionError, which the runner attributes to the edit and not to the measurement.
+    def guarded(output: Tensor) -> Tensor:
+        try:
+            new: object = change(output)
+        except torch.OutOfMemoryError:  # a smaller batch can succeed
+            raise
+        except Exception as error:
+            raise OutputFunctionError(f"outputs['{name}'] raised {type(error).__name__}: {error}") from error
+        if not isinstance(new, Tensor) or new.shape != output.shape:
+            found = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
+            raise OutputFunctionError(f"outputs['{name}'] returned {found}; the output has shape {tuple(output.shape)}")
+        return new
+
+    return guarded
 
 
 def _module(lm: LanguageModel, name: str) -> nn.Module:
@@ -301,13 +329,36 @@ def editor_class(name: str) -> type[Editor[Any]]:
     """Return the registered editor class.
 
     Raises:
-        KnbenchError: no editor has this name, or its package cannot be imported.
+        KnbenchError: no editor has this name, its package cannot be imported, or its class lacks an attribute.
     """
     points = registry.registered(registry.EDITORS)
     if name not in points:
         raise unknown_name("editor", name, points)
-    cls: type[Editor[Any]] = registry.load(points[name])
+    return _load_editor(points[name])
+
+
+def editor_classes() -> dict[str, type[Editor[Any]]]:
+    """Return all registered editor classes by name. One that cannot be used is left out, with a warning."""
+    return registry.load_all(registry.EDITORS, _load_editor)
+
+
+def _load_editor(point: EntryPoint) -> type[Editor[Any]]:
+    cls: type[Editor[Any]] = registry.load(point)
+    if problem := _declaration_error(cls, point.name):
+        raise KnbenchError(f"editor '{point.name}' ({point.value}) {problem}")
     return cls
+
+
+def _declaration_error(cls: Any, name: str) -> str | None:
+    """Return why an object is no editor class that can be used under a name, or None."""
+    if not isinstance(cls, type) or not issubclass(cls, Editor):
+        return "is not a subclass of knbench.benchmark.Editor"
+    for attribute in ("name", "summary", "Config"):
+        if not hasattr(cls, attribute):
+            return f"has no attribute '{attribute}'; set it in the class"
+    if cls.name != name or not dataclasses.is_dataclass(cls.Config):
+        return f"has name '{cls.name}' and Config {cls.Config!r}; use the entry point's name and a dataclass"
+    return "has no method 'edit'; define it in the class" if cls.__abstractmethods__ else None
 
 
 def build_editor(

@@ -44,8 +44,9 @@ def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> 
 
 
 def _list_editors() -> list[dict[str, Any]]:
-    classes = {name: registry.load(point) for name, point in registry.registered(registry.EDITORS).items()}
-    return [{"name": name, "summary": cls.summary, "paper": cls.paper} for name, cls in classes.items()]
+    from ..editing import editor_classes
+
+    return [{"name": name, "summary": cls.summary, "paper": cls.paper} for name, cls in editor_classes().items()]
 
 
 def _list_tasks(include: Sequence[Path]) -> list[dict[str, Any]]:

@@ -184,6 +184,13 @@ An interrupted run continues when the same command is started again.
     help="CPU threads per worker. The number affects results by floating-point rounding. "
     "[default: CPU cores divided by the number of workers]",
 )
+@click.option(
+    "--fail-on-error",
+    type=click.FloatRange(min=0),
+    metavar="SHARE",
+    help="Stop when more than this share (below 1) or number (1 and above) of the cases of an editor on a task failed. "
+    "0 stops at the first. [default: never]",
+)
 @click.option("--retry-failed", is_flag=True, help="Run the failed cases of an earlier run in the same folder again.")
 @PROTOCOL_OPTION
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), help="Run folder. [default: runs/MODEL]")
@@ -218,6 +225,7 @@ def run_command(
     workers: int | None,
     address: str | None,
     threads: int | None,
+    fail_on_error: float | None,
     retry_failed: bool,
     protocol: str,
     output: Path | None,
@@ -259,7 +267,10 @@ def run_command(
             from ..running.runner import execute
             from .terminal import ProgressReporter, print_results
 
-            classes = [editing.editor_class(name) for name in editor_names]
+            if editors.strip() == "all":
+                classes = list(editing.editor_classes().values())
+            else:
+                classes = [editing.editor_class(name) for name in editor_names]
             for cls in classes:
                 parse_overrides(cls, args.get(cls.name, {}))
             if executor != "ray":  # the machines of a cluster can have other devices
@@ -268,7 +279,14 @@ def run_command(
             # An editor that does not support the model is an error if it is named, and is skipped with "all".
             spec = RunSpec(load, classes, chosen, settings, skip_unsupported=editors.strip() == "all")
             with ProgressReporter() as reporter:
-                runs = execute(start_executor(spec), folder, settings, reporter, command=command_line())
+                runs = execute(
+                    start_executor(spec),
+                    folder,
+                    settings,
+                    reporter,
+                    command=command_line(),
+                    fail_on_error=fail_on_error,
+                )
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; finished cases are saved: start the same command to continue") from None
     left_out = sorted({cls.name for cls in classes} - {run.result.editor.name for run in runs})

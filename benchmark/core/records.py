@@ -133,11 +133,13 @@ class Failure(JsonStruct, frozen=True):
         phase: the step that raised it.
         type: class name of the exception.
         message: first line of its message.
+        traceback: the innermost stack frames, one ``file:line in function`` per line, without folders.
     """
 
     phase: Phase
     type: str
     message: str
+    traceback: str | None = None
 
 
 class EditRecord(JsonStruct, frozen=True):

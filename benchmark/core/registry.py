@@ -7,12 +7,13 @@ available without an import of the plug-in.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import KnbenchError, unknown_name
+from .errors import KnbenchError, first_line, unknown_name
 
 if TYPE_CHECKING:
     from .schema import Task
@@ -23,6 +24,9 @@ FAMILIES = "knbench.families"
 COMMANDS = "knbench.commands"
 TASK_FOLDERS = "knbench.task_folders"
 READERS = "knbench.readers"
+
+T = TypeVar("T")
+_warned: set[str] = set()
 
 
 def registered(group: str) -> Mapping[str, EntryPoint]:
@@ -50,25 +54,73 @@ def load(point: EntryPoint) -> Any:
     """
     try:
         return point.load()
-    except Exception as error:
-        raise KnbenchError(f"plug-in '{point.name}' ({point.value}) cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {first_line(error)}"
+        raise KnbenchError(f"plug-in '{point.name}' ({point.value}) cannot be imported: {reason}") from error
+
+
+def warn(message: str) -> None:
+    """Print a warning on stderr, once per process."""
+    if message not in _warned:
+        _warned.add(message)
+        print(f"knbench: warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def load_all(group: str, get: Callable[[EntryPoint], T] = load) -> dict[str, T]:
+    """Return the objects of a group by name. A plug-in that cannot be used is left out, with a warning.
+
+    Args:
+        group: the group.
+        get: returns the object of an entry point; raises KnbenchError if it cannot be used.
+    """
+    found = {}
+    for name, point in registered(group).items():
+        try:
+            found[name] = get(point)
+        except KnbenchError as error:
+            warn(f"{error}; it is left out")
+    return found
+
+
+def _tasks_of(point: EntryPoint) -> list[Task]:
+    """Return the tasks of an entry point of :data:`TASKS`.
+
+    Raises:
+        KnbenchError: it cannot be imported, raises an exception, or returns something else than tasks.
+    """
+    from .schema import Task
+
+    function = load(point)
+    try:
+        found = list(function())
+    except KnbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise KnbenchError(
+            f"plug-in '{point.name}' ({point.value}) raised {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if not all(isinstance(item, Task) for item in found):
+        raise KnbenchError(f"plug-in '{point.name}' ({point.value}) returned objects that are not tasks")
+    return found
 
 
 def tasks(include: Sequence[Path] = ()) -> dict[str, Task]:
     """Return all registered tasks and those defined in the given folders, by name.
 
     An entry point of ``knbench.tasks`` refers to a function that returns an iterable of tasks. One of
-    ``knbench.task_folders`` refers to a function that takes a folder of definition files and returns its tasks.
+    ``knbench.task_folders`` refers to a function that takes a folder of definition files and returns its tasks. A
+    plug-in that cannot be used is left out, with a warning.
 
     Raises:
         KnbenchError: a folder does not exist or contains an invalid definition, or two tasks have the same name.
     """
     found: dict[str, Task] = {}
-    sources = [load(point)() for point in registered(TASKS).values()]
+    sources: list[Iterable[Task]] = list(load_all(TASKS, _tasks_of).values())
     for folder in include:
         if not folder.is_dir():
             raise KnbenchError(f"--include-path '{folder}' is not a directory")
-        sources += [load(point)(folder) for point in registered(TASK_FOLDERS).values()]
+        readers: dict[str, Callable[[Path], Iterable[Task]]] = load_all(TASK_FOLDERS)
+        sources += [read(folder) for read in readers.values()]
     for task in itertools.chain.from_iterable(sources):
         if task.name in found:
             raise KnbenchError(f"two definitions of task '{task.name}'; rename one of them")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..core.errors import KnbenchError, nearest
-from ..core.registry import FAMILIES, load, registered
+from ..core.registry import FAMILIES, load_all
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,9 @@ BUILT_IN: Mapping[str, ModelFamily] = {
 def known_families() -> dict[str, ModelFamily]:
     """Return the built-in families and those of installed plug-ins, by architecture class name."""
     table = dict(BUILT_IN)
-    for point in registered(FAMILIES).values():
-        table.update(load(point))
+    plug_ins: dict[str, Mapping[str, ModelFamily]] = load_all(FAMILIES)
+    for families in plug_ins.values():
+        table.update(families)
     return table
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,8 @@ from ..core.records import Observation
 from ..core.schema import Case, Probe
 from ..models.hooks import select_positions
 from ..models.language_model import LanguageModel
+from ..models.precision import in_float64
+from .positions import check_length, max_positions
 
 Row = tuple[int, ...]
 """Token ids of one text."""
@@ -32,11 +35,11 @@ class Reference:
 
     Attributes:
         distributions: log-probabilities in nats, float32, of shape (vocabulary,), on the model's device. The key is
-            the probe's prompt for a causal model. For a masked model it is the prompt joined with the target, because
-            the number of the target's masks changes the distribution.
+            the position at which the unedited model predicts the target's first token. For a masked model its row
+            contains the masks of the target, whose number changes the distribution.
     """
 
-    distributions: dict[str, Tensor] = field(default_factory=dict)
+    distributions: dict[Position, Tensor] = field(default_factory=dict)
 
 
 class Prober(ABC):
@@ -48,6 +51,9 @@ class Prober(ABC):
         new_tokens: minimum length of the greedy continuation, in tokens. A longer answer gets a longer continuation.
             0 generates no continuation.
         free_tokens: length of the text that is sampled for a ``generation`` probe, in tokens.
+
+    Attributes:
+        positions: number of tokens that the model can read, or None without a limit.
     """
 
     def __init__(self, lm: LanguageModel, *, batch_size: int = 32, new_tokens: int = 6, free_tokens: int = 100) -> None:
@@ -55,14 +61,15 @@ class Prober(ABC):
         self.batch_size = batch_size
         self.new_tokens = new_tokens
         self.free_tokens = free_tokens
+        self.positions = max_positions(lm)
 
     @abstractmethod
     def check(self, case: Case) -> None:
         """Check that the model's tokenizer can encode a case.
 
         Raises:
-            ValueError: no token covers the subject, an answer has no token of its own, or the model does not support
-                a probe's kind.
+            ValueError: no token covers the subject, an answer has no token of its own, a text exceeds the model's
+                positions, or the model does not support a probe's kind.
         """
 
     @abstractmethod
@@ -115,14 +122,26 @@ class Prober(ABC):
     ) -> list[Observation]:
         """Measure every probe once with the current batch size; see :meth:`observe`."""
 
+    @contextmanager
+    def _without_prefix(self) -> Iterator[None]:
+        """Remove the prompt prefix, with which the unedited model was not measured."""
+        prefix, self.lm.prompt_prefix = self.lm.prompt_prefix, ""
+        try:
+            yield
+        finally:
+            self.lm.prompt_prefix = prefix
+
     def _logprobs(self, rows: Sequence[Sequence[int]], positions: Sequence[tuple[int, int]]) -> Tensor:
         """Return log-probabilities at ``(row index, column)`` positions, of shape (position, vocabulary), float32.
 
         Only these positions pass through the output head.
 
         Raises:
+            PositionsExceededError: a row exceeds the model's positions.
             FloatingPointError: a log-probability is NaN.
         """
+        longest = max(rows, key=len)
+        check_length(len(longest), self.positions, self.lm.decode(longest))
         batch = self.lm.pad(rows)
         index = torch.tensor(positions, device=self.lm.device)
         with select_positions(self.lm, index[:, 0], index[:, 1]):
@@ -146,7 +165,7 @@ def kl_divergence(before: Tensor, now: Tensor) -> float:
         FloatingPointError: the divergence is not finite, because a token has probability 0 in ``now`` only.
     """
     possible = before > -torch.inf
-    p, q = before[possible].double(), now[possible].double()
+    p, q = in_float64(before[possible]), in_float64(now[possible])
     value = float((p.exp() * (p - q)).sum())
     if not math.isfinite(value):
         raise FloatingPointError("the divergence from the unedited model is not a number")

@@ -90,6 +90,26 @@ def fluency_probe(request: EditRequest) -> Probe:
     return Probe("fluency", "generation", lead, "", "", "unchanged", suffix="")
 
 
+def check_fluency(prober: Prober, task: Task, cases: Sequence[Case], tokens: int) -> None:
+    """Check that the text of the fluency criterion fits the model's positions after every prompt of some cases.
+
+    Cases whose edit prompt alone exceeds the positions are not considered; a run records them as failed.
+
+    Raises:
+        KnbenchError: it does not fit; names the task and the largest number of tokens that does.
+    """
+    if prober.positions is None or not tokens:
+        return
+    lengths = [len(prober.lm.encode(fluency_probe(case.request).prompt).ids) for case in cases]
+    longest = max((n for n in lengths if n <= prober.positions), default=0)
+    if longest + tokens - 1 > prober.positions:
+        largest = prober.positions - longest + 1
+        raise KnbenchError(
+            f"--fluency-tokens {tokens}: '{prober.lm.name}' has {prober.positions} positions, and the longest prompt "
+            f"of task '{task.name}' has {longest} tokens; use at most {largest}"
+        )
+
+
 class Baselines:
     """Lazily measures the unedited model in blocks of cases and caches the blocks of the last request.
 
@@ -113,7 +133,7 @@ class Baselines:
             cases: all cases of these blocks, by their index in the run.
 
         Raises:
-            FloatingPointError: the model's probabilities are NaN, or a causal model assigns probability 0 to an answer.
+            KnbenchError: the model's probabilities are NaN, or a causal model assigns probability 0 to an answer.
         """
         blocks: dict[tuple[str, int], dict[int, Case]] = {}
         for index, case in cases.items():
@@ -121,7 +141,14 @@ class Baselines:
         self._blocks = {key: block for key, block in self._blocks.items() if key in blocks}
         for key, members in blocks.items():
             if key not in self._blocks:
-                self._blocks[key] = measure_baseline(self._prober, members, self._settings)
+                try:
+                    self._blocks[key] = measure_baseline(self._prober, members, self._settings)
+                except FloatingPointError as error:
+                    first, last = min(members), max(members)
+                    raise KnbenchError(
+                        f"the unedited model '{self._prober.lm.name}' cannot be measured on task '{task}', cases "
+                        f"{first + 1} to {last + 1}: {error}; use another --dtype or another model"
+                    ) from error
         measured = [self._blocks[key] for key in blocks]
         return Baseline(
             cases={index: case for block in measured for index, case in block.cases.items()},

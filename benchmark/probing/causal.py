@@ -11,7 +11,7 @@ The numbers equal those of one forward pass per answer token. Batching needs les
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ from torch import Tensor
 
 from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe, derived_seed
+from ..models.generation import default_generation_config
 from .base import Position, Prober, Reference, Row, kl_divergence
+from .positions import check_length
 
 TOP_K = 5
 """Number of most probable tokens that free text is sampled from, as in Meng et al. 2022 (ROME)."""
@@ -73,14 +75,28 @@ class CausalProber(Prober):
         """Check that the model's tokenizer can encode a case.
 
         Raises:
-            ValueError: no token covers the subject, or an answer has no token of its own.
+            ValueError: no token covers the subject, an answer has no token of its own, or a text with its continuation
+                exceeds the model's positions.
         """
-        self.lm.subject_span(case.request.prompt, case.request.subject)
-        self.lm.split(case.request.text, case.request.target_new)
+        request = case.request
+        self.lm.subject_span(request.prompt, request.subject)
+        context, ids = self.lm.split(request.text, request.target_new)
+        check_length(len(context) + len(ids) - 1, self.positions, request.text)
         for probe in case.probes:
-            if probe.kind != "generation":
-                self._encode(probe.prompt, probe.target)
-                self._encode_rival(probe)
+            if probe.kind == "generation":
+                self._check_generated(len(self._context(probe.prompt)), self.free_tokens, probe)
+                continue
+            target, rival = self._encode(probe.prompt, probe.target), self._encode_rival(probe)
+            for answer in (target, rival):
+                if answer is not None:
+                    check_length(len(answer.row), self.positions, probe.prompt or probe.target)
+            if probe.kind == "completion":
+                self._check_generated(len(target.context), self._continuation_length(probe, target), probe)
+
+    def _check_generated(self, context: int, length: int, probe: Probe) -> None:
+        """Check that a context and the generated tokens, of which the last is not read, fit the positions."""
+        purpose = f", of which {length} are generated" if length else ""
+        check_length(context + max(length - 1, 0), self.positions, probe.prompt, purpose)
 
     @torch.inference_mode()
     def logprob_bounds(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
@@ -106,11 +122,10 @@ class CausalProber(Prober):
     ) -> list[Observation]:
         scored = [probe for probe in probes if probe.kind != "generation"]
         pairs = [(self._encode(p.prompt, p.target), self._encode_rival(p)) for p in scored]
-        reference_keys: dict[Row, str] = {
-            target.context: probe.prompt
-            for probe, (target, _) in zip(scored, pairs, strict=True)
-            if probe.expect == "unchanged" and probe.kind == "completion"
-        }
+        reference_keys: dict[Row, set[Position]] = {}
+        for probe, (target, _) in zip(scored, pairs, strict=True):
+            if probe.expect == "unchanged" and probe.kind == "completion":
+                reference_keys.setdefault(target.context, set()).add(self._reference_key(probe, target))
         tokens = _tokens_by_position([answer for pair in pairs for answer in pair if answer is not None])
         predictions, divergences = self._predict(tokens, reference_keys, save_to, compare_to)
         lengths = [
@@ -149,6 +164,16 @@ class CausalProber(Prober):
             )
         return observations
 
+    def _reference_key(self, probe: Probe, target: _Answer) -> Position:
+        """Return the position at which the unedited model predicts the target's first token."""
+        if self.lm.prompt_prefix:
+            with self._without_prefix():
+                target = self._encode(probe.prompt, probe.target)
+        return target.context, len(target.context) - 1
+
+    def _context(self, prompt: str) -> Row:
+        return self.lm.encode(self.lm.prompt_prefix + prompt).ids
+
     def _encode(self, prompt: str, text: str) -> _Answer:
         context, ids = self.lm.split(self.lm.prompt_prefix + prompt, text)
         return _Answer(context, ids)
@@ -159,7 +184,7 @@ class CausalProber(Prober):
     def _predict(
         self,
         tokens: Mapping[Position, set[int]],
-        reference_keys: Mapping[Row, str],
+        reference_keys: Mapping[Row, Collection[Position]],
         save_to: Reference | None,
         compare_to: Reference | None,
     ) -> tuple[dict[Position, _Prediction], dict[Row, float]]:
@@ -167,7 +192,7 @@ class CausalProber(Prober):
 
         Args:
             tokens: the token ids whose log-probability and rank are needed, by position.
-            reference_keys: key in :class:`~.base.Reference`, by context.
+            reference_keys: keys in :class:`~.base.Reference`, by context.
             save_to: receives the distributions of these contexts.
             compare_to: holds the unedited model's distributions of these contexts.
 
@@ -186,8 +211,7 @@ class CausalProber(Prober):
             top = logprobs.max(dim=-1)
             for n, (i, column) in enumerate(cells):
                 context = rows[i][: column + 1]
-                key = reference_keys.get(context)
-                if key is not None:
+                for key in reference_keys.get(context, ()):
                     if save_to is not None:
                         save_to.distributions[key] = logprobs[n].clone()
                     if compare_to is not None:
@@ -231,7 +255,7 @@ class CausalProber(Prober):
         does not depend on the other prompts of its batch, and the edited model receives the same noise as the unedited
         one.
         """
-        contexts = {prompt: self.lm.encode(self.lm.prompt_prefix + prompt).ids for prompt in prompts}
+        contexts = {prompt: self._context(prompt) for prompt in prompts}
         texts: dict[str, str] = {}
         order = sorted(contexts, key=lambda prompt: (len(contexts[prompt]), prompt))
         for start in range(0, len(order), self.batch_size):
@@ -251,19 +275,16 @@ class CausalProber(Prober):
     def _generate(self, rows: Sequence[Sequence[int]], length: int, *processors: Any) -> list[list[int]]:
         """Return the ids that continue each row. Rows are padded on the left, which aligns the new tokens."""
         batch = self.lm.pad(rows, side="left")
-        out = self.lm.model.generate(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            max_new_tokens=length,
-            logits_processor=list(processors),
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
-            pad_token_id=self.lm.start_id,
-        )
+        with default_generation_config(self.lm.model):  # which its authors chose for samples, not for measurements
+            out = self.lm.model.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                max_new_tokens=length,
+                logits_processor=list(processors),
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=self.lm.start_id,
+            )
         new: list[list[int]] = out[:, batch.ids.shape[1] :].tolist()
         return new
 

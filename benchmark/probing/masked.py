@@ -15,6 +15,7 @@ from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe
 from ..models.language_model import TokenQuery
 from .base import Position, Prober, Reference, kl_divergence
+from .positions import check_length
 
 
 class MaskedProber(Prober):
@@ -24,14 +25,16 @@ class MaskedProber(Prober):
         """Check that the model's tokenizer can encode a case.
 
         Raises:
-            ValueError: no token covers the subject, an answer has no token of its own, or a probe generates text.
+            ValueError: no token covers the subject, an answer has no token of its own, a text exceeds the model's
+                positions, or a probe generates text.
         """
         self.lm.subject_span(case.request.prompt, case.request.subject)
         for probe in case.probes:
             if probe.kind == "generation":
                 raise ValueError("a masked model does not write text; fluency is for causal models")
             for answer in _answers(probe):
-                self._token_queries(probe, answer)
+                queries = self._token_queries(probe, answer)
+                check_length(len(queries[0].ids), self.positions, probe.prompt or answer)
 
     def logprob_bounds(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
         """Return the trivial bound 0, of shape (prompt, answer).
@@ -54,11 +57,11 @@ class MaskedProber(Prober):
         pairs = [[self._token_queries(probe, answer) for answer in _answers(probe)] for probe in probes]
         queries = [query for pair in pairs for answer in pair for query in answer]
         positions = sorted({_position(q) for q in queries}, key=lambda position: (len(position[0]), position))
-        reference_keys = {
-            _position(pair[0][0]): _reference_key(probe)
-            for probe, pair in zip(probes, pairs, strict=True)
-            if probe.expect == "unchanged" and probe.kind == "completion"
-        }
+        reference_keys: dict[Position, set[Position]] = {}
+        for probe, pair in zip(probes, pairs, strict=True):
+            if probe.expect == "unchanged" and probe.kind == "completion":
+                first = _position(pair[0][0])
+                reference_keys.setdefault(first, set()).add(self._reference_key(probe, first))
         tokens: dict[Position, set[int]] = {position: set() for position in positions}
         for query in queries:
             tokens[_position(query)].add(query.token)
@@ -75,11 +78,11 @@ class MaskedProber(Prober):
                 scores[position] = dict(zip(ids, zip(values.tolist(), ranks, strict=True), strict=True))
                 best = int(logprobs[n].argmax())
                 top[position] = best, float(logprobs[n, best])
-                key = reference_keys.get(position)
-                if key is not None and save_to is not None:
-                    save_to.distributions[key] = logprobs[n].clone()
-                if key is not None and compare_to is not None:
-                    divergences[position] = kl_divergence(compare_to.distributions[key], logprobs[n])
+                for key in reference_keys.get(position, ()):
+                    if save_to is not None:
+                        save_to.distributions[key] = logprobs[n].clone()
+                    if compare_to is not None:
+                        divergences[position] = kl_divergence(compare_to.distributions[key], logprobs[n])
         observations = []
         for probe, pair in zip(probes, pairs, strict=True):
             target, *rivals = (self._score(answer, scores, top) for answer in pair)
@@ -101,6 +104,13 @@ class MaskedProber(Prober):
                 )
             )
         return observations
+
+    def _reference_key(self, probe: Probe, first: Position) -> Position:
+        """Return the position at which the unedited model predicts the target's first token."""
+        if not self.lm.prompt_prefix:
+            return first
+        with self._without_prefix():
+            return _position(self._token_queries(probe, probe.target)[0])
 
     def _score(
         self,
@@ -133,7 +143,3 @@ def _answers(probe: Probe) -> tuple[str, ...]:
 
 def _position(query: TokenQuery) -> Position:
     return query.ids, query.position
-
-
-def _reference_key(probe: Probe) -> str:
-    return f"{probe.prompt} \u0000 {probe.target}"

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor, nn
 
-from ..core.errors import first_line
-from ..core.records import Failure, Phase
+from ..core.errors import KnbenchError
+from ..core.records import Failure
 from ..core.schema import Case, EditRequest, derived_seed
-from ..editing import Edit, Editor
+from ..editing import Edit, Editor, NonFiniteEditError
 from ..models.language_model import LanguageModel
-from ..probing.baseline import Baseline
+from ..probing.positions import position_guard
 from .environment import PeakMemory
+from .failures import failed_edit
 
-MAX_MESSAGE_LENGTH = 500
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,6 @@ class Attempt:
     peak_memory_mb: float | None = None
 
 
-def failure_of(phase: Phase, error: BaseException) -> Failure:
-    """Return the record of an error."""
-    return Failure(phase=phase, type=type(error).__name__, message=first_line(error)[:MAX_MESSAGE_LENGTH])
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """``with seeded(1): ...`` draws from a seeded torch generator and restores the surrounding one."""
@@ -53,47 +49,67 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def edit_block(
-    editor: Editor[Any], lm: LanguageModel, baseline: Baseline, block: range, seed: int
+    editor: Editor[Any],
+    lm: LanguageModel,
+    cases: Mapping[int, Case],
+    failures: Mapping[str, Failure],
+    seed: int,
+    started: Callable[[Sequence[str]], None] = lambda _: None,
+    *,
+    alone: bool = False,
 ) -> dict[int, Attempt]:
     """Compute the single edits of some cases: together if the method can, one by one if that fails.
 
     Args:
         editor: the method.
         lm: the unedited model.
-        baseline: the cases, and why some of them cannot be tokenised.
-        block: indices of the cases.
+        cases: the cases by their index in the run.
+        failures: failures that are known before the edit, by case id.
         seed: seed of the run.
+        started: receives the ids of the cases before each call of the editor.
+        alone: whether to edit one by one at once.
 
     Returns:
         One attempt per index.
+
+    Raises:
+        KnbenchError: the editor returned something else than an :class:`Edit` per request.
     """
-    cases = {i: baseline.cases[i] for i in block}
-    attempts = {
-        i: Attempt(failure=failure_of("tokenise", ValueError(baseline.unreadable[case.id])))
-        for i, case in cases.items()
-        if case.id in baseline.unreadable
-    }
-    remaining = [i for i in block if i not in attempts]
-    if editor.joint_batch_size > 1 and len(remaining) > 1:
-        with contextlib.suppress(Exception):  # trying each edit alone shows which one fails, and why
+    attempts = {i: Attempt(failure=failures[case.id]) for i, case in cases.items() if case.id in failures}
+    remaining = [i for i in cases if i not in attempts]
+    if editor.joint_batch_size > 1 and len(remaining) > 1 and not alone:
+        ids = [cases[i].id for i in remaining]
+        started(ids)
+        try:
             peak, start = PeakMemory(str(lm.device)), time.perf_counter()
-            with seeded(derived_seed(seed, editor.name, *(cases[i].id for i in remaining))):
-                edits = editor.edit_each(lm, [cases[i].request for i in remaining])
+            edits = _call(
+                lm,
+                derived_seed(seed, editor.name, *ids),
+                lambda: editor.edit_each(lm, [cases[i].request for i in remaining]),
+            )
+        except (Exception, SystemExit) as error:
+            _raise_unless_recorded(error)
+        else:
+            _check_edits(editor, edits, len(remaining))
             seconds, megabytes = (time.perf_counter() - start) / len(remaining), round(peak.megabytes(), 1)
             joint = {i: Attempt(e, None, seconds, megabytes) for i, e in zip(remaining, edits, strict=True)}
             return {**attempts, **joint}
-    return {**attempts, **{i: _edit_alone(editor, lm, cases[i], seed) for i in remaining}}
+    for i in remaining:  # shows which one fails, and why
+        started([cases[i].id])
+        attempts[i] = _edit_alone(editor, lm, cases[i], seed)
+    return attempts
 
 
 def _edit_alone(editor: Editor[Any], lm: LanguageModel, case: Case, seed: int) -> Attempt:
-    return _attempt(lm, derived_seed(seed, editor.name, case.id), lambda: editor.edit(lm, [case.request]))
+    case_seed = derived_seed(seed, editor.name, case.id)
+    return _attempt(editor, "edit", lm, case_seed, lambda: editor.edit(lm, [case.request]))
 
 
 def edit_cases(
     editor: Editor[Any],
     lm: LanguageModel,
     cases: Sequence[Case],
-    baseline: Baseline,
+    failures: Mapping[str, Failure],
     seed: int,
     earlier: Sequence[EditRequest] | None = None,
 ) -> Attempt:
@@ -103,25 +119,91 @@ def edit_cases(
         editor: the method.
         lm: the model, with the ``earlier`` edits applied.
         cases: the cases.
-        baseline: says why some cases cannot be tokenised.
+        failures: failures that are known before the edit, by case id. One of them fails the edit.
         seed: seed of the run.
         earlier: for sequential runs, the requests of the edits that are applied.
+
+    Raises:
+        KnbenchError: the editor returned something else than an :class:`Edit`.
     """
     for case in cases:
-        if case.id in baseline.unreadable:
-            return Attempt(failure=failure_of("tokenise", ValueError(baseline.unreadable[case.id])))
+        if case.id in failures:
+            return Attempt(failure=failures[case.id])
     requests = [case.request for case in cases]
     case_seed = derived_seed(seed, editor.name, *(case.id for case in cases))
     if earlier is None:
-        return _attempt(lm, case_seed, lambda: editor.edit(lm, requests))
-    return _attempt(lm, case_seed, lambda: editor.edit_next(lm, requests, earlier))
+        return _attempt(editor, "edit", lm, case_seed, lambda: editor.edit(lm, requests))
+    return _attempt(editor, "edit_next", lm, case_seed, lambda: editor.edit_next(lm, requests, earlier))
 
 
-def _attempt(lm: LanguageModel, seed: int, compute: Callable[[], Edit]) -> Attempt:
+def _attempt(editor: Editor[Any], method: str, lm: LanguageModel, seed: int, compute: Callable[[], Edit]) -> Attempt:
     try:
         peak, start = PeakMemory(str(lm.device)), time.perf_counter()
-        with seeded(seed):
-            edit = compute()
-        return Attempt(edit, None, time.perf_counter() - start, round(peak.megabytes(), 1))
-    except Exception as error:
-        return Attempt(failure=failure_of("edit", error))
+        edit = _call(lm, seed, compute)
+    except (Exception, SystemExit) as error:
+        _raise_unless_recorded(error)
+        return Attempt(failure=failed_edit(editor.name, "edit", error))
+    check_edit(editor, method, edit)
+    return Attempt(edit, None, time.perf_counter() - start, round(peak.megabytes(), 1))
+
+
+def _call(lm: LanguageModel, seed: int, compute: Callable[[], T]) -> T:
+    """Call a method of an editor under a seed. A forward pass beyond the model's positions raises ValueError."""
+    with seeded(seed), position_guard(lm):
+        return compute()
+
+
+def _raise_unless_recorded(error: BaseException) -> None:
+    """Raise errors that are not the editor's own: a full disk, or a corpus that cannot be read."""
+    if isinstance(error, KnbenchError | OSError) and not isinstance(error, NonFiniteEditError):
+        raise error
+
+
+def _check_edits(editor: Editor[Any], edits: object, count: int) -> None:
+    if not isinstance(edits, list | tuple) or len(edits) != count:
+        found = f"{len(edits)} edits" if isinstance(edits, list | tuple) else _kind(edits)
+        raise KnbenchError(
+            f"editor '{editor.name}': edit_each() returned {found} for {count} requests; return a list of one Edit per "
+            "request"
+        )
+    for edit in edits:
+        check_edit(editor, "edit_each", edit)
+
+
+def check_edit(editor: Editor[Any], method: str, edit: object) -> None:
+    """Check that an editor returned an :class:`Edit` whose fields have their types.
+
+    Raises:
+        KnbenchError: it did not; names the method and the returned type.
+    """
+    source = f"editor '{editor.name}': {method}() returned"
+    if not isinstance(edit, Edit):
+        raise KnbenchError(
+            f"{source} {_kind(edit)}, not an Edit; return Edit(weights={{name: tensor}}) and leave the model unchanged"
+        )
+    # An editor can set other types than those that Edit declares.
+    weights, outputs = cast(object, edit.weights), cast(object, edit.outputs)
+    prefix, diagnostics = cast(object, edit.prefix), cast(object, edit.diagnostics)
+    for label, mapping in (("weights", weights), ("outputs", outputs), ("diagnostics", diagnostics)):
+        if not isinstance(mapping, Mapping):
+            raise KnbenchError(f"{source} an Edit whose {label} is {_kind(mapping)}; use a dict")
+    for name, tensor in cast("Mapping[object, object]", weights).items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise KnbenchError(f"{source} an Edit whose weights[{name!r}] is {_kind(tensor)}; use {{name: tensor}}")
+    for name, change in cast("Mapping[object, object]", outputs).items():
+        if not isinstance(name, str) or not callable(change):
+            raise KnbenchError(f"{source} an Edit whose outputs[{name!r}] is {_kind(change)}; use {{name: function}}")
+    if not isinstance(prefix, str):
+        raise KnbenchError(f"{source} an Edit whose prefix is {_kind(prefix)}; use a string")
+
+
+def _kind(value: object) -> str:
+    """Return the kind of a value for a message.
+
+    >>> _kind(None), _kind({}), _kind(nn.Identity())
+    ('None', 'a dict', 'a model (Identity)')
+    """
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"a model ({name})" if isinstance(value, nn.Module) else f"a {name}"

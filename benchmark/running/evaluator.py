@@ -18,14 +18,21 @@ from ..core.settings import RunSettings
 from ..core.version import __version__
 from ..editing import Editor, build_editor
 from ..models.language_model import LanguageModel
-from ..probing.baseline import Baselines, select_cases, with_fluency_probe
+from ..probing.baseline import Baselines, check_fluency, select_cases, with_fluency_probe
 from ..probing.drift import make_gauge
+from ..probing.positions import PositionsExceededError, position_guard
 from ..probing.prober import make_prober
 from .attempts import seeded
 from .environment import describe_environment
+from .model_state import MAX_NAMES, ModelState
 from .plan import BLOCK, Plan, RunKey, WorkItem
 from .provenance import describe_editor, describe_model, describe_protocol, describe_task
+from .records import json_values
 from .regimes import Emit, Job, run_batch, run_sequential, run_single
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 class Evaluator:
@@ -83,7 +90,9 @@ class Evaluator:
         cases = {}
         for name, task in self._tasks.items():
             self.reporter.doing(f"selecting cases of {name}")
-            cases[name] = [case.id for case in select_cases(self._prober, task, self.settings)]
+            selected = select_cases(self._prober, task, self.settings)
+            check_fluency(self._prober, task, selected, self.settings.fluency_tokens)
+            cases[name] = [case.id for case in selected]
             protocol = describe_protocol(self.lm, self.settings, len(cases[name]), self._gauge)
             for editor, card in cards.items():
                 manifests[editor, name] = Manifest(
@@ -129,8 +138,11 @@ class Evaluator:
             emit=emit,
             seed=settings.seed,
             fingerprint=self._fingerprint,
+            state=ModelState(self.lm),
             reporter=self.reporter,
             drift=self._gauge,
+            lost=item.lost,
+            alone=item.alone,
         )
         if unit.first == 0:
             job.measure_drift(edits=0)
@@ -145,15 +157,31 @@ class Evaluator:
         if name not in self._prepared:
             self.reporter.doing(f"preparing {name}")
             editor, _ = self._editors[name]
+            state = ModelState(self.lm)
             try:
-                with seeded(derived_seed(self.settings.seed, name, "prepare")):
-                    self._prepared[name] = editor.prepare(self.lm, self.reporter)
+                with seeded(derived_seed(self.settings.seed, name, "prepare")), position_guard(self.lm):
+                    prepared: object = editor.prepare(self.lm, self.reporter)
             except (KnbenchError, OSError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                reason = _describe(error)
+                if isinstance(error, PositionsExceededError):
+                    hint = "; set corpus_length lower" if hasattr(editor.config, "corpus_length") else ""
+                    reason = f"a text that it reads or generates does not fit: {error}{hint}"
+                raise KnbenchError(f"editor '{name}' cannot be prepared: {reason}") from error
+            if not isinstance(prepared, Mapping):
                 raise KnbenchError(
-                    f"editor '{name}' cannot be prepared: {type(error).__name__}: {first_line(error)}"
-                ) from error
+                    f"editor '{name}': prepare() returned {prepared!r:.60}; return a dict of JSON values"
+                )
+            changed = state.differences()
+            if self.lm.fingerprint() != self._fingerprint:
+                changed = ["weights", *changed]
+            if changed:
+                raise KnbenchError(
+                    f"editor '{name}': prepare() left the model changed: {', '.join(changed[:MAX_NAMES])}; restore it "
+                    f"before prepare() returns (see: knbench check-editor {name})"
+                )
+            self._prepared[name] = json_values(prepared)
         return self._prepared[name]
 
     def _digest(self, name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..core.documents import Manifest
-from ..core.records import CheckpointLine, DriftLine, Record
+from ..core.records import CheckpointLine, DriftLine, Failure, Record
 from ..core.settings import RunSettings
 
 BLOCK = 8
@@ -84,6 +84,13 @@ class OutputLine:
 
 
 @dataclass(frozen=True)
+class CasesStarted:
+    """Cases whose edit or measurement starts; the loss of the worker after it is attributed to them."""
+
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EditState:
     """State of a recorded sequential edit: whether it failed, and the fingerprint of the weights after it."""
 
@@ -113,12 +120,16 @@ class WorkItem:
         case_ids: ids of the cases in all blocks that the unit covers, by their index in the run.
         completed: the part that was measured before.
         digest: the value of :attr:`Plan.digests` that the worker must have; None skips the check.
+        lost: failures of cases that ended several workers, by case id. They are recorded without an attempt.
+        alone: whether each case is edited on its own, because joint edits ended several workers.
     """
 
     unit: Unit
     case_ids: Mapping[int, str]
     completed: Completed
     digest: str | None = None
+    lost: Mapping[str, Failure] = field(default_factory=dict)
+    alone: bool = False
 
 
 def covered_blocks(indices: range, cases: int) -> range:

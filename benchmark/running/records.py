@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import torch
 
 from ..core.records import EditRecord, Failure, Observation, ProbeRecord, Record, Timings
 from ..core.schema import Case
@@ -61,10 +65,48 @@ def make_record(
     )
 
 
-def json_values(value: Any) -> Any:
-    """Return a value in a form that JSON can hold. Infinite and NaN floats, as divergent losses have, become text."""
-    if isinstance(value, Mapping):
-        return {str(key): json_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_values(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+MAX_ELEMENTS = 64
+"""Number of elements up to which a tensor or array is stored as a list; a larger one is described."""
+MAX_DEPTH = 20
+
+
+def json_values(value: Any, depth: int = 0) -> Any:
+    """Return a value in a form that JSON can hold.
+
+    Infinite and NaN floats, as divergent losses have, become text. Tensors and arrays become numbers or lists, sets
+    become sorted lists, and enumerations their values. Large tensors and objects of other types are described.
+
+    >>> json_values({"loss": torch.tensor(1.5), "norms": np.ones(2), "layers": {5, 4}, "best": float("inf")})
+    {'loss': 1.5, 'norms': [1.0, 1.0], 'layers': [4, 5], 'best': 'inf'}
+    >>> json_values([torch.zeros(100, 3), torch.float16, object()])
+    ['float32 tensor of shape (100, 3)', 'torch.float16', 'object']
+    """
+    if value is None or isinstance(value, bool | str):
+        return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    if isinstance(value, enum.Enum):
+        return json_values(value.value, depth)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**64 else str(value)
+    if isinstance(value, torch.dtype | torch.device | complex):
+        return str(value)
+    if isinstance(value, torch.Tensor):
+        if value.numel() > MAX_ELEMENTS or value.is_complex():
+            return f"{str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+        return json_values(value.detach().cpu().tolist(), depth)
+    if isinstance(value, np.ndarray | np.generic):
+        plain = value.size <= MAX_ELEMENTS and value.dtype.kind in "biufUS"
+        return json_values(value.tolist(), depth) if plain else f"{value.dtype} array of shape {value.shape}"
+    if depth < MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {str(json_values(str(key))): json_values(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, set | frozenset):
+            return sorted((json_values(item, depth + 1) for item in value), key=_order)
+        if isinstance(value, list | tuple | range):
+            return [json_values(item, depth + 1) for item in value]
+    return type(value).__name__
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    return type(value).__name__, value if isinstance(value, int | float | str) else str(value)

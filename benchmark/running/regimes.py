@@ -9,7 +9,8 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..core.errors import KnbenchError
@@ -21,13 +22,16 @@ from ..models.language_model import LanguageModel
 from ..probing.base import Prober
 from ..probing.baseline import Baseline
 from ..probing.drift import DriftGauge
+from ..probing.positions import max_positions
 from ..results.io import CHECKPOINT, DRIFT_LINE, RECORD, LineKind
-from .attempts import Attempt, edit_block, edit_cases, failure_of
-from .plan import Completed, FileName, OutputLine, Unit
+from .attempts import Attempt, edit_block, edit_cases
+from .failures import MEASURING_FAILURES, failed_edit, failure_of
+from .model_state import MAX_NAMES, ModelState
+from .plan import CasesStarted, Completed, FileName, OutputLine, Unit
 from .records import make_record
 
-Emit = Callable[[OutputLine], None]
-"""Receives each line as soon as it is measured."""
+Emit = Callable[[OutputLine | CasesStarted], None]
+"""Receives each line as soon as it is measured, and the cases whose edit starts."""
 LINE_KINDS: Mapping[FileName, LineKind[Any]] = {"records": RECORD, "checkpoints": CHECKPOINT, "drift": DRIFT_LINE}
 
 
@@ -44,8 +48,11 @@ class Job:
         emit: receives the lines.
         seed: seed of the run.
         fingerprint: of the unedited weights.
+        state: of the unedited model, apart from its weights.
         reporter: receives progress.
         drift: measures drift; None if drift is not measured.
+        lost: failures of cases that ended their workers, by case id.
+        alone: whether each case is edited on its own, because joint edits ended their workers.
     """
 
     unit: Unit
@@ -56,8 +63,11 @@ class Job:
     emit: Emit
     seed: int
     fingerprint: str
+    state: ModelState
     reporter: Reporter
     drift: DriftGauge | None = None
+    lost: Mapping[str, Failure] = field(default_factory=dict)
+    alone: bool = False
 
     @property
     def lm(self) -> LanguageModel:
@@ -78,7 +88,21 @@ class Job:
 
     def compute_edit(self, cases: Sequence[Case], earlier: Sequence[EditRequest] | None = None) -> Attempt:
         """Compute one edit for all of some cases; see :func:`~.attempts.edit_cases`."""
-        return edit_cases(self.editor, self.lm, cases, self.baseline, self.seed, earlier)
+        self.started([case.id for case in cases])
+        return edit_cases(self.editor, self.lm, cases, self.failures, self.seed, earlier)
+
+    @cached_property
+    def failures(self) -> Mapping[str, Failure]:
+        """Failures that are known before the edit, by case id: of unreadable cases, and of those that ended workers."""
+        unreadable = {
+            case_id: failure_of("tokenise", ValueError(reason)) for case_id, reason in self.baseline.unreadable.items()
+        }
+        return {**self.lost, **unreadable}
+
+    def started(self, case_ids: Sequence[str]) -> None:
+        """Report that cases are edited or measured from now on. The loss of the worker is attributed to them."""
+        pending = [i for i in case_ids if i not in self.failures and not self.has("records", case_id=i)]
+        self.emit(CasesStarted(tuple(pending)))
 
     def record(
         self,
@@ -102,12 +126,19 @@ class Job:
             state=state,
         )
 
-    def check_unchanged(self, fingerprint: str, after: str) -> None:
-        """Check that the weights have a fingerprint.
+    def check_unchanged(self, fingerprint: str, state: ModelState, after: str) -> None:
+        """Check that the weights have a fingerprint, and that the rest of the model has a state.
 
         Raises:
             KnbenchError: they do not, because an editor or a wrapper changed them.
         """
+        if changed := state.differences():
+            names = ", ".join(changed[:MAX_NAMES])
+            more = f" and {len(changed) - MAX_NAMES} more" if len(changed) > MAX_NAMES else ""
+            raise KnbenchError(
+                f"editor '{self.editor.name}' left the model changed after {after}: {names}{more}; restore hooks, "
+                f"modes, buffers and gradients before edit() returns (see: knbench check-editor {self.editor.name})"
+            )
         if self.lm.fingerprint() != fingerprint:
             raise KnbenchError(
                 f"editor '{self.editor.name}' left the model's weights changed after {after}; an editor must "
@@ -123,17 +154,20 @@ class Job:
             key: ``edits``, ``case_id`` or ``block``.
 
         Raises:
-            KnbenchError: the measurement changed the weights.
+            KnbenchError: the measurement changed the weights, or a text exceeds the model's positions.
         """
         if self.drift is None or self.has("drift", **key):
             return
         self.reporter.doing(f"{self.editor.name}: drift")
         try:
             line = DriftLine(**key, tasks=self.drift.measure(), failure=None)
-        except (KnbenchError, OSError):
-            raise
-        except Exception as error:
-            line = DriftLine(**key, tasks=(), failure=failure_of("probe", error))
+        except IndexError as error:  # models with learned positions; rotary models read longer texts
+            limit = max_positions(self.lm)
+            raise KnbenchError(
+                f"drift cannot be measured on '{self.lm.name}': {error}; use texts within its {limit} positions"
+            ) from error
+        except (*MEASURING_FAILURES, OverflowError) as error:
+            line = DriftLine(**key, tasks=(), failure=failed_edit(self.editor.name, "probe", error))
         self.emit(OutputLine("drift", line))
 
 
@@ -150,9 +184,27 @@ class Measured:
     seconds: float
 
 
+class PrefixError(ValueError):
+    """The prefix of an edit makes a case unreadable."""
+
+
+EDIT_FAILURES = (*MEASURING_FAILURES, PrefixError)
+"""Errors of applying an edit and measuring cases that the edit causes."""
+
+
 def measure_cases(job: Job, indices: Sequence[int]) -> Measured:
-    """Measure the probes of cases on the model as it is, in shared batches."""
+    """Measure the probes of cases on the model as it is, in shared batches.
+
+    Raises:
+        PrefixError: the model has a prompt prefix with which a case cannot be tokenised or exceeds the positions.
+    """
     cases = {i: job.case(i) for i in indices if job.case(i).id not in job.baseline.unreadable}
+    if job.lm.prompt_prefix:
+        for case in cases.values():
+            try:
+                job.prober.check(case)
+            except ValueError as error:
+                raise PrefixError(f"with the edit's prefix, {error}") from error
     probes = [probe for case in cases.values() for probe in case.probes]
     start = time.perf_counter()
     observed = iter(job.prober.observe(probes, compare_to=job.baseline.reference))
@@ -172,19 +224,21 @@ def run_single(job: Job) -> None:
         pending = job.pending(chunk)
         if pending:
             # The whole chunk, even if a part of it is recorded: the cases that are edited together affect rounding.
-            attempts = edit_block(job.editor, job.lm, job.baseline, chunk, job.seed)
+            cases = {i: job.case(i) for i in chunk}
+            attempts = edit_block(job.editor, job.lm, cases, job.failures, job.seed, job.started, alone=job.alone)
             for index in pending:
                 job.emit(OutputLine("records", run_case(job, index, attempts[index])))
 
 
 def run_case(job: Job, index: int, attempt: Attempt) -> Record:
-    """Apply an edit, measure, restore, and return the record. An exception in between is recorded as a failure.
+    """Apply an edit, measure, restore, and return the record. An error that the edit causes is recorded as a failure.
 
     Raises:
-        KnbenchError: the model's weights were not restored.
+        KnbenchError: the edit does not fit the model, or the model was not restored.
     """
+    job.started([job.case(index).id])
     measured, failure = _measure_applied(job, attempt, [index], {"case_id": job.case(index).id})
-    job.check_unchanged(job.fingerprint, f"case '{job.case(index).id}'")
+    job.check_unchanged(job.fingerprint, job.state, f"case '{job.case(index).id}'")
     return job.record(index, attempt, measured, failure)
 
 
@@ -198,11 +252,11 @@ def run_batch(job: Job, size: int) -> None:
         readable = [job.case(i) for i in chunk if job.case(i).id not in job.baseline.unreadable]
         attempt = job.compute_edit(readable)
         measured, failure = _measure_applied(job, attempt, chunk, {"block": number})
-        job.check_unchanged(job.fingerprint, f"batch {number}")
+        job.check_unchanged(job.fingerprint, job.state, f"batch {number}")
         share = dataclasses.replace(attempt, seconds=attempt.seconds and attempt.seconds / len(chunk))
         for index in pending:
-            reason = job.baseline.unreadable.get(job.case(index).id)
-            case_failure = failure_of("tokenise", ValueError(reason)) if reason else failure
+            case_id = job.case(index).id
+            case_failure = job.failures[case_id] if case_id in job.baseline.unreadable else failure
             job.emit(OutputLine("records", job.record(index, share, measured, case_failure)))
 
 
@@ -216,11 +270,18 @@ def _measure_applied(
         try:
             stack.enter_context(attempt.edit.applied(job.lm))
             measured = measure_cases(job, indices)
-        except Exception as error:
-            return None, failure_of("probe", error)
+        except EDIT_FAILURES as error:
+            return None, failed_edit(job.editor.name, "probe", error)
+        except KnbenchError as error:
+            raise KnbenchError(f"editor '{job.editor.name}', {_place(job, indices)}: {error}") from error
         # Outside of the try: a full disk, or weights that lm-eval changed, are not failures of the edit.
         job.measure_drift(**drift_key)
         return measured, None
+
+
+def _place(job: Job, indices: Sequence[int]) -> str:
+    ids = [job.case(i).id for i in indices]
+    return f"case '{ids[0]}'" if len(ids) == 1 else f"cases '{ids[0]}' to '{ids[-1]}'"
 
 
 def run_sequential(job: Job, stops: Sequence[int]) -> None:
@@ -234,10 +295,10 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
         stops: numbers of edits after which all cases so far are measured again.
 
     Raises:
-        KnbenchError: a recorded edit, applied again, gives other weights.
+        KnbenchError: a recorded edit, applied again, gives other weights; or an edit does not fit the model.
     """
     lm = job.lm
-    state = job.fingerprint
+    state, model_state = job.fingerprint, job.state
     earlier: list[EditRequest] = []
     with EditStack(lm) as stack:
         for index in job.unit.indices:
@@ -246,20 +307,22 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
             if stored is None or not stored.failed:
                 job.reporter.doing(f"{job.editor.name}: edit {index + 1}" + (", again" if stored else ""))
                 attempt = job.compute_edit([case], earlier)
-                job.check_unchanged(state, f"case '{case.id}'")
+                job.check_unchanged(state, model_state, f"case '{case.id}'")
                 failure, measured = attempt.failure, None
                 if attempt.edit is not None:
                     try:
                         stack.push(attempt.edit)
                         try:
                             measured = measure_cases(job, [index]) if stored is None else None
-                        except Exception:
+                        except EDIT_FAILURES:
                             stack.pop()
                             raise
                         earlier.append(case.request)
-                        state = lm.fingerprint()
-                    except Exception as error:
-                        failure = failure_of("probe", error)
+                        state, model_state = lm.fingerprint(), ModelState(lm)
+                    except EDIT_FAILURES as error:
+                        failure = failed_edit(job.editor.name, "probe", error)
+                    except KnbenchError as error:
+                        raise KnbenchError(f"editor '{job.editor.name}', case '{case.id}': {error}") from error
                 if stored is None:
                     job.emit(OutputLine("records", job.record(index, attempt, measured, failure, state)))
                 elif stored.weights != state:
@@ -269,7 +332,7 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
                     )
             if index + 1 in stops:
                 _measure_checkpoint(job, index + 1)
-    job.check_unchanged(job.fingerprint, "the last edit")
+    job.check_unchanged(job.fingerprint, job.state, "the last edit")
 
 
 def _measure_checkpoint(job: Job, edits: int) -> None:
@@ -281,8 +344,8 @@ def _measure_checkpoint(job: Job, edits: int) -> None:
         try:
             # Recorded cases, too: the cases that share a batch affect rounding.
             measured = measure_cases(job, range(edits))
-        except Exception as error:
-            failure = failure_of("probe", error)
+        except EDIT_FAILURES as error:
+            failure = failed_edit(job.editor.name, "probe", error)
         for i in missing:
             after = measured.observations.get(i, [None] * len(job.case(i).probes))
             line = CheckpointLine(edits=edits, case_id=job.case(i).id, after=tuple(after), failure=failure)

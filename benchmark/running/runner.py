@@ -102,6 +102,7 @@ def execute(
     reporter: Reporter,
     *,
     command: str | None = None,
+    fail_on_error: float | None = None,
 ) -> list[Run]:
     """Measure a run with an executor, and write one folder per editor and task.
 
@@ -113,12 +114,15 @@ def execute(
         settings: the settings that the executor's workers use.
         reporter: receives progress.
         command: the command line, which is noted in the results.
+        fail_on_error: stop when more than this share (below 1) or number (from 1) of the cases of an editor on a task
+            failed; None never stops.
 
     Returns:
         The finished runs, in folders ``output/editor/task``.
 
     Raises:
-        KnbenchError: a folder holds another run, an editor left the model changed, or workers are lost repeatedly.
+        KnbenchError: a folder holds another run, an editor left the model changed, workers are lost repeatedly, or too
+            many cases failed.
         OSError: a file cannot be written.
     """
     plan = executor.plan(command, reporter)
@@ -138,7 +142,7 @@ def execute(
             for opened in files.values():
                 opened.records.drop(lambda record: record.failure is not None)
         events = EventLog(output / EVENTS)
-        writer = RunWriter(plan, files, settings, events, reporter, finish_run)
+        writer = RunWriter(plan, files, settings, events, reporter, finish_run, fail_on_error)
         stack.enter_context(_logged(events, executor, writer))
         executor.measure(writer)
     return [finished[key] for key in keys]

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..core.errors import KnbenchError
 from ..core.progress import Reporter
-from ..core.records import Record
+from ..core.records import Failure, Record
 from ..core.settings import RunSettings
 from .events import EventLog
-from .plan import Completed, EditState, OutputLine, Plan, RunKey, Unit, WorkItem, covered_blocks, units_of
+from .plan import CasesStarted, Completed, EditState, OutputLine, Plan, RunKey, Unit, WorkItem, covered_blocks, units_of
 from .run_folder import RunFiles
 
 
@@ -24,6 +25,7 @@ class RunWriter:
         events: its event log.
         reporter: receives progress.
         finish: called with each run folder whose units are all measured.
+        fail_on_error: largest share (below 1) or number (from 1) of failed cases of a run folder; None sets no limit.
 
     Attributes:
         remaining: units that are not measured yet, in the order in which to start them.
@@ -39,33 +41,50 @@ class RunWriter:
         events: EventLog,
         reporter: Reporter,
         finish: Callable[[RunKey], object],
+        fail_on_error: float | None = None,
     ) -> None:
         self._plan, self._files, self._settings, self._finish = plan, files, settings, finish
-        self.events, self.reporter = events, reporter
+        self.events, self.reporter, self._fail_on_error = events, reporter, fail_on_error
         units = units_of(plan, settings)
         self.remaining = [unit for unit in units if not self._is_complete(unit)]
         self._open = Counter(unit.run for unit in self.remaining)
         self.cases = sum(len(unit.indices) for unit in units)
         self.done = sum(self._count(unit) for unit in units)
+        self._failed: Counter[RunKey] = Counter()
+        if fail_on_error is not None:
+            for run, opened in files.items():
+                self._failed[run] = sum(record.failure is not None for record in opened.stored_records())
         reporter.begin(self.cases)
         reporter.advance(self.done)
         for run in files:
             if not self._open[run]:
                 finish(run)
 
-    def start(self, unit: Unit, worker: int = 0) -> WorkItem:
-        """Return a unit with what a worker needs to know about it."""
+    def start(
+        self, unit: Unit, worker: int = 0, *, lost: Mapping[str, Failure] | None = None, alone: bool = False
+    ) -> WorkItem:
+        """Return the work item of a unit.
+
+        Args:
+            unit: the unit.
+            worker: number of the worker that measures it.
+            lost: see :attr:`WorkItem.lost`.
+            alone: see :attr:`WorkItem.alone`.
+        """
         self.events.note("unit_started", worker=worker, **_fields(unit), cases=len(unit.indices))
         ids = self._plan.cases[unit.task]
         case_ids = {index: ids[index] for index in covered_blocks(unit.indices, len(ids))}
-        return WorkItem(unit, case_ids, self._completed(unit), self._plan.digests[unit.editor])
+        return WorkItem(unit, case_ids, self._completed(unit), self._plan.digests[unit.editor], lost or {}, alone)
 
-    def write(self, unit: Unit, output: OutputLine, worker: int = 0) -> None:
-        """Write a line, unless it exists.
+    def write(self, unit: Unit, output: OutputLine | CasesStarted, worker: int = 0) -> None:
+        """Write a line, unless it exists. The start of cases is not written.
 
         Raises:
+            KnbenchError: more cases failed than ``fail_on_error`` allows.
             OSError: the line cannot be written.
         """
+        if isinstance(output, CasesStarted):
+            return
         files = self._files[unit.run]
         file = files.file(output.file)
         if file is None or file.kind.key_of(output.line) in file.keys:
@@ -74,6 +93,18 @@ class RunWriter:
         if isinstance(output.line, Record):
             self.reporter.advance()
             self._note_case(unit, output.line, worker)
+            if output.line.failure is not None:
+                self._check_failures(unit, output.line.failure)
+
+    def _check_failures(self, unit: Unit, failure: Failure) -> None:
+        """Count a failed case and check the limit."""
+        self._failed[unit.run] += 1
+        limit, failed, cases = self._fail_on_error, self._failed[unit.run], len(self._plan.cases[unit.task])
+        if limit is not None and failed > (limit if limit >= 1 else limit * cases):
+            raise KnbenchError(
+                f"{unit.editor} on {unit.task}: {failed} of {cases} cases failed, more than --fail-on-error {limit:g} "
+                f"allows; the last one: {failure.type}: {failure.message}; finished cases are saved"
+            )
 
     def _note_case(self, unit: Unit, record: Record, worker: int) -> None:
         about: dict[str, Any] = {
@@ -89,6 +120,11 @@ class RunWriter:
             self.events.note("case_failed", **about, failure=failure)
         else:
             self.events.note("case_done", **about)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether each case has an edit of its own, which can be computed alone."""
+        return self._settings.regime == "single"
 
     def complete(self, unit: Unit, worker: int = 0) -> None:
         """Mark a unit as measured. The last unit of a run folder finishes the folder."""

@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from .messages import Command, Done, Failed, Message
+from .messages import Command, Done, Failed, Message, setup_failed
 from .pool import Worker, WorkerLost, WorkerPool
 
 if TYPE_CHECKING:
@@ -96,21 +96,37 @@ def _serve(pipe: Connection) -> None:
     """Execute commands until the run's process ends."""
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
-    from .loop import WorkerLoop  # imports torch, which takes seconds, while the run is being set up
+    try:
+        from .loop import WorkerLoop  # imports torch, which takes seconds, while the run is being set up
 
-    spec, device, number = inbox.get()
-    loop = WorkerLoop(spec, _assigned(device, number))
+        setup = inbox.get()
+        if isinstance(setup, Exception):
+            raise setup
+        spec, device, number = setup
+        loop = WorkerLoop(spec, _assigned(device, number))
+    except Exception as error:
+        pipe.send(setup_failed(error))
+        return
     while True:
-        loop.execute(inbox.get(), pipe.send)
+        command = inbox.get()
+        if isinstance(command, Exception):
+            pipe.send(setup_failed(command))
+        else:
+            loop.execute(command, pipe.send)
 
 
 def _receive(pipe: Connection, inbox: SimpleQueue[Any]) -> None:
-    """Queue what arrives. End the process when the run's process is gone, also in the middle of a command."""
-    try:
-        while True:
+    """Queue the received objects. End the process when the run's process is gone, also in the middle of a command.
+
+    An object that cannot be unpickled, for example because its module is missing here, is queued as the error.
+    """
+    while True:
+        try:
             inbox.put(pipe.recv())
-    except (EOFError, OSError):
-        os._exit(0)
+        except (EOFError, OSError):
+            os._exit(0)
+        except Exception as error:
+            inbox.put(error)
 
 
 def _assigned(device: WorkerDevice, number: int) -> WorkerDevice:

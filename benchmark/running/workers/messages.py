@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..plan import OutputLine, Plan, WorkItem
+from ...core.errors import KnbenchError, first_line
+from ..plan import CasesStarted, OutputLine, Plan, WorkItem
 
 if TYPE_CHECKING:
     from ..evaluator import Evaluator
@@ -38,7 +39,14 @@ class Failed:
     error: Exception
 
 
-Message = Ready | Progress | Done | Failed | OutputLine | Plan
+def setup_failed(error: Exception) -> Failed:
+    """Return the message of a worker that cannot be set up; errors that the user can fix are kept."""
+    if isinstance(error, KnbenchError):
+        return Failed(error)
+    return Failed(KnbenchError(f"a worker cannot be set up: {type(error).__name__}: {first_line(error)}"))
+
+
+Message = Ready | Progress | Done | Failed | CasesStarted | OutputLine | Plan
 Emit = Callable[[Message], None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -11,12 +12,15 @@ from typing import Any
 
 from ...core.errors import KnbenchError
 from ...core.progress import Reporter
-from ..plan import BlockKey, OutputLine, Plan, Unit, WorkQueue
+from ...core.records import Failure
+from ..plan import BlockKey, CasesStarted, OutputLine, Plan, Unit, WorkQueue
 from ..writer import RunWriter
 from .messages import Command, Done, Failed, LoadModel, MakePlan, MeasureItem, Message, Progress, Ready
 
 MAX_CONSECUTIVE_LOSSES = 20
-"""Number of workers that may be lost in a row, with nothing measured in between, before a run is given up."""
+"""Number of workers that may be lost in a row, or with one unit, with nothing measured in between, before a stop."""
+MAX_ATTEMPTS = 3
+"""Number of workers that a case may end before it is recorded as failed."""
 
 
 class WorkerLost(Exception):
@@ -55,6 +59,69 @@ class Worker(ABC):
 @dataclass(frozen=True)
 class _Lost:
     reason: str
+
+
+class LossTracker:
+    """Attributes lost workers to the cases that they were editing or measuring.
+
+    Cases that are edited together and end :data:`MAX_ATTEMPTS` workers are edited one by one from then on. A case that
+    ends as many workers on its own, or a batch, fails.
+
+    Example: ``tracker.started(unit, ["a"]); tracker.lost(unit, "killed")``
+    """
+
+    def __init__(self) -> None:
+        self._started: dict[Unit, tuple[str, ...]] = {}
+        self._counts: Counter[tuple[Unit, tuple[str, ...]]] = Counter()
+        self._idle: Counter[Unit] = Counter()
+        self._failures: dict[Unit, dict[str, Failure]] = {}
+        self._alone: set[Unit] = set()
+
+    def started(self, unit: Unit, case_ids: tuple[str, ...]) -> None:
+        """Note the cases that a unit's worker starts."""
+        self._started[unit] = case_ids
+
+    def measured(self, unit: Unit) -> None:
+        """Note that a line of a unit was measured."""
+        self._idle[unit] = 0
+        self._counts.pop((unit, self._started.pop(unit, ())), None)
+
+    def lost(self, unit: Unit, reason: str, *, divisible: bool) -> None:
+        """Attribute a lost worker.
+
+        Args:
+            unit: the unit that it was measuring.
+            reason: how it was lost.
+            divisible: whether cases that are edited together can be edited one by one.
+
+        Raises:
+            KnbenchError: the unit ended :data:`MAX_CONSECUTIVE_LOSSES` workers before a case could be recorded.
+        """
+        self._idle[unit] += 1
+        if self._idle[unit] > MAX_CONSECUTIVE_LOSSES:
+            raise KnbenchError(
+                f"{unit}: {self._idle[unit]} workers were lost in a row with nothing measured in between ({reason}); "
+                "start the same command again to continue, with fewer workers if memory is short"
+            )
+        cases = self._started.pop(unit, ())
+        if not cases:
+            return
+        self._counts[unit, cases] += 1
+        if self._counts[unit, cases] < MAX_ATTEMPTS:
+            return
+        if len(cases) > 1 and divisible and unit not in self._alone:
+            self._alone.add(unit)
+            return
+        failure = Failure(phase="edit", type="WorkerLost", message=f"{reason}, in {MAX_ATTEMPTS} attempts")
+        self._failures.setdefault(unit, {}).update(dict.fromkeys(cases, failure))
+
+    def failures(self, unit: Unit) -> dict[str, Failure]:
+        """Return the failures of a unit's cases by case id."""
+        return self._failures.get(unit, {})
+
+    def alone(self, unit: Unit) -> bool:
+        """Return whether the unit's cases are edited one by one."""
+        return unit in self._alone
 
 
 class WorkerPool:
@@ -125,7 +192,7 @@ class WorkerPool:
             KnbenchError: a worker reports an error, or workers are lost repeatedly.
             OSError: a line cannot be written.
         """
-        queue = WorkQueue(writer.remaining)
+        queue, losses = WorkQueue(writer.remaining), LossTracker()
         running: dict[int, Unit] = {}
         last: dict[int, BlockKey] = {}
         for number, pid in self._pids.items():
@@ -136,16 +203,22 @@ class WorkerPool:
                     own = last.pop(worker.number, None)
                     unit = queue.take(own, set(last.values()))
                     running[worker.number], last[worker.number] = unit, unit.block
-                    self._send(worker, MeasureItem(writer.start(unit, worker.number)))
+                    item = writer.start(unit, worker.number, lost=losses.failures(unit), alone=losses.alone(unit))
+                    self._send(worker, MeasureItem(item))
             worker, message = self._inbox.get()
             match message:
+                case CasesStarted():
+                    losses.started(running[worker.number], message.case_ids)
                 case OutputLine():
                     writer.write(running[worker.number], message, worker.number)
+                    losses.measured(running[worker.number])
                     self._losses = 0
                 case _Lost():
                     writer.events.note("worker_lost", worker=worker.number, reason=message.reason)
                     if worker.number in running:
-                        queue.put_back(running.pop(worker.number))
+                        unit = running.pop(worker.number)
+                        losses.lost(unit, message.reason, divisible=writer.divisible)
+                        queue.put_back(unit)
                     last.pop(worker.number, None)
                     self._restart(worker, message.reason, LoadModel())
                 case _:

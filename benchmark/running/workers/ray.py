@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import KnbenchError, first_line
-from .messages import Command, Done, Failed, Message
+from .messages import Command, Done, Failed, Message, setup_failed
 from .pool import Worker, WorkerLost, WorkerPool
 
 if TYPE_CHECKING:
@@ -121,11 +121,16 @@ class RayWorker(Worker):
         """
         try:
             if not self._is_set_up:
-                self._actor.set_up.remote(self.setup)
+                self._ray.get(self._actor.set_up.remote(self.setup))
                 self._is_set_up = True
             for message in self._actor.execute.options(num_returns="streaming").remote(command):
                 yield self._ray.get(message)
+        except self._ray.exceptions.RayTaskError as error:  # raised by the worker's code, and not by its loss
+            yield setup_failed(_cause(error))
         except self._ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                yield setup_failed(_cause(error))
+                return
             raise WorkerLost(f"worker {self.number}: {first_line(error)}") from None
 
     def stop(self) -> None:
@@ -133,6 +138,12 @@ class RayWorker(Worker):
         if self._actor is not None:
             self._ray.kill(self._actor)
             self._actor = None
+
+
+def _cause(error: Exception) -> Exception:
+    """Return the exception that a remote function raised, or Ray's own error if it is not known."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
 
 
 class _Actor:

@@ -14,7 +14,7 @@ from knbench.benchmark.core.registry import EDITORS, registered
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.running.evaluator import WorkerDevice
 from knbench.benchmark.running.events import EVENTS, read_events
-from knbench.benchmark.running.plan import BLOCK, OutputLine, Plan, Unit, WorkQueue, units_of
+from knbench.benchmark.running.plan import BLOCK, CasesStarted, OutputLine, Plan, Unit, WorkQueue, units_of
 from knbench.benchmark.running.runner import execute
 from knbench.benchmark.running.workers import pool as pool_module
 from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
@@ -109,6 +109,36 @@ def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp
     assert sum(worker.starts for worker in workers) > 2
     assert kinds(tmp_path / "many").count("worker_lost") == sum(worker.starts - 1 for worker in workers)
     assert kinds(tmp_path / "many")[-1] == "run_finished"
+
+
+class Killed(Threaded):
+    """A worker that is lost whenever it starts one of some cases."""
+
+    def __init__(self, number, run_spec, victims):
+        super().__init__(number, run_spec)
+        self.victims = victims
+
+    def execute(self, command):
+        for message in super().execute(command):
+            yield message
+            if isinstance(message, CasesStarted) and self.victims & set(message.case_ids):
+                raise WorkerLost(f"worker {self.number} was killed by SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"), [({}, 1), ({"batch_edits": 3}, 3), ({"sequential": 12, "checkpoints": (5,)}, 1)]
+)
+@pytest.mark.parametrize("editor", [Push, type("Joint", (Push,), {"joint_batch_size": 4})])
+def test_a_case_that_ends_its_workers_is_recorded_as_failed_after_three_attempts(tmp_path, change, failed, editor):
+    settings = replace(SETTINGS, **change)
+    run_spec = spec(settings, editor, cases=12)
+    workers = [Killed(0, run_spec, {"Mexico 3"}), Killed(1, run_spec, {"Mexico 3"})]
+    (folder,) = run_workers(workers, tmp_path, settings)
+    failures = {r["case_id"]: r["failure"] for r in measured(folder) if r["failure"]}
+    assert len(failures) == failed
+    assert failures["Mexico 3"]["type"] == "WorkerLost"
+    assert failures["Mexico 3"]["message"].endswith("was killed by SIGKILL, in 3 attempts")
+    assert 3 <= kinds(tmp_path).count("worker_lost") <= 6  # three together and three alone
 
 
 def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch):

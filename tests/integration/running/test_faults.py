@@ -155,8 +155,7 @@ def failing(at, victim="Mexico 3"):
 
 PHASES = {
     "edit": ("edit", "ZeroDivisionError"),
-    "nan": ("probe", "KnbenchError"),
-    "apply": ("probe", "KnbenchError"),
+    "nan": ("probe", "NonFiniteEditError"),
     "after": ("probe", "ZeroDivisionError"),
 }
 
@@ -179,6 +178,14 @@ def test_an_edit_that_fails_in_any_phase_is_a_record_and_the_model_comes_back(lm
     assert [e["case_id"] for e in events] == lost
     for event in read_events(tmp_path / EVENTS):
         check(event, "event", EVENTS)
+
+
+@pytest.mark.parametrize("change", REGIMES)
+def test_an_edit_of_a_weight_that_does_not_exist_stops_the_run_and_names_editor_and_case(lm, tmp_path, change):
+    before = lm.weight_hash()
+    with pytest.raises(KnbenchError, match=r"^editor 'push', cases? '.*': .* has no parameter 'no.such.weight'$"):
+        run(lm, [failing("apply")], [towns(CASES)], tmp_path, replace(SETTINGS, **change))
+    assert lm.weight_hash() == before
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,9 @@ def test_a_request_that_fails_among_others_fails_alone(lm, tmp_path):
 
     (folder,) = run(lm, [Picky], [task()], tmp_path, SETTINGS)
     failures = {r["case_id"]: r["failure"] for r in json_lines(folder / "records.jsonl")}
-    assert failures.pop("France") == {"phase": "edit", "type": "ValueError", "message": "not France"}
+    france = failures.pop("France")
+    assert france.pop("traceback").splitlines()[-1].endswith(" in edit_each")
+    assert france == {"phase": "edit", "type": "ValueError", "message": "not France"}
     assert set(failures.values()) == {None}
 
 
@@ -162,7 +164,7 @@ class Faulty(Editor[NoConfig]):
             case "France":
                 return Edit(weights={name: weight * 1e30})
             case "Mexico":
-                return Edit(weights={name: weight[:1]})
+                return Edit(outputs={"model.layers.1.mlp": lambda hidden: hidden[:, :1, :3]})
         return Edit()
 
 
@@ -174,7 +176,8 @@ def test_whatever_fails_is_recorded_and_the_run_goes_on(lm, tmp_path):
         for r in json_lines(folder / "records.jsonl")
     }
     assert found["Canada"] == ("edit", "ZeroDivisionError")
-    assert found["Italy"] == found["Mexico"] == ("probe", "KnbenchError")
+    assert found["Italy"] == ("probe", "NonFiniteEditError")
+    assert found["Mexico"] == ("probe", "OutputFunctionError")
     assert found["France"] in {("probe", "FloatingPointError"), None}
     assert found["Susan"] is found["Rome"] is None
     assert load_result(folder / "result.json")["records"]["failed"] >= 3
@@ -185,7 +188,7 @@ def test_whatever_fails_is_recorded_and_the_run_goes_on(lm, tmp_path):
 
 def test_what_failed_is_tried_again_when_asked(lm, tmp_path):
     class Sometimes(NoEdit):
-        broken = True
+        name, broken = "sometimes", True
 
         def edit(self, lm, requests):
             if self.broken and requests[0].subject == "Italy":
