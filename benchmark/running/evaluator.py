@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..core import registry
 from ..core.documents import SCHEMA_VERSION, Manifest
 from ..core.errors import KnbenchError, first_line
 from ..core.progress import Reporter
@@ -33,6 +34,20 @@ from .regimes import Emit, Job, run_batch, run_sequential, run_single
 
 def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def conflicts(cases: Sequence[Case], settings: RunSettings) -> list[str]:
+    """Return a sentence for each case whose edit contradicts an earlier one that is applied together with it."""
+    size = settings.batch_edits or settings.sequential or 1
+    found, earlier = [], {}
+    for index, case in enumerate(cases):
+        first = earlier.setdefault((index // size, " ".join(case.request.text.split())), case)
+        if first.request.target_new != case.request.target_new:
+            found.append(
+                f"cases '{first.id}' and '{case.id}' edit the prompt '{case.request.text}' together, to "
+                f"'{first.request.target_new}' and '{case.request.target_new}'; at most one of the edits can hold"
+            )
+    return found
 
 
 class Evaluator:
@@ -93,6 +108,8 @@ class Evaluator:
             selected = select_cases(self._prober, task, self.settings)
             check_fluency(self._prober, task, selected, self.settings.fluency_tokens)
             cases[name] = [case.id for case in selected]
+            for conflict in conflicts(selected, self.settings):
+                registry.warn(f"task '{name}': {conflict}")
             protocol = describe_protocol(self.lm, self.settings, len(cases[name]), self._gauge)
             for editor, card in cards.items():
                 manifests[editor, name] = Manifest(
