@@ -90,3 +90,17 @@ def test_run_on_a_masked_model(bert, tmp_path):
 
 def test_make_prober_chooses_the_causal_prober(lm):
     assert type(make_prober(lm)) is CausalProber
+
+
+def test_probes_with_one_masked_row_have_their_own_reference(tiny):
+    """Two targets of one length share a masked row, and a suffix changes the row of one target."""
+    bert = tiny("bert")
+    prober, reference = make_prober(bert), Reference()
+    probes = [
+        Probe("neighbourhood", "completion", "The capital of Italy is", target, rival, "unchanged", suffix=suffix)
+        for target, rival, suffix in [("Rome", "Paris", "."), ("Paris", "Rome", "."), ("Rome", "Paris", " again.")]
+    ]
+    prober.observe(probes, save_to=reference)
+    for probe in probes:  # in other batches than before
+        (observation,) = prober.observe([probe], compare_to=reference)
+        assert observation.kl == pytest.approx(0, abs=1e-6)
