@@ -39,7 +39,8 @@ def _describe(error: BaseException) -> str:
 def conflicts(cases: Sequence[Case], settings: RunSettings) -> list[str]:
     """Return a sentence for each case whose edit contradicts an earlier one that is applied together with it."""
     size = settings.batch_edits or settings.sequential or 1
-    found, earlier = [], {}
+    found: list[str] = []
+    earlier: dict[tuple[int, str], Case] = {}
     for index, case in enumerate(cases):
         first = earlier.setdefault((index // size, " ".join(case.request.text.split())), case)
         if first.request.target_new != case.request.target_new:
