@@ -85,7 +85,9 @@ def test_harmonic_mean_with_a_zero_is_zero_without_an_interval():
 
 def test_the_delta_method_agrees_with_the_bootstrap():
     rng = np.random.default_rng(0)
-    columns = {name: list((rng.random(NORMAL_FROM) < p).astype(float)) for name, p in (("a", 0.9), ("b", 0.6), ("c", 0.3))}
+    columns = {
+        name: list((rng.random(NORMAL_FROM) < p).astype(float)) for name, p in (("a", 0.9), ("b", 0.6), ("c", 0.3))
+    }
     many = harmonic_mean_over_cases(columns)
     fewer = harmonic_mean_over_cases({name: values[: NORMAL_FROM - 1] for name, values in columns.items()})
     assert (many.method, fewer.method) == ("delta", "bca")

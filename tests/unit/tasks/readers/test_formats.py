@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from functools import partial
 
 import pytest
 from knbench.benchmark.core.errors import KnbenchError
@@ -11,6 +12,8 @@ from knbench.tasks.readers.shared.parsing import parse_records, parse_table
 from knbench.tasks.readers.shared.skips import SkipReport
 
 from tests.unit.tasks.readers.samples import COUNTERFACT, EASYEDIT, KNOWEDIT, MEND, PAIR, SAMPLE, put, read_task
+
+packed = partial(gzip.compress, mtime=0)  # the same bytes in every process, which pytest-xdist needs
 
 RECORDS = [{**COUNTERFACT, "case_id": number} for number in (1, 2, 3)]
 LINES = [json.dumps(record) for record in RECORDS]
@@ -35,8 +38,8 @@ def write(path, content):
         ("indented.jsonl", json.dumps(RECORDS, indent=1)),
         ("list.txt", json.dumps(RECORDS)),
         ("A.JSON", json.dumps(RECORDS)),
-        ("a.JSON.gz", gzip.compress(json.dumps(RECORDS).encode())),
-        ("gzip-without-ending.json", gzip.compress(json.dumps(RECORDS).encode())),
+        ("a.JSON.gz", packed(json.dumps(RECORDS).encode())),
+        ("gzip-without-ending.json", packed(json.dumps(RECORDS).encode())),
         ("lines.json", "\n".join(LINES)),
         ("lines.ndjson", "\n".join(LINES)),
         ("lines.txt", "\n".join(LINES)),
@@ -45,14 +48,14 @@ def write(path, content):
         ("macintosh.jsonl", "\r".join(LINES)),
         ("blank-lines.jsonl", "\n\n" + "\n \n".join(LINES)),
         ("commas.jsonl", ",\n".join(LINES)),
-        ("lines.jsonl.gz", gzip.compress("\n".join(LINES).encode())),
+        ("lines.jsonl.gz", packed("\n".join(LINES).encode())),
         ("one-after-another.json", "\n".join(json.dumps(record, indent=2) for record in RECORDS)),
         ("without-separator.json", "".join(LINES)),
         ("data.json", json.dumps({"data": RECORDS})),
         ("wrapped.json", json.dumps({"version": "1.0", "data": RECORDS})),
         ("named.json", json.dumps({"counterfact": RECORDS})),
         ("interface.json", json.dumps({"rows": [{"row_idx": 0, "row": record} for record in RECORDS]})),
-        ("members.json.gz", b"".join(gzip.compress(line.encode() + b"\n") for line in LINES)),
+        ("members.json.gz", b"".join(packed(line.encode() + b"\n") for line in LINES)),
         ("keyed.json", json.dumps({str(record["case_id"]): record for record in RECORDS})),
     ],
 )
@@ -96,9 +99,9 @@ def test_line_separators_of_unicode_belong_to_a_record(tmp_path):
         ("cut-at-record.json", json.dumps(RECORDS)[:-1], "the file is cut: not valid JSON"),
         ("cut-literal.json", '[{"a": tru', "the file is cut: not valid JSON"),
         ("cut.jsonl", LINES[0][:100], "the file is cut: not valid JSON"),
-        ("cut.json.gz", gzip.compress(json.dumps(RECORDS).encode())[:-20], "the gzip file is cut or damaged"),
+        ("cut.json.gz", packed(json.dumps(RECORDS).encode())[:-20], "the gzip file is cut or damaged"),
         ("broken.json", '[{"a": 1,, "b": 2}]', "broken.json: not valid JSON: Expecting property name"),
-        ("twice.json.gz", gzip.compress(gzip.compress(b"[]")), "compressed twice with gzip"),
+        ("twice.json.gz", packed(packed(b"[]")), "compressed twice with gzip"),
         (
             "open.csv",
             'subject,prompt\nOslo,"Oslo is in\nRome,Rome is in\n',
