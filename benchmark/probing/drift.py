@@ -10,6 +10,7 @@ unedited model. Passing an edited model to lm-eval has three pitfalls, which thi
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -217,7 +218,8 @@ def as_lm_eval_model(lm: LanguageModel) -> Any:
             return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
 
     _silence_loggers()
-    return PrefixedModel(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=32)
+    # A copy: lm-eval sets a padding token, which would change the identity of the tokenizer.
+    return PrefixedModel(pretrained=lm.model, tokenizer=copy.deepcopy(lm.tokenizer), batch_size=32)
 
 
 def read_paragraphs(path: str | None) -> list[str]:

@@ -10,6 +10,7 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.records import DriftLine, DriftSamples
 from knbench.benchmark.core.settings import DriftSettings, RunSettings
 from knbench.benchmark.editing import Edit
+from knbench.benchmark.models.identity import tokenizer_hash
 from knbench.benchmark.probing.drift import as_lm_eval_model, make_gauge, nll_per_token, read_paragraphs
 from knbench.benchmark.scoring.summary import summarise_drift
 from knbench.editors.in_context import InContext
@@ -96,6 +97,12 @@ def test_prompt_prefix_affects_perplexity_and_lm_eval(lm):
         first = len(ids) - len(target) - 1
         expected = sum(logprobs[first + i, token].item() for i, token in enumerate(target))
         assert logprob == pytest.approx(expected, abs=1e-3)
+
+
+def test_lm_eval_does_not_change_the_tokenizer(lm):
+    before = lm.tokenizer.pad_token, tokenizer_hash(lm.tokenizer)
+    assert as_lm_eval_model(lm).tokenizer.pad_token is not None  # which lm-eval sets
+    assert (lm.tokenizer.pad_token, tokenizer_hash(lm.tokenizer)) == before
 
 
 def test_masked_model_is_refused():

@@ -27,6 +27,7 @@ def test_the_layout_of_the_files_does_not_change_the_hash_of_a_tokenizer(tmp_pat
 
 def test_padding_and_truncation_of_a_call_do_not_change_the_hash_of_a_tokenizer():
     tokenizer = copy.deepcopy(train_tokenizer(bos=False))
+    tokenizer.pad_token = None
     first = tokenizer_hash(tokenizer)
     tokenizer.pad_token = tokenizer.eos_token
     padded = tokenizer_hash(tokenizer)
