@@ -350,7 +350,7 @@ def _load_editor(point: EntryPoint) -> type[Editor[Any]]:
 
 
 def _declaration_error(cls: Any, name: str) -> str | None:
-    """Return why an object is no editor class that can be used under a name, or None."""
+    """Return why an object cannot be used as an editor class under a name, or None."""
     if not isinstance(cls, type) or not issubclass(cls, Editor):
         return "is not a subclass of knbench.benchmark.Editor"
     for attribute in ("name", "summary", "Config"):

@@ -17,7 +17,7 @@ LINE_BREAK = re.compile(rb"\r\n|\n|\r")
 """Line breaks of JSON Lines. U+2028 and U+0085 are ordinary characters of a JSON string."""
 
 SEPARATOR_LINE = re.compile(r"\Asep=.(?:\r\n|\n|\r)")
-"""The first line of CSV files for Excel, which is no header."""
+"""First line of CSV files for Excel. It is not a header."""
 
 SEPARATOR = re.compile(r"[\s,]*")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
