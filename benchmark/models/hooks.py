@@ -78,10 +78,13 @@ def edit_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterat
 
     Args:
         module: the module.
-        change: maps its hidden states, (batch, position, d), to the replacement of the same shape.
+        change: maps its output, (batch, position, d), to the replacement of the same shape. The output head at selected
+            positions, whose output has shape (n, vocabulary), is passed as one text of n positions.
     """
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, Tensor) and output.dim() == 2:  # the head inside select_positions
+            return change(output[None])[0]
         return _with_hidden(output, change(hidden(output)))
 
     handle = module.register_forward_hook(hook)

@@ -194,6 +194,17 @@ class LanguageModel:
         """Return the name of a parameter of the model."""
         return self._names[id(parameter)]
 
+    def module_name(self, module: nn.Module) -> str:
+        """Return the name of a module of the model, for example of :attr:`head`.
+
+        Raises:
+            ValueError: the module does not belong to the model.
+        """
+        for name, candidate in self.model.named_modules():
+            if candidate is module:
+                return str(name)
+        raise ValueError(f"{type(module).__name__} is not a module of '{self.name}'")
+
     def parameter(self, name: str) -> nn.Parameter:
         """Return a parameter by its name in the model.
 

@@ -1,0 +1,46 @@
+"""The interface of an editing method: an :class:`Editor` computes an :class:`Edit`, the runner applies and reverts it.
+
+A method is one subclass of :class:`Editor` with one frozen dataclass of hyper-parameters::
+
+    @dataclass(frozen=True)
+    class ScaleConfig:
+        layer: int = hyperparameter(help="Layer whose MLP output projection is scaled.")
+        factor: float = hyperparameter(0.5, help="Factor of the weights.")
+
+    class Scale(Editor[ScaleConfig]):
+        name = "scale"
+        summary = "Scales one MLP output projection"
+        Config = ScaleConfig
+
+        @classmethod
+        def generic(cls, lm):
+            return {"layer": lm.n_layers // 2}
+
+        def edit(self, lm, requests):
+            name = lm.mlp_weight_name(self.config.layer)
+            return Edit(weights={name: lm.parameter(name).detach() * self.config.factor})
+
+An entry point in the group ``knbench.editors`` registers it. ``knbench check-editor scale`` tests the contract.
+"""
+
+from __future__ import annotations
+
+from .building import build_editor, editor_class, editor_classes, parse_overrides
+from .edit import Edit, EditStack, NonFiniteEditError, OutputFunctionError
+from .editor import Editor
+from .hyperparameters import NoConfig, Published, hyperparameter
+
+__all__ = [
+    "Edit",
+    "EditStack",
+    "Editor",
+    "NoConfig",
+    "NonFiniteEditError",
+    "OutputFunctionError",
+    "Published",
+    "build_editor",
+    "editor_class",
+    "editor_classes",
+    "hyperparameter",
+    "parse_overrides",
+]

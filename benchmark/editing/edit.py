@@ -1,0 +1,151 @@
+"""Edits: a change to a model that has been computed, and the stack that applies and reverts such changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import KnbenchError
+from ..core.schema import JsonObject
+from ..models.hooks import edit_output
+from ..models.language_model import LanguageModel
+
+
+class NonFiniteEditError(KnbenchError):
+    """A weight of an edit contains NaN or infinite values."""
+
+
+class OutputFunctionError(Exception):
+    """A function of :attr:`Edit.outputs` raised the exception that is the cause, or returned another shape."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to a model that has been computed and not yet applied.
+
+    Attributes:
+        weights: new tensors by parameter name. Each replaces the whole parameter and has its shape and dtype.
+        outputs: functions by module name. Each maps the module's output of shape (batch, position, d) to a tensor of
+            the same shape. A function of the output head receives logits. It must treat each position alone, because
+            some passes compute the logits at selected positions only and present them as one text.
+        prefix: text that is prepended to every prompt (in-context editing).
+        diagnostics: JSON values that are stored with the edit's record, for example the losses of an optimisation.
+    """
+
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    outputs: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    prefix: str = ""
+    diagnostics: JsonObject = field(default_factory=dict)
+
+    @contextmanager
+    def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
+        """Apply the edit for the duration of a ``with`` block, and revert it on leaving, also after an exception.
+
+        Yields:
+            The edited model, which is ``lm`` itself.
+
+        Raises:
+            KnbenchError: the edit does not fit the model, see :meth:`EditStack.push`.
+        """
+        with EditStack(lm) as stack:
+            stack.push(self)
+            yield lm
+
+
+class EditStack:
+    """Applies edits on top of each other; leaving the ``with`` block reverts all of them.
+
+    ``with EditStack(lm) as stack: stack.push(edit)``
+
+    The model's own tensors are kept and put back, which restores the model bit for bit, also after an exception. The
+    stack keeps the original tensors and those that the last push replaced. Its memory does not grow with the number
+    of edits.
+    """
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self._prefix = lm.prompt_prefix
+        self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
+        self._hooks: list[ExitStack] = []
+        self._before_last: tuple[list[tuple[nn.Parameter, Tensor]], str] | None = None
+
+    def __enter__(self) -> EditStack:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        while self._hooks:
+            self._hooks.pop().close()
+        self.lm.prompt_prefix = self._prefix
+        for parameter, original in self._originals.values():
+            parameter.data = original
+
+    def push(self, edit: Edit) -> None:
+        """Apply one more edit. The model is unchanged if this raises.
+
+        Raises:
+            KnbenchError: the model lacks a named parameter or module, or a tensor has another shape or dtype than its
+                parameter.
+            NonFiniteEditError: a tensor contains NaN or infinite values.
+        """
+        lm = self.lm
+        replaced = [(lm.parameter(name), name, new) for name, new in edit.weights.items()]
+        modules = [(_module(lm, name), _guarded(name, change)) for name, change in edit.outputs.items()]
+        for parameter, name, new in replaced:
+            if new.shape != parameter.shape or new.dtype != parameter.dtype:
+                raise KnbenchError(
+                    f"edit of '{name}' has shape {tuple(new.shape)} and type {new.dtype}; the parameter has shape "
+                    f"{tuple(parameter.shape)} and type {parameter.dtype}"
+                )
+            if not bool(new.isfinite().all()):
+                raise NonFiniteEditError(f"edit of '{name}' contains NaN or infinite values")
+        self._before_last = [(parameter, parameter.data) for parameter, _, _ in replaced], lm.prompt_prefix
+        for parameter, _, new in replaced:
+            self._originals.setdefault(id(parameter), (parameter, parameter.data))
+            parameter.data = new.to(parameter.device)
+        self._hooks.append(ExitStack())
+        for module, change in modules:
+            self._hooks[-1].enter_context(edit_output(module, change))
+        lm.prompt_prefix += edit.prefix
+
+    def pop(self) -> None:
+        """Revert the last edit. Only one edit can be reverted after each :meth:`push`.
+
+        Raises:
+            RuntimeError: no edit was pushed since the last :meth:`pop`.
+        """
+        if self._before_last is None:
+            raise RuntimeError("EditStack.pop() reverts only the last push(); push an edit before the next pop()")
+        self._hooks.pop().close()
+        tensors, self.lm.prompt_prefix = self._before_last
+        self._before_last = None
+        for parameter, tensor in tensors:
+            parameter.data = tensor
+
+
+def _guarded(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    # Errors become OutputFunctionError, which the runner attributes to the edit and not to the measurement.
+    def guarded(output: Tensor) -> Tensor:
+        try:
+            new: object = change(output)
+        except torch.OutOfMemoryError:  # a smaller batch can succeed
+            raise
+        except Exception as error:
+            raise OutputFunctionError(f"outputs['{name}'] raised {type(error).__name__}: {error}") from error
+        if not isinstance(new, Tensor) or new.shape != output.shape:
+            found = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
+            raise OutputFunctionError(f"outputs['{name}'] returned {found}; the output has shape {tuple(output.shape)}")
+        return new
+
+    return guarded
+
+
+def _module(lm: LanguageModel, name: str) -> nn.Module:
+    try:
+        module: nn.Module = lm.model.get_submodule(name)
+    except AttributeError as error:
+        raise KnbenchError(f"model '{lm.name}' has no module '{name}'") from error
+    return module

@@ -1,0 +1,102 @@
+"""The base class of editing methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ..core.progress import Reporter
+from ..core.schema import EditRequest, JsonObject
+from ..models.language_model import LanguageModel
+from .edit import Edit
+from .hyperparameters import Published
+
+ConfigT = TypeVar("ConfigT")
+
+
+class Editor(ABC, Generic[ConfigT]):
+    """Base class of editing methods.
+
+    A subclass sets the class attributes and implements :meth:`edit`. An editor must leave the model bit-identical. It
+    draws random numbers from torch's global generator, which the runner seeds for each case, or derives them from
+    ``self.seed``.
+
+    Args:
+        config: hyper-parameters, an instance of :attr:`Config`.
+        seed: seed of the run.
+
+    Attributes:
+        name: name on the command line, in results and on the leaderboard. It equals the name of the entry point.
+        summary: one-line description.
+        paper: citation, or an empty string.
+        Config: frozen dataclass of the hyper-parameters, see :func:`hyperparameter`.
+        published: hyper-parameters for particular models.
+        causal_only: whether the method cannot edit masked language models.
+        joint_batch_size: number of independent requests that :meth:`edit_each` processes best in one call.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str] = ""
+    Config: ClassVar[type]
+    published: ClassVar[Sequence[Published]] = ()
+    causal_only: ClassVar[bool] = False
+    joint_batch_size: ClassVar[int] = 1
+
+    def __init__(self, config: ConfigT, seed: int = 0) -> None:
+        self.config = config
+        self.seed = seed
+
+    @classmethod
+    def generic(cls, lm: LanguageModel) -> dict[str, Any]:
+        """Return values for hyper-parameters that have no default, for a model without published values."""
+        del lm
+        return {}
+
+    def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
+        """Compute the data that all edits of a model share. The runner calls this once per model, before any edit.
+
+        Returns:
+            JSON values that describe the data. They are stored in the manifest of the run.
+        """
+        del lm, reporter
+        return {}
+
+    @abstractmethod
+    def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
+        """Compute one edit that fulfils all requests.
+
+        Args:
+            lm: the model, which must be left unchanged.
+            requests: one or more requests.
+
+        Raises:
+            ValueError: the method cannot edit one of the requests. The runner records the cases as failed.
+        """
+
+    def edit_next(self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: Sequence[EditRequest]) -> Edit:
+        """Compute an edit of a model to which the edits of ``earlier`` requests are already applied.
+
+        The default ignores ``earlier``. Override it in a method that protects earlier edits.
+
+        Args:
+            lm: the edited model, which must be left unchanged.
+            requests: requests of the new edit.
+            earlier: requests of all previous edits, in order.
+
+        Raises:
+            ValueError: the method cannot edit one of the requests.
+        """
+        del earlier
+        return self.edit(lm, requests)
+
+    def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """Compute one independent edit per request, equal to :meth:`edit` of that request alone.
+
+        Override it, and set :attr:`joint_batch_size`, in a method that can share work between requests.
+
+        Raises:
+            ValueError: the method cannot edit one of the requests. The runner then edits them one by one.
+        """
+        return [self.edit(lm, [request]) for request in requests]
