@@ -94,6 +94,7 @@ class RunProtocol(JsonStruct, frozen=True):
         cases: number of cases that were run.
         bos: the BOS policy; ``bos_prepended`` is its outcome for the model.
         drift: description of the drift tasks, or None.
+        integrity: name of the set of passages, or None in results of version 0.1.
     """
 
     regime: Regime
@@ -111,6 +112,7 @@ class RunProtocol(JsonStruct, frozen=True):
     fluency_tokens: int
     drift: dict[str, Any] | None
     batch_size: int
+    integrity: str | None = None
 
 
 class Manifest(JsonStruct, frozen=True):

@@ -57,8 +57,9 @@ class Answer(JsonStruct, frozen=True):
 class Observation(JsonStruct, frozen=True):
     """Measurements of one probe on one model.
 
-    An observation of a ``generation`` probe has only ``text``; others have ``target`` and, if the probe has a rival,
-    ``rival``. The next-token fields and ``generated`` belong to completions.
+    An observation of a ``generation`` probe has only ``text``, and one of a ``passages`` probe only ``kl`` and ``js``.
+    Others have ``target`` and, if the probe has a rival, ``rival``. The next-token fields and ``generated`` belong to
+    completions.
 
     Attributes:
         target_answer: scores of the probe's target; read it through :attr:`target`.
@@ -68,6 +69,8 @@ class Observation(JsonStruct, frozen=True):
         top_logprob: its log-probability, in nats.
         generated: greedy continuation of the prompt.
         kl: KL(unedited || this model) of the next-token distribution, in nats; probes with ``expect="unchanged"`` only.
+            For passages, the mean over their tokens.
+        js: Jensen-Shannon divergence of the same distributions, in nats, at most ln 2; None in results of version 0.1.
         text: sampled continuation of a ``generation`` probe.
     """
 
@@ -78,6 +81,7 @@ class Observation(JsonStruct, frozen=True):
     top_logprob: float | None = None
     generated: str | None = None
     kl: float | None = None
+    js: float | None = None
     text: str | None = None
 
     @property
@@ -90,7 +94,7 @@ class Observation(JsonStruct, frozen=True):
         """Scores of the target.
 
         Raises:
-            ValueError: the observation is of a ``generation`` probe.
+            ValueError: the observation is of a ``generation`` or ``passages`` probe.
         """
         if self.target_answer is None:
             raise ValueError("the observation has no target")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
 
-ProbeKind = Literal["completion", "minimal_pair", "generation"]
+ProbeKind = Literal["completion", "minimal_pair", "generation", "passages"]
 Expectation = Literal["new", "unchanged", "gone"]
 TaskKind = Literal["fact", "linguistic"]
 
@@ -80,6 +80,7 @@ class Probe:
         criterion: the criterion that the probe measures.
         kind: ``completion`` measures the continuation of ``prompt``. ``minimal_pair`` compares two whole sentences;
             ``prompt`` is empty. ``generation`` continues ``prompt`` freely; ``target`` and ``rival`` are empty.
+            ``passages`` reads the set of passages that ``prompt`` names; ``target`` and ``rival`` are empty.
         prompt: the text that the targets continue.
         target: the answer that the probe is about.
         rival: the answer that ``target`` is compared with. An empty string means that the probe has no rival: the

@@ -6,7 +6,6 @@ A causal and a masked model are measured differently and described alike; see :m
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from ..core.records import Observation
 from ..core.schema import Case, Probe
 from ..models.hooks import select_positions
 from ..models.language_model import LanguageModel
-from ..models.precision import in_float64
+from .divergence import divergences
+from .passages import PassageReference, PassageRow, passage_rows, shared_positions, stack_positions
 from .positions import check_length, max_positions
 
 Row = tuple[int, ...]
@@ -37,9 +37,11 @@ class Reference:
         distributions: log-probabilities in nats, float32, of shape (vocabulary,), on the model's device. The key is
             the position at which the unedited model predicts the target's first token. For a masked model its row
             contains the masks of the target, whose number changes the distribution.
+        passages: predictions for the passages of the criterion ``integrity``, the same for all tasks.
     """
 
     distributions: dict[Position, Tensor] = field(default_factory=dict)
+    passages: PassageReference = field(default_factory=PassageReference)
 
 
 class Prober(ABC):
@@ -88,13 +90,13 @@ class Prober(ABC):
     ) -> list[Observation]:
         """Measure every probe once.
 
-        See :class:`~..core.records.Observation` for the fields of each kind of probe. ``kl`` is set for ``unchanged``
-        completions if ``compare_to`` is given.
+        See :class:`~..core.records.Observation` for the fields of each kind of probe. ``kl`` and ``js`` are set for
+        ``unchanged`` completions if ``compare_to`` is given, and for passages always.
 
         Args:
             probes: the probes to measure.
-            save_to: receives the distributions of the ``unchanged`` completion probes. Pass it when measuring the
-                unedited model.
+            save_to: receives the distributions of the ``unchanged`` completion probes and of the passages, unless it
+                has the passages. Pass it when measuring the unedited model.
             compare_to: distributions of the unedited model to compute ``kl`` with. It must contain every ``unchanged``
                 completion probe.
 
@@ -110,7 +112,12 @@ class Prober(ABC):
         """
         while True:
             try:
-                return self._observe(probes, save_to, compare_to)
+                plain = [probe for probe in probes if probe.kind != "passages"]
+                observations = iter(self._observe(plain, save_to, compare_to) if plain else [])
+                if len(plain) == len(probes):
+                    return list(observations)
+                passages = self._read_passages(save_to, compare_to)
+                return [passages if probe.kind == "passages" else next(observations) for probe in probes]
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -121,6 +128,50 @@ class Prober(ABC):
         self, probes: Sequence[Probe], save_to: Reference | None, compare_to: Reference | None
     ) -> list[Observation]:
         """Measure every probe once with the current batch size; see :meth:`observe`."""
+
+    @torch.inference_mode()
+    def _read_passages(self, save_to: Reference | None, compare_to: Reference | None) -> Observation:
+        """Read the passages once, however many cases ask for them, and return the mean divergence per token.
+
+        Raises:
+            FloatingPointError: a probability is NaN, or a divergence is not finite.
+            ValueError: neither the unedited model is measured nor are its predictions given.
+        """
+        rows = passage_rows(self.lm)
+        if save_to is not None:
+            if not save_to.passages.logprobs:
+                save_to.passages.logprobs += self._passage_logprobs(rows)
+                save_to.passages.ends += [tuple(sorted(row.columns)) for row in rows]
+            return Observation(kl=0.0, js=0.0)
+        if compare_to is None or not compare_to.passages.logprobs:
+            raise ValueError("the unedited model has not read the passages")
+        reference = compare_to.passages
+        kl, js = [], []
+        for row, ends, before, now in zip(
+            rows, reference.ends, reference.logprobs, self._passage_logprobs(rows), strict=True
+        ):
+            both = divergences(*shared_positions(row, ends, before, now))
+            kl.append(both[0])
+            js.append(both[1])
+        return Observation(kl=float(torch.cat(kl).mean()), js=float(torch.cat(js).mean()))
+
+    def _passage_logprobs(self, rows: Sequence[PassageRow]) -> list[Tensor]:
+        """Return the log-probabilities of each passage, of shape (positions, vocabulary)."""
+        found: list[Tensor] = []
+        for start in range(0, len(rows), self.batch_size):
+            batch = rows[start : start + self.batch_size]
+            logprobs = self._logprobs([row.ids for row in batch], stack_positions(batch))
+            found += [part.clone() for part in logprobs.split([len(row.columns) for row in batch])]
+        return found
+
+    def _check_passages(self) -> None:
+        """Check that the passages fit the model's positions after its prompt prefix.
+
+        Raises:
+            ValueError: they do not.
+        """
+        for row in passage_rows(self.lm):
+            check_length(len(row.ids), self.positions, self.lm.decode(row.ids))
 
     @contextmanager
     def _without_prefix(self) -> Iterator[None]:
@@ -150,23 +201,3 @@ class Prober(ABC):
         if bool(logprobs.isnan().any()):
             raise FloatingPointError("the model's probabilities are not numbers")
         return logprobs
-
-
-def kl_divergence(before: Tensor, now: Tensor) -> float:
-    """Return KL(before || now) in nats, summed in float64.
-
-    Tokens with probability 0 in ``before`` contribute nothing.
-
-    Args:
-        before: log-probabilities of shape (vocabulary,).
-        now: log-probabilities of shape (vocabulary,).
-
-    Raises:
-        FloatingPointError: the divergence is not finite, because a token has probability 0 in ``now`` only.
-    """
-    possible = before > -torch.inf
-    p, q = in_float64(before[possible]), in_float64(now[possible])
-    value = float((p.exp() * (p - q)).sum())
-    if not math.isfinite(value):
-        raise FloatingPointError("the divergence from the unedited model is not a number")
-    return max(0.0, value)

@@ -13,6 +13,7 @@ from ..core.settings import RunSettings
 from ..core.split import MIN_SPLIT_CASES, lite_cases, split_cases
 from .base import Prober, Reference
 from .known import KnowledgeCache, known_cases, readable_cases
+from .passages import PassageReference, integrity_probe
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,10 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Sequence[
     return cases
 
 
-def with_fluency_probe(case: Case) -> Case:
-    """Return a case with a ``generation`` probe appended."""
-    return dataclasses.replace(case, probes=(*case.probes, fluency_probe(case.request)))
+def with_added_probes(case: Case, *, fluency: bool) -> Case:
+    """Return a case with the probes that a run adds to those of its task: ``integrity`` and, optionally, ``fluency``."""
+    added = (fluency_probe(case.request), integrity_probe()) if fluency else (integrity_probe(),)
+    return dataclasses.replace(case, probes=(*case.probes, *added))
 
 
 def fluency_probe(request: EditRequest) -> Probe:
@@ -124,6 +126,7 @@ class Baselines:
     def __init__(self, prober: Prober, settings: RunSettings, block_size: int) -> None:
         self._prober, self._settings, self._size = prober, settings, block_size
         self._blocks: dict[tuple[str, int], Baseline] = {}
+        self._passages = PassageReference()
 
     def of(self, task: str, cases: Mapping[int, Case]) -> Baseline:
         """Return the baseline of some blocks of a task.
@@ -142,7 +145,7 @@ class Baselines:
         for key, members in blocks.items():
             if key not in self._blocks:
                 try:
-                    self._blocks[key] = measure_baseline(self._prober, members, self._settings)
+                    self._blocks[key] = measure_baseline(self._prober, members, self._settings, self._passages)
                 except FloatingPointError as error:
                     first, last = min(members), max(members)
                     raise KnbenchError(
@@ -154,23 +157,28 @@ class Baselines:
             cases={index: case for block in measured for index, case in block.cases.items()},
             observations={case_id: found for block in measured for case_id, found in block.observations.items()},
             unreadable={case_id: reason for block in measured for case_id, reason in block.unreadable.items()},
-            reference=Reference({k: v for block in measured for k, v in block.reference.distributions.items()}),
+            reference=Reference(
+                {k: v for block in measured for k, v in block.reference.distributions.items()}, self._passages
+            ),
         )
 
 
-def measure_baseline(prober: Prober, cases: Mapping[int, Case], settings: RunSettings) -> Baseline:
+def measure_baseline(
+    prober: Prober, cases: Mapping[int, Case], settings: RunSettings, passages: PassageReference | None = None
+) -> Baseline:
     """Measure the unedited model on all probes of some cases, in shared batches.
 
     Args:
         prober: measures the model, which must be unedited.
         cases: the cases by their index in the run.
         settings: with ``known_only``, ``unchanged`` probes that the model answers wrongly are removed.
+        passages: receives the predictions for the passages, unless it has them.
 
     Raises:
         FloatingPointError: the model's probabilities are NaN, or a causal model assigns probability 0 to an answer.
     """
     readable, unreadable = readable_cases(prober, list(cases.values()))
-    reference = Reference()
+    reference = Reference(passages=passages or PassageReference())
     measured = iter(prober.observe([probe for case in readable for probe in case.probes], save_to=reference))
     table = {case.id: [(probe, next(measured)) for probe in case.probes] for case in readable}
     if settings.known_only:
@@ -186,10 +194,10 @@ def measure_baseline(prober: Prober, cases: Mapping[int, Case], settings: RunSet
 
 
 def _answers_correctly(probe: Probe, observation: Observation) -> bool:
-    """Return whether the model answers an ``unchanged`` probe correctly; sampled text has no wrong answer.
+    """Return whether the model answers an ``unchanged`` probe correctly; texts have no wrong answer.
 
     The target must be more probable than the rival. Without a rival, each of its tokens must be the most probable one.
     """
-    if probe.kind == "generation":
+    if probe.kind in ("generation", "passages"):
         return True
     return observation.prefers_target if probe.rival else not any(observation.target.ranks)

@@ -21,7 +21,8 @@ from torch import Tensor
 from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe, derived_seed
 from ..models.generation import default_generation_config
-from .base import Position, Prober, Reference, Row, kl_divergence
+from .base import Position, Prober, Reference, Row
+from .divergence import divergence
 from .positions import check_length
 
 TOP_K = 5
@@ -83,6 +84,9 @@ class CausalProber(Prober):
         context, ids = self.lm.split(request.text, request.target_new)
         check_length(len(context) + len(ids) - 1, self.positions, request.text)
         for probe in case.probes:
+            if probe.kind == "passages":
+                self._check_passages()
+                continue
             if probe.kind == "generation":
                 self._check_generated(len(self._context(probe.prompt)), self.free_tokens, probe)
                 continue
@@ -150,6 +154,7 @@ class CausalProber(Prober):
                 observations.append(Observation(target_answer=target_answer, rival_answer=rival_answer))
                 continue
             first = predictions[target.positions[0]]
+            kl, js = divergences.get(target.context, (None, None)) if probe.expect == "unchanged" else (None, None)
             observations.append(
                 Observation(
                     target_answer=target_answer,
@@ -159,7 +164,8 @@ class CausalProber(Prober):
                     top_logprob=first.max_logprob,
                     # Cut to this probe's own length: a probe with the same context may have needed a longer one.
                     generated=self.lm.decode(continuations.get(target.context, [])[:length]),
-                    kl=divergences.get(target.context) if probe.expect == "unchanged" else None,
+                    kl=kl,
+                    js=js,
                 )
             )
         return observations
@@ -204,7 +210,7 @@ class CausalProber(Prober):
         for row, column in tokens:
             positions_by_host.setdefault(hosts[row], {}).setdefault(column, []).append((row, column))
         predictions: dict[Position, _Prediction] = {}
-        divergences: dict[Row, float] = {}
+        divergences: dict[Row, tuple[float, float]] = {}
         for rows in _batches(sorted(positions_by_host, key=lambda r: (len(r), r)), self.batch_size):
             cells = [(i, column) for i, row in enumerate(rows) for column in positions_by_host[row]]
             logprobs = self._logprobs(rows, cells)
@@ -215,7 +221,7 @@ class CausalProber(Prober):
                     if save_to is not None:
                         save_to.distributions[key] = logprobs[n].clone()
                     if compare_to is not None:
-                        divergences[context] = kl_divergence(compare_to.distributions[key], logprobs[n])
+                        divergences[context] = divergence(compare_to.distributions[key], logprobs[n])
                 for position in positions_by_host[rows[i]][column]:
                     ids = sorted(tokens[position])
                     values = logprobs[n, ids]

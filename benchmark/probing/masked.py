@@ -14,7 +14,8 @@ import torch
 from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe
 from ..models.language_model import TokenQuery
-from .base import Position, Prober, Reference, kl_divergence
+from .base import Position, Prober, Reference
+from .divergence import divergence
 from .positions import check_length
 
 
@@ -30,6 +31,9 @@ class MaskedProber(Prober):
         """
         self.lm.subject_span(case.request.prompt, case.request.subject)
         for probe in case.probes:
+            if probe.kind == "passages":
+                self._check_passages()
+                continue
             if probe.kind == "generation":
                 raise ValueError("a masked model does not write text; fluency is for causal models")
             for answer in _answers(probe):
@@ -67,7 +71,7 @@ class MaskedProber(Prober):
             tokens[_position(query)].add(query.token)
         scores: dict[Position, dict[int, tuple[float, int]]] = {}  # (log-probability, rank) by token id
         top: dict[Position, tuple[int, float]] = {}  # the most probable token id, and its log-probability
-        divergences: dict[Position, float] = {}
+        divergences: dict[Position, tuple[float, float]] = {}
         for start in range(0, len(positions), self.batch_size):
             batch = positions[start : start + self.batch_size]
             logprobs = self._logprobs([row for row, _ in batch], [(i, column) for i, (_, column) in enumerate(batch)])
@@ -82,7 +86,7 @@ class MaskedProber(Prober):
                     if save_to is not None:
                         save_to.distributions[key] = logprobs[n].clone()
                     if compare_to is not None:
-                        divergences[position] = kl_divergence(compare_to.distributions[key], logprobs[n])
+                        divergences[position] = divergence(compare_to.distributions[key], logprobs[n])
         observations = []
         for probe, pair in zip(probes, pairs, strict=True):
             target, *rivals = (self._score(answer, scores, top) for answer in pair)
@@ -92,6 +96,7 @@ class MaskedProber(Prober):
                 continue
             first = _position(pair[0][0])
             top_id, top_logprob = top[first]
+            kl, js = divergences.get(first, (None, None)) if probe.expect == "unchanged" else (None, None)
             observations.append(
                 Observation(
                     target_answer=target,
@@ -100,7 +105,8 @@ class MaskedProber(Prober):
                     top_id=top_id,
                     top_logprob=top_logprob,
                     generated=self._fill(pair[0]),
-                    kl=divergences.get(first) if probe.expect == "unchanged" else None,
+                    kl=kl,
+                    js=js,
                 )
             )
         return observations

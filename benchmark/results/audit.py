@@ -46,7 +46,7 @@ def _flaw(record: Record, case: Case, *, known_only: bool) -> str | None:
         return "has another edit request than the task"
     left = list(case.probes)
     for number, probe in enumerate(record.probes):
-        if probe.kind == "generation":
+        if probe.kind in ("generation", "passages"):
             continue  # added by the run, not by the task
         # Under known-only, unchanged probes that the unedited model gets wrong are left out. All others are required.
         while left and not _asks(probe, left[0]):

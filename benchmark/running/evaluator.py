@@ -19,7 +19,7 @@ from ..core.settings import RunSettings
 from ..core.version import __version__
 from ..editing import Editor, build_editor
 from ..models.language_model import LanguageModel
-from ..probing.baseline import Baselines, check_fluency, select_cases, with_fluency_probe
+from ..probing.baseline import Baselines, check_fluency, select_cases, with_added_probes
 from ..probing.drift import make_gauge
 from ..probing.positions import PositionsExceededError, position_guard
 from ..probing.prober import make_prober
@@ -211,8 +211,7 @@ class Evaluator:
         return {name: {case.id: case for case in task.cases} for name, task in self._tasks.items()}
 
     def _case(self, task: str, case_id: str) -> Case:
-        case = self._cases[task][case_id]
-        return with_fluency_probe(case) if self.settings.fluency_tokens else case
+        return with_added_probes(self._cases[task][case_id], fluency=bool(self.settings.fluency_tokens))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..core.settings import RunSettings
 from ..editing import Editor
 from ..models.language_model import LanguageModel
 from ..probing.drift import DriftGauge
+from ..probing.passages import PASSAGE_SET
 
 
 def describe_model(lm: LanguageModel) -> ModelCard:
@@ -85,4 +86,5 @@ def describe_protocol(
         fluency_tokens=settings.fluency_tokens,
         drift=gauge.card() if gauge else None,
         batch_size=settings.batch_size,
+        integrity=PASSAGE_SET,
     )

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from knbench.benchmark.core.schema import Probe
-from knbench.benchmark.probing.base import Reference, kl_divergence
+from knbench.benchmark.probing.base import Reference
+from knbench.benchmark.probing.divergence import divergence
 from knbench.benchmark.probing.prober import make_prober
 from scipy import stats
 
@@ -109,12 +110,20 @@ def test_nan_weights_raise(lm):
         make_prober(lm).observe(PROBES)
 
 
-def test_infinite_kl_raises():
+def test_divergences_follow_their_definitions():
     before, now = torch.tensor([0.25, 0.75, 0.0]).log(), torch.tensor([0.5, 0.5, 0.0]).log()
     expected = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
-    assert kl_divergence(before, now) == pytest.approx(expected)
+    mixture = [0.375, 0.625]
+    half = [sum(p * math.log(p / m) for p, m in zip(d, mixture, strict=True)) for d in ([0.25, 0.75], [0.5, 0.5])]
+    assert divergence(before, now) == pytest.approx((expected, sum(half) / 2))
+    assert divergence(before, before) == (0.0, 0.0)
+
+
+def test_divergence_that_is_infinite_raises():
+    certain, open_ = torch.tensor([1.0, 0.0, 0.0]).log(), torch.tensor([0.5, 0.5, 0.0]).log()
+    assert divergence(certain, open_)[0] == pytest.approx(math.log(2))
     with pytest.raises(FloatingPointError, match="not a number"):
-        kl_divergence(now, torch.tensor([1.0, 0.0, 0.0]).log())
+        divergence(open_, certain)
 
 
 def test_sampled_text_does_not_depend_on_other_prompts_of_the_batch(lm):

@@ -1,0 +1,45 @@
+"""Divergences between the next-token distributions of the unedited model and of the model as it is."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..models.precision import in_float64
+
+
+def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+    """Return KL(before || now) and the Jensen-Shannon divergence of rows of distributions, in nats.
+
+    The sums are taken in float64. Tokens of probability 0 contribute nothing. Equal rows have divergence 0 exactly.
+
+    Args:
+        before: log-probabilities of shape (rows, vocabulary).
+        now: log-probabilities of shape (rows, vocabulary).
+
+    Returns:
+        Two tensors of shape (rows,), in float64.
+
+    Raises:
+        FloatingPointError: a divergence is not finite, because a token has probability 0 in ``now`` only.
+    """
+    p, q = in_float64(before), in_float64(now)
+    mean = torch.logaddexp(p, q) - math.log(2)
+    kl = _relative_entropy(p, q)
+    js = (_relative_entropy(p, mean) + _relative_entropy(q, mean)) / 2
+    if not bool(kl.isfinite().all()):
+        raise FloatingPointError("the divergence from the unedited model is not a number")
+    return kl.clamp_min(0), js.clamp(0, math.log(2))
+
+
+def _relative_entropy(p: Tensor, q: Tensor) -> Tensor:
+    terms = p.exp() * (p - q)
+    return torch.where(p > -torch.inf, terms, 0.0).sum(-1)
+
+
+def divergence(before: Tensor, now: Tensor) -> tuple[float, float]:
+    """Return both divergences of one pair of distributions, of shape (vocabulary,); see :func:`divergences`."""
+    kl, js = divergences(before[None], now[None])
+    return float(kl), float(js)
