@@ -15,13 +15,15 @@ from ..core.documents import Manifest
 from ..core.errors import KnbenchError
 from ..core.files import write_json, write_text
 from ..core.records import CheckpointLine, DriftLine, Record, to_json
-from ..results.documents import load_manifest, load_result, write_result
+from ..results.documents import first_difference, load_manifest, load_result, write_result
 from ..results.io import (
+    ANALYSIS,
     CHECKPOINT,
     CHECKPOINTS,
     DRIFT,
     DRIFT_LINE,
     MANIFEST,
+    PARTS,
     RECORD,
     RECORDS,
     RESULT,
@@ -29,6 +31,7 @@ from ..results.io import (
     lines_text,
     read_json,
     read_lines,
+    sha256_of,
 )
 from ..results.rescoring import RunLines, read_run_lines, score_lines
 from ..results.runs import Run
@@ -68,16 +71,27 @@ class RunFiles:
         """Return the records on disk."""
         return read_lines(self.records.path, RECORD)
 
+    def drop_failed(self) -> None:
+        """Remove the failed records, whose cases are then measured again, and the result that was computed with them.
+
+        The result is removed first: without it, a folder whose records change is a run that continues.
+        """
+        if any(record.failure is not None for record in self.stored_records()):
+            (self.records.path.parent / RESULT).unlink(missing_ok=True)
+            self.records.drop(lambda record: record.failure is not None)
+
 
 def open_folder(folder: Path, manifest: Manifest) -> RunFiles:
     """Start or continue a run folder.
 
     Raises:
-        KnbenchError: the folder holds another run; names the difference.
+        KnbenchError: the folder holds another run, or its files changed after its result was written; names the
+            difference.
     """
     for incomplete in folder.glob(".*.tmp"):  # of a process that was killed while it wrote; the folder is locked
         incomplete.unlink()
     claim(folder, to_json(manifest))
+    _check_unchanged(folder)  # before the files are opened, which repairs an incomplete last line
     return RunFiles(
         JsonLinesFile(folder / RECORDS, RECORD),
         JsonLinesFile(folder / CHECKPOINTS, CHECKPOINT) if manifest.protocol.regime == "sequential" else None,
@@ -122,7 +136,7 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     path = folder / MANIFEST
     if not path.exists():
         # Nothing says under which settings these lines were measured.
-        for name in (RECORDS, RESULT, CHECKPOINTS, DRIFT):
+        for name in (RECORDS, RESULT, CHECKPOINTS, DRIFT, PARTS, ANALYSIS):
             if (folder / name).exists() and (folder / name).stat().st_size:
                 raise KnbenchError(f"{folder}: holds {name} and no {MANIFEST}; choose another --output, or delete it")
         write_json(path, manifest)
@@ -168,18 +182,47 @@ def _differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, An
     return [] if same else [(place, old, new)]
 
 
+def _check_unchanged(folder: Path) -> None:
+    """Check that the files of a finished run are those that its result was computed from.
+
+    Raises:
+        KnbenchError: the result is broken, or a file is missing or changed; names the file.
+    """
+    if not (folder / RESULT).exists():
+        return
+    result = load_result(folder / RESULT)
+    scored = {RECORDS: result.records, CHECKPOINTS: result.checkpoints, DRIFT: result.drift}
+    for name, info in scored.items():
+        path = folder / name
+        if info is not None and (not path.exists() or sha256_of(path) != info.sha256):
+            change = "changed" if path.exists() else "was removed"
+            raise KnbenchError(
+                f"{path}: {change} after {RESULT} was written; restore it from a copy, or delete {folder} to run it "
+                "again"
+            )
+
+
 def finish(folder: Path) -> Run:
     """Sort the lines of a complete run folder, compute its result, write it, and return the run.
 
+    An existing result is compared with the records and not replaced.
+
     Raises:
-        KnbenchError: a file is missing or broken, or records are missing.
+        KnbenchError: a file is missing or broken, records are missing, or the existing result differs from the records.
     """
-    manifest = load_manifest(folder / MANIFEST)
-    lines = _sort(read_run_lines(manifest, lambda name: folder / name))
-    result = score_lines(manifest, lines)
-    if not (folder / RESULT).exists() or load_result(folder / RESULT) != result:
+    manifest, path = load_manifest(folder / MANIFEST), folder / RESULT
+    lines = read_run_lines(manifest, lambda name: folder / name)
+    if not path.exists():
+        result = score_lines(manifest, _sort(lines))
         write_result(folder, result)
-    return Run(folder, result)
+        return Run(folder, result)
+    stored = load_result(path)
+    pointer = first_difference(stored, score_lines(manifest, lines))
+    if pointer is not None:
+        raise KnbenchError(
+            f"{path}: {pointer} differs from the value computed from the records; run: knbench score {folder} --write"
+        )
+    return Run(folder, stored)
 
 
 def _sort(lines: RunLines) -> RunLines:

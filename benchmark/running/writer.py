@@ -27,6 +27,9 @@ class RunWriter:
         finish: called with each run folder whose units are all measured.
         fail_on_error: largest share (below 1) or number (from 1) of failed cases of a run folder; None sets no limit.
 
+    Raises:
+        KnbenchError: a run folder holds records of other cases than the plan, or its result differs from its records.
+
     Attributes:
         remaining: units that are not measured yet, in the order in which to start them.
         cases: number of cases in the run.
@@ -43,6 +46,7 @@ class RunWriter:
         finish: Callable[[RunKey], object],
         fail_on_error: float | None = None,
     ) -> None:
+        _check_cases(plan, files)
         self._plan, self._files, self._settings, self._finish = plan, files, settings, finish
         self.events, self.reporter, self._fail_on_error = events, reporter, fail_on_error
         units = units_of(plan, settings)
@@ -163,6 +167,22 @@ class RunWriter:
         }
         checkpoints, drift = (file.keys if file else () for file in (files.checkpoints, files.drift))
         return Completed({"records": files.records.keys, "checkpoints": checkpoints, "drift": drift}, states)
+
+
+def _check_cases(plan: Plan, files: Mapping[RunKey, RunFiles]) -> None:
+    """Check that the records on disk are of cases of the run.
+
+    Raises:
+        KnbenchError: a record is of another case; names the file and the case.
+    """
+    for (_, task), opened in files.items():
+        unknown = sorted(opened.records.keys - set(plan.cases[task]))
+        if unknown:
+            path = opened.records.path
+            raise KnbenchError(
+                f"{path}: case '{unknown[0]}' is not part of this run; restore the file from a copy, or delete "
+                f"{path.parent} to run it again"
+            )
 
 
 def _fields(unit: Unit) -> dict[str, Any]:
