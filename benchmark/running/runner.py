@@ -140,7 +140,7 @@ def execute(
         files = {key: open_folder(folder, plan.manifests[key]) for key, folder in folders.items()}
         if settings.retry_failed:
             for opened in files.values():
-                opened.records.drop(lambda record: record.failure is not None)
+                opened.drop_failed()
         events = EventLog(output / EVENTS)
         writer = RunWriter(plan, files, settings, events, reporter, finish_run, fail_on_error)
         stack.enter_context(_logged(events, executor, writer))
