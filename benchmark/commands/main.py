@@ -36,6 +36,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "datasets",
         "gguf",
         "lm_eval",
+        "nltk",
         "peft",
         "psutil",
         "safetensors",

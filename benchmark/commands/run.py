@@ -18,6 +18,7 @@ from ..core.split import LITE_CASES, SPLITS, SUBSETS, Split, Subset
 from ..models.catalogue import DEFAULT_MODEL, check_model_name, model_label
 from ..models.loading import DTYPES, load_model
 from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
+from ..scoring.protocols import unstored_measures
 from .options import (
     DATA_OPTION,
     INCLUDE_OPTION,
@@ -292,7 +293,7 @@ def run_command(
     left_out = sorted({cls.name for cls in classes} - {run.result.editor.name for run in runs})
     if left_out:
         click.echo(f"knbench: left out, because they need a causal model: {', '.join(left_out)}", err=True)
-    results = [run.result for run in runs]
+    results = [run.with_measures(unstored_measures(protocol)) for run in runs]
     if as_json:
         click.echo(json_text([to_json(result) for result in results]), nl=False)
         return

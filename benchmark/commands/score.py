@@ -14,6 +14,7 @@ from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text
 from ..core.records import to_json
+from ..scoring.protocols import unstored_measures
 from .options import JSON_FLAG, PROTOCOL_OPTION
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ EXAMPLES = """
 Examples:
   knbench score runs/first
   knbench score runs/first --protocol paper
+  knbench score runs/first --protocol counterfact-code
   knbench score runs/first --effects
   knbench score results/rome --markdown
   knbench score runs/first --json
@@ -74,7 +76,7 @@ def score_command(
     """
     sources = _find_sources(folders)
     tasks = {} if any_version else registry.tasks()
-    results = [_rescore(source, tasks, write=write) for source in sources]
+    results = [_rescore(source, tasks, unstored_measures(protocol), write=write) for source in sources]
     if as_json:
         click.echo(json_text([to_json(result) for result in results]), nl=False)
         return
@@ -116,12 +118,13 @@ def _find_sources(folders: Sequence[Path]) -> list[_Source]:
     return sources
 
 
-def _rescore(source: _Source, tasks: dict[str, Task], *, write: bool) -> Result:
+def _rescore(source: _Source, tasks: dict[str, Task], measures: Sequence[str], *, write: bool) -> Result:
     """Compute a result from its records and compare it with the stored one, or write it.
 
     Args:
         source: the result.
         tasks: registered tasks by name. Records of other tasks are not compared with a task.
+        measures: measures to add to the returned result, which results do not store.
         write: whether to replace a result that differs.
 
     Raises:
@@ -130,6 +133,7 @@ def _rescore(source: _Source, tasks: dict[str, Task], *, write: bool) -> Result:
     from ..results.audit import check_task
     from ..results.documents import first_difference, load_result, write_result
     from ..results.rescoring import read_run_lines, score_lines
+    from ..scoring.summary import with_measures
 
     lines = read_run_lines(source.manifest, source.path_of)
     result = score_lines(source.manifest, lines)
@@ -138,9 +142,9 @@ def _rescore(source: _Source, tasks: dict[str, Task], *, write: bool) -> Result:
         check_task(str(source.location), result, lines.records, task)
     if not source.stored and (write or not source.result_path.exists()):
         write_result(source.location, result)
-        return result
+        return with_measures(result, lines.final_records(), measures)
     pointer = first_difference(load_result(source.result_path), result)
     if pointer is not None:
         fix = "submit the run again" if source.stored else f"run: knbench score {source.location} --write"
         raise KnbenchError(f"{source.result_path}: {pointer} differs from the value computed from the records; {fix}")
-    return result
+    return with_measures(result, lines.final_records(), measures)

@@ -11,7 +11,7 @@ from ..core.documents import Manifest, Result
 from ..core.errors import KnbenchError
 from ..core.files import gc_paused
 from ..core.records import CheckpointLine, DriftLine, Record
-from ..scoring.summary import in_order, result_from, summarise_drift
+from ..scoring.summary import at_checkpoint, in_order, result_from, summarise_drift
 from .documents import check_result
 from .io import CHECKPOINT, CHECKPOINTS, DRIFT, DRIFT_LINE, RECORD, RECORDS, LineKind, LineT, parse_lines, read_bytes
 
@@ -33,6 +33,15 @@ class RunLines:
     checkpoints: Sequence[CheckpointLine] | None
     drift: Sequence[DriftLine] | None
     sha256: dict[str, str]
+
+    def final_records(self) -> list[Record]:
+        """Return the records in the order of their cases; of a sequential run, with the last observations."""
+        records = in_order(self.records)
+        if not self.checkpoints:
+            return records
+        edits = max(line.edits for line in self.checkpoints)
+        last = {line.case_id: line for line in self.checkpoints if line.edits == edits}
+        return [at_checkpoint(record, last[record.case_id]) for record in records]
 
 
 def read_run_lines(manifest: Manifest, path_of: Callable[[str], Path]) -> RunLines:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.records import Record
-from ..scoring.summary import at_checkpoint
+from ..scoring.summary import at_checkpoint, with_measures
 from .documents import OnBroken, load_result, reraise
 from .io import (
     ANALYSIS,
@@ -71,6 +71,14 @@ class Run:
         lines = self._lines(CHECKPOINTS, CHECKPOINT, self.result.checkpoints.sha256)
         final = {line.case_id: line for line in lines if line.edits == last}
         return [at_checkpoint(record, final[record.case_id]) for record in records]
+
+    def with_measures(self, measures: Sequence[str]) -> Result:
+        """Return the result, with measures in its summary that results do not store, computed from the records.
+
+        Raises:
+            KnbenchError: a file is missing, broken, or differs from the one that was scored.
+        """
+        return with_measures(self.result, self.final_records(), measures) if measures else self.result
 
     def _lines(self, name: str, kind: LineKind[LineT], sha256: str) -> list[LineT]:
         path = self.path(name)

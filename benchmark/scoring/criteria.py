@@ -11,14 +11,14 @@ Sources: ``success`` and ``magnitude`` are ES/PS/NS and EM/PM/NM of Meng et al. 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..core.records import Observation
 from ..core.schema import Probe
 from .answers import begins_with, normalise, one_begins_other
+from .entropy import ngram_entropy, words
+from .released import entropy_treebank, magnitude_per_token, success_per_token
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ CRITERIA: Mapping[str, Criterion] = {
         ),
         Criterion("neighbourhood", "Neighbourhood", "Do prompts that the edit is not about keep their answers?"),
         Criterion("unrelated", "Unrelated", "Do other facts about the same subject keep their answers?"),
+        Criterion(
+            "specificity",
+            "Specificity",
+            "Phenomena: after cues of other classes, is the right form of the edited word still preferred?",
+        ),
+        Criterion("integrity", "Integrity", "Is ordinary text, the same for all tasks, predicted as before?"),
         Criterion("fluency", "Fluency", "Is text that the model writes about the subject as varied as before?"),
     )
 }
@@ -87,6 +93,7 @@ class Measure:
             where the measure does not apply.
         share: whether the value lies between 0 and 1.
         higher_is_better: direction of the measure; None if it has none.
+        stored: whether results contain it. Others are computed from records on demand.
     """
 
     name: str
@@ -95,6 +102,7 @@ class Measure:
     of: Callable[[Probe, Observation, Observation], float | None]
     share: bool = True
     higher_is_better: bool | None = True
+    stored: bool = True
 
 
 def _comparable(probe: Probe, observation: Observation) -> bool:
@@ -192,34 +200,18 @@ def generated(probe: Probe, before: Observation, after: Observation) -> float | 
 
 
 def kl(probe: Probe, before: Observation, after: Observation) -> float | None:
-    """Return KL(before || after) of the next-token distribution in nats; unchanged completions only."""
+    """Return KL(before || after) of the next-token distribution in nats; unchanged completions and passages only.
+
+    For passages, it is the mean over their tokens.
+    """
     del before
-    return after.kl if probe.kind == "completion" and probe.expect == "unchanged" else None
+    return after.kl if probe.kind in ("completion", "passages") and probe.expect == "unchanged" else None
 
 
 def entropy(probe: Probe, before: Observation, after: Observation) -> float | None:
     """Return the n-gram entropy of the sampled text in bits (Meng et al. 2022, section 3.4, GE; Zhang et al. 2018)."""
     del before
-    return ngram_entropy(after.text or "") if probe.kind == "generation" else None
-
-
-def ngram_entropy(text: str) -> float | None:
-    """Return the weighted entropy of a text's word 2-grams and 3-grams in bits; None for fewer than three words.
-
-    The two entropies are weighted 2/3 and 4/3 and halved. Repetitive text has a low value.
-
-    >>> ngram_entropy("so so so so so"), ngram_entropy("one two")
-    (0.0, None)
-    """
-    words = re.findall(r"\w+|[^\w\s]", text.casefold())
-    if len(words) < 3:
-        return None
-    total = 0.0
-    for n, weight in ((2, 2 / 3), (3, 4 / 3)):
-        grams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-        size = grams.total()
-        total += weight * sum(-count / size * math.log2(count / size) for count in grams.values())
-    return total / 2 or 0.0
+    return ngram_entropy(words(after.text or "")) if probe.kind == "generation" else None
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -285,5 +277,32 @@ MEASURES: Mapping[str, Measure] = {
             entropy,
             share=False,
         ),
+        Measure(
+            "success_per_token",
+            "success per token",
+            "Share of probes where the wanted answer has a higher mean log-probability per token than its rival, as "
+            "in the released code of Meng et al. 2022. Answers of different length can be ordered differently by "
+            "success.",
+            success_per_token,
+            stored=False,
+        ),
+        Measure(
+            "magnitude_per_token",
+            "magnitude per token",
+            "Mean of p(wanted) - p(rival), where p is the geometric mean of the probabilities of an answer's tokens.",
+            magnitude_per_token,
+            share=False,
+            stored=False,
+        ),
+        Measure(
+            "entropy_treebank",
+            "n-gram entropy, Treebank tokens",
+            "As n-gram entropy, with the tokens of nltk.word_tokenize: case is kept and contractions are split as in "
+            "the Penn Treebank.",
+            entropy_treebank,
+            share=False,
+            stored=False,
+        ),
     )
 }
+STORED_MEASURES = tuple(name for name, measure in MEASURES.items() if measure.stored)

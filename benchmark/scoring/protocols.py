@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .criteria import MEASURES
+
 DEFAULT = "knbench"
 
 
@@ -78,6 +80,29 @@ def _own() -> Protocol:
 
 _TOKENS = "share of target tokens that are most probable, with the true previous tokens fed"
 
+
+def _counterfact(p: str, success: str, magnitude: str, entropy: str) -> tuple[Column, ...]:
+    """Return the columns of CounterFact.
+
+    Args:
+        p: symbol of the probability of an answer.
+        success: measure of ES, PS, NS and S.
+        magnitude: measure of EM, PM and NM.
+        entropy: measure of GE.
+    """
+    new, old = f"{p}(o*)", f"{p}(o)"
+    return (
+        Column("ES", "reliability", success, f"share of edits with {new} > {old} after the edited prompt"),
+        Column("EM", "reliability", magnitude, f"mean {new} - {old} after the edited prompt"),
+        Column("PS", "paraphrase", success, f"share with {new} > {old} after paraphrases, cases averaged"),
+        Column("PM", "paraphrase", magnitude, f"mean {new} - {old} after paraphrases"),
+        Column("NS", "neighbourhood", success, f"share with {old} > {new} after prompts about neighbours"),
+        Column("NM", "neighbourhood", magnitude, f"mean {old} - {new} after prompts about neighbours"),
+        Column("S", "score", success, "harmonic mean of ES, PS and NS over the cases that have all three"),
+        Column("GE", "fluency", entropy, "2- and 3-gram entropy in bits of text sampled after the subject"),
+    )
+
+
 PROTOCOLS: Mapping[str, Protocol] = {
     p.name: p
     for p in (
@@ -113,17 +138,20 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "counterfact",
             "CounterFact",
             "Meng et al. 2022 (NeurIPS), section 3.4",
-            (
-                Column("ES", "reliability", "success", "share of edits with P(o*) > P(o) after the edited prompt"),
-                Column("EM", "reliability", "magnitude", "mean P(o*) - P(o) after the edited prompt"),
-                Column("PS", "paraphrase", "success", "share with P(o*) > P(o) after paraphrases, cases averaged"),
-                Column("PM", "paraphrase", "magnitude", "mean P(o*) - P(o) after paraphrases"),
-                Column("NS", "neighbourhood", "success", "share with P(o) > P(o*) after prompts about neighbours"),
-                Column("NM", "neighbourhood", "magnitude", "mean P(o) - P(o*) after prompts about neighbours"),
-                Column("S", "score", "success", "harmonic mean of ES, PS and NS"),
-                Column("GE", "fluency", "entropy", "2- and 3-gram entropy in bits of text sampled after the subject"),
-            ),
-            "GE needs a run with --fluency-tokens 100. Consistency (RS) needs reference texts and is not computed.",
+            _counterfact("P", "success", "magnitude", "entropy"),
+            "P is the probability of the whole answer, the product over its tokens, as in the text of the paper. "
+            "Published tables contain the other form, counterfact-code. Answers of which one begins the other are "
+            "left out. GE needs a run with --fluency-tokens 100. Consistency (RS) needs reference texts and is not "
+            "computed.",
+        ),
+        Protocol(
+            "counterfact-code",
+            "CounterFact, released code",
+            "Meng et al. 2022 (NeurIPS), released code (experiments/py/eval_utils_counterfact.py)",
+            _counterfact("p", "success_per_token", "magnitude_per_token", "entropy_treebank"),
+            "p is exp(-mean NLL), the geometric mean of the probabilities of an answer's tokens, as in the released "
+            "code and in published tables. No probe is left out. GE has the tokens of nltk.word_tokenize and needs a "
+            "run with --fluency-tokens 100. Consistency (RS) is not computed.",
         ),
         Protocol(
             "wild",
@@ -142,3 +170,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
         ),
     )
 }
+
+
+def unstored_measures(protocol: str) -> tuple[str, ...]:
+    """Return the measures of a protocol's columns that results do not store, in the order of the columns."""
+    names = dict.fromkeys(column.measure for column in PROTOCOLS[protocol].columns)
+    return tuple(name for name in names if not MEASURES[name].stored)

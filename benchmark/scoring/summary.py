@@ -24,14 +24,14 @@ from ..core.documents import (
 )
 from ..core.errors import KnbenchError
 from ..core.records import CheckpointLine, DriftLine, Observation, ProbeRecord, Record
-from .criteria import CRITERIA, MEASURES
+from .criteria import CRITERIA, MEASURES, STORED_MEASURES
 from .effects import word_effects
 from .intervals import Estimate, harmonic_mean_over_cases, mean_over_cases
 
 ROME_SCORE = ("reliability", "paraphrase", "neighbourhood")
 EXTENDED_SCORE = (*ROME_SCORE, "symmetry", "synonym")
 COMPOSITES: Mapping[str, tuple[str, ...]] = {"score": ROME_SCORE, "extended_score": EXTENDED_SCORE}
-COMPOSITE_MEASURES = ("success", "exact", "token_accuracy", "generated")
+COMPOSITE_MEASURES = ("success", "exact", "token_accuracy", "generated", "success_per_token")
 CURVE_MEASURES = ("success", "exact", "token_accuracy", "generated", "kl")
 
 Table = dict[tuple[str, str], list[list[float]]]
@@ -114,10 +114,10 @@ def unchanged(probe: ProbeRecord) -> Observation:
     """
     if probe.before is None:
         raise ValueError("the probe was not measured on the unedited model")
-    return msgspec.structs.replace(probe.before, kl=0.0) if probe.expect == "unchanged" else probe.before
+    return msgspec.structs.replace(probe.before, kl=0.0, js=0.0) if probe.expect == "unchanged" else probe.before
 
 
-def summarise(records: Sequence[Record], measures: Sequence[str] = tuple(MEASURES)) -> tuple[SummaryRow, ...]:
+def summarise(records: Sequence[Record], measures: Sequence[str] = STORED_MEASURES) -> tuple[SummaryRow, ...]:
     """Return one row per criterion and measure, followed by the composite scores.
 
     Probes are averaged within their case, then over cases. Every case has the same weight.
@@ -139,6 +139,19 @@ def summarise(records: Sequence[Record], measures: Sequence[str] = tuple(MEASURE
             if composite is not None:
                 rows.append(_row(score, name, *composite, parts))
     return tuple(rows)
+
+
+def with_measures(result: Result, records: Sequence[Record], measures: Sequence[str]) -> Result:
+    """Return a result whose summary also has measures that results do not store.
+
+    Args:
+        result: the result.
+        records: its records; for a sequential run, with the observations after the last edit.
+        measures: names of measures.
+    """
+    if not measures:
+        return result
+    return msgspec.structs.replace(result, summary=(*result.summary, *summarise(in_order(records), measures)))
 
 
 def _composite(columns: Sequence[Sequence[list[float]]], parts: Sequence[str]) -> tuple[Estimate, int] | None:

@@ -56,7 +56,7 @@ def test_rescoring_gives_the_same_bytes(copy, capsys):
     assert {path: path.read_bytes() for path in copy.rglob("result.json")} == stored
 
 
-@pytest.mark.parametrize("protocol", ["paper", "easyedit", "counterfact", "wild"])
+@pytest.mark.parametrize("protocol", ["paper", "easyedit", "counterfact", "counterfact-code", "wild"])
 def test_protocols_show_their_columns(runs, capsys, protocol):
     status, out, _ = called(capsys, "score", runs / "single", "--protocol", protocol)
     assert status == 0
@@ -64,6 +64,36 @@ def test_protocols_show_their_columns(runs, capsys, protocol):
 
     assert PROTOCOLS[protocol].title in out
     assert PROTOCOLS[protocol].columns[0].name in out
+
+
+def test_the_form_of_released_code_is_computed_from_the_records(runs, capsys):
+    """In both regimes, the numbers equal those of the log-probabilities per token, and results stay as stored."""
+    folders = [runs / "single" / "nudge" / "anaphor-gender", runs / "sequential" / "nudge" / "anaphor-gender"]
+    for folder in folders:
+        stored = (folder / "result.json").read_bytes()
+        _, out, _ = called(capsys, "score", folder, "--protocol", "counterfact-code", "--json")
+        (result,) = json.loads(out)
+        assert (folder / "result.json").read_bytes() == stored
+        assert json.loads(stored)["summary"] == result["summary"][: len(json.loads(stored)["summary"])]
+        records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        last = {}
+        if (folder / "checkpoints.jsonl").exists():
+            lines = [json.loads(line) for line in (folder / "checkpoints.jsonl").read_text().splitlines()]
+            last = {line["case_id"]: line["after"] for line in lines if line["edits"] == len(records)}
+        values = []
+        for record in records:
+            for number, probe in enumerate(record["probes"]):
+                if probe["criterion"] == "reliability":
+                    after = last[record["case_id"]][number] if last else probe["after"]
+                    means = [sum(x) / len(x) for x in (after[a]["token_logprobs"] for a in ("target", "rival"))]
+                    values.append(float(means[0] > means[1]))
+        (row,) = (
+            row
+            for row in result["summary"]
+            if (row["criterion"], row["measure"]) == ("reliability", "success_per_token")
+        )
+        assert row["value"] == pytest.approx(sum(values) / len(values))
+        assert bool(last) == ("sequential" in str(folder))
 
 
 def test_each_regime_has_its_own_table(runs, capsys):
