@@ -178,6 +178,32 @@ class SummaryRow(JsonStruct, frozen=True):
     parts: tuple[str, ...] | None = None
 
 
+class EditScore(JsonStruct, frozen=True):
+    """The edit score of a task, between 0 and 1, and its parts; see :mod:`~..scoring.edit_score`.
+
+    Attributes:
+        value: gain times preservation.
+        low: lower end of the 95% interval, or None.
+        high: upper end of the 95% interval, or None.
+        gain: mean over families.
+        preservation: geometric mean over criteria.
+        families: gain by family of target criteria.
+        kept: preservation by criterion.
+        without_headroom: target criteria that the unedited model already fulfils, which are left out.
+        cases: number of cases.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    gain: float
+    preservation: float
+    families: dict[str, float]
+    kept: dict[str, float]
+    without_headroom: tuple[str, ...]
+    cases: int
+
+
 class EffectRow(JsonStruct, frozen=True):
     """Mean probability of a word, or of all words in a role, before and after edits, with its tests."""
 
@@ -207,11 +233,13 @@ class CurvePoint(JsonStruct, frozen=True):
     Attributes:
         immediate: each case right after its own edit.
         now: all of them after the last of the ``edits``.
+        edit_score: of ``now``; None where it is undefined.
     """
 
     edits: int
     immediate: tuple[SummaryRow, ...]
     now: tuple[SummaryRow, ...]
+    edit_score: EditScore | None = None
 
 
 class DriftPoint(JsonStruct, frozen=True):
@@ -268,6 +296,8 @@ class Result(Manifest, frozen=True, kw_only=True):
         immediate: of sequential runs, the summary of each case right after its own edit.
         curve: of sequential runs, summaries at every checkpoint.
         drift: where it was measured.
+        edit_score: of ``summary``; None where it is undefined, and in results of version 0.1.
+        immediate_edit_score: of ``immediate``.
     """
 
     records: RecordsInfo
@@ -278,3 +308,5 @@ class Result(Manifest, frozen=True, kw_only=True):
     immediate: tuple[SummaryRow, ...] | None = None
     curve: tuple[CurvePoint, ...] | None = None
     drift: DriftInfo | None = None
+    edit_score: EditScore | None = None
+    immediate_edit_score: EditScore | None = None

@@ -81,7 +81,7 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Sequence[
 
 
 def with_added_probes(case: Case, *, fluency: bool) -> Case:
-    """Return a case with the probes that a run adds to those of its task: ``integrity`` and, optionally, ``fluency``."""
+    """Return a case with the probes that a run adds: ``integrity``, and ``fluency`` if it is measured."""
     added = (fluency_probe(case.request), integrity_probe()) if fluency else (integrity_probe(),)
     return dataclasses.replace(case, probes=(*case.probes, *added))
 

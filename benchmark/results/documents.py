@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from ..core.documents import SCHEMA_VERSION, Manifest, Result
 from ..core.errors import KnbenchError
 from ..core.files import json_text, write_json
@@ -153,14 +155,23 @@ def different_conditions(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:
     return {key: (first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)}
 
 
+def without_edit_scores(result: Result) -> Result:
+    """Return a result as version 0.1 stated it."""
+    curve = result.curve and tuple(msgspec.structs.replace(point, edit_score=None) for point in result.curve)
+    return msgspec.structs.replace(result, edit_score=None, immediate_edit_score=None, curve=curve)
+
+
 def first_difference(stored: Any, computed: Any, at: str = "") -> str | None:
     """Return the JSON pointer of the first place where two documents differ by more than rounding, or None.
 
     Args:
         stored: plain JSON values, or a stored type.
-        computed: the other document.
+        computed: the other document. If the stored one is a result of version 0.1, which states no edit score, that of
+            the computed one is not compared.
         at: JSON pointer of the two.
     """
+    if isinstance(stored, Result) and isinstance(computed, Result) and stored.protocol.integrity is None:
+        computed = computed if stored.edit_score else without_edit_scores(computed)
     a, b = to_json(stored), to_json(computed)
     if isinstance(a, float) and isinstance(b, float):
         return None if math.isclose(a, b, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE) else at

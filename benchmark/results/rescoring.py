@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from ..core.documents import Manifest, Result
 from ..core.errors import KnbenchError
 from ..core.files import gc_paused
 from ..core.records import CheckpointLine, DriftLine, Record
-from ..scoring.summary import at_checkpoint, in_order, result_from, summarise_drift
+from ..scoring.checkpoints import at_checkpoint
+from ..scoring.summary import in_order, result_from, summarise_drift
 from .documents import check_result
-from .io import CHECKPOINT, CHECKPOINTS, DRIFT, DRIFT_LINE, RECORD, RECORDS, LineKind, LineT, parse_lines, read_bytes
+from .io import CHECKPOINT, CHECKPOINTS, DRIFT, DRIFT_LINE, RECORD, RECORDS, LineKind, LineT, read_hashed_lines
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ def read_run_lines(manifest: Manifest, path_of: Callable[[str], Path]) -> RunLin
     sha256: dict[str, str] = {}
 
     def read(name: str, kind: LineKind[LineT]) -> list[LineT]:
-        data = read_bytes(path_of(name))
-        sha256[name] = hashlib.sha256(data).hexdigest()
-        return parse_lines(path_of(name), data, kind)
+        lines, sha256[name] = read_hashed_lines(path_of(name), kind)
+        return lines
 
     with gc_paused():
         records = read(RECORDS, RECORD)
@@ -113,13 +113,14 @@ def _check_complete(lines: RunLines, expected: int) -> None:
         other = case_ids.setdefault(record.index, record.case_id)
         if other != record.case_id:
             raise KnbenchError(f"{path}: cases '{other}' and '{record.case_id}' both have index {record.index}")
-    missing = sorted(set(range(expected)) - set(case_ids))
+    missing = expected - sum(index < expected for index in case_ids)  # the number of cases is a claim of the manifest
     if missing:
-        which = f"index {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        first = next(index for index in range(expected) if index not in case_ids)
+        which = f"index {first}" + (f" and {missing - 1} more" if missing > 1 else "")
         raise KnbenchError(
             f"{path}: {len(lines.records)} of {expected} cases ({which} missing); start the run again to continue it"
         )
-    beyond = sorted(set(case_ids) - set(range(expected)))
+    beyond = sorted(index for index in case_ids if index >= expected)
     if beyond:
         raise KnbenchError(f"{path}: case '{case_ids[beyond[0]]}' has index {beyond[0]}; the run has {expected} cases")
 
@@ -131,12 +132,19 @@ def _check_checkpoints(lines: RunLines, checkpoints: Sequence[CheckpointLine], s
         KnbenchError: a line is missing or does not belong to the run.
     """
     path = lines.folder / CHECKPOINTS
-    ids = [record.case_id for record in in_order(lines.records)]
+    position = {record.case_id: number for number, record in enumerate(in_order(lines.records))}
+    known = set(stops)
+    for line in checkpoints:
+        if line.edits not in known or position.get(line.case_id, line.edits) >= line.edits:
+            _refuse(path, line.edits, line.case_id, "not part of this run")
+    if len(checkpoints) == sum(min(stop, len(position)) for stop in stops):
+        return
     found = {(line.edits, line.case_id) for line in checkpoints}
-    wanted = {(stop, case_id) for stop in stops for case_id in ids[:stop]}
-    for problem, lines_left in (("missing", wanted - found), ("not part of this run", found - wanted)):
-        if lines_left:
-            edits, case_id = min(lines_left)
-            raise KnbenchError(
-                f"{path}: case '{case_id}' after {edits} edits is {problem}; start the run again to continue it"
-            )
+    for stop in stops:
+        for case_id, number in position.items():
+            if number < stop and (stop, case_id) not in found:
+                _refuse(path, stop, case_id, "missing")
+
+
+def _refuse(path: Path, edits: int, case_id: str, problem: str) -> NoReturn:
+    raise KnbenchError(f"{path}: case '{case_id}' after {edits} edits is {problem}; start the run again to continue it")

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.records import Record
-from ..scoring.summary import at_checkpoint, with_measures
+from ..scoring.checkpoints import at_checkpoint
+from ..scoring.summary import with_measures
 from .documents import OnBroken, load_result, reraise
 from .io import (
     ANALYSIS,
@@ -24,6 +25,7 @@ from .io import (
     read_lines,
     sha256_of,
 )
+from .layout import find_stores, misplaced
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,11 @@ def check_manifests(roots: Sequence[Path]) -> None:
 def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]:
     """Return every finished run below the given folders, in a stable order.
 
+    In a results store, only files at their place in its layout count; see :mod:`.layout`.
+
     Args:
         roots: folders that are searched.
-        on_broken: called with the error of each result that cannot be read.
+        on_broken: called with the error of each result that cannot be read or is at the place of another one.
 
     Raises:
         KnbenchError: a folder does not exist or holds no result.
@@ -126,14 +130,18 @@ def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]
     for root in roots:
         if not root.is_dir():
             raise KnbenchError(f"results folder '{root}' does not exist; make one with: knbench run --output {root}")
-        ending = f".{RECORDS}.gz"
-        locations = [(path.parent, "") for path in sorted(root.rglob(RESULT))]
-        locations += [(path.parent, path.name.removesuffix(ending)) for path in sorted(root.rglob(f"*{ending}"))]
-        if not locations and not any(root.rglob(ANALYSIS)):
+        stores = find_stores(root)
+        folders = [] if any(store.root == root for store in stores) else sorted(root.rglob(RESULT))
+        stored = [path for store in stores for path in store.results]
+        if not folders and not stored and not any(root.rglob(ANALYSIS)):
             raise KnbenchError(f"no {RESULT} below '{root}'; make one with: knbench run --output {root}")
-        for folder, stem in locations:
+        for path, stem in [*((path, "") for path in folders), *((path, path.stem) for path in stored)]:
             try:
-                runs.append(Run(folder, load_result(folder / (f"{stem}.json" if stem else RESULT)), stem))
+                run = Run(path.parent, load_result(path), stem)
+                place = misplaced(path, run.result) if stem else None
+                if place is not None:
+                    raise KnbenchError(f"{path}: {place}")
+                runs.append(run)
             except KnbenchError as error:
                 on_broken(error)
     if not runs:

@@ -105,7 +105,7 @@ class Measure:
     stored: bool = True
 
 
-def _comparable(probe: Probe, observation: Observation) -> bool:
+def preference_is_defined(probe: Probe, observation: Observation) -> bool:
     """Return whether the probabilities of target and rival can be compared.
 
     They cannot if there is no rival, or if one answer begins the other: the longer one is then never more probable.
@@ -121,7 +121,7 @@ def success(probe: Probe, before: Observation, after: Observation) -> float | No
     rival.
     """
     del before
-    if probe.kind == "generation" or not _comparable(probe, after):
+    if probe.kind == "generation" or not preference_is_defined(probe, after):
         return None
     margin = after.target.logprob - after.rival.logprob
     return float(margin < 0 if probe.expect == "gone" else margin > 0)
@@ -132,7 +132,7 @@ def flipped(probe: Probe, before: Observation, after: Observation) -> float | No
 
     The value is None where :func:`success` has none.
     """
-    if probe.kind == "generation" or not _comparable(probe, after):
+    if probe.kind == "generation" or not preference_is_defined(probe, after):
         return None
     return float(before.prefers_target != after.prefers_target)
 
@@ -144,7 +144,7 @@ def magnitude(probe: Probe, before: Observation, after: Observation) -> float | 
     subtract.
     """
     del before
-    if probe.kind != "completion" or not _comparable(probe, after):
+    if probe.kind != "completion" or not preference_is_defined(probe, after):
         return None
     difference = math.exp(after.target.logprob) - math.exp(after.rival.logprob)
     return -difference if probe.expect == "gone" else difference

@@ -23,8 +23,11 @@ from ..core.documents import (
     SummaryRow,
 )
 from ..core.errors import KnbenchError
-from ..core.records import CheckpointLine, DriftLine, Observation, ProbeRecord, Record
+from ..core.records import CheckpointLine, DriftLine, Record
+from ..core.schema import TaskKind
+from .checkpoints import CheckpointRecord, at_checkpoint, unchanged
 from .criteria import CRITERIA, MEASURES, STORED_MEASURES
+from .edit_score_estimates import edit_score
 from .effects import word_effects
 from .intervals import Estimate, harmonic_mean_over_cases, mean_over_cases
 
@@ -36,34 +39,6 @@ CURVE_MEASURES = ("success", "exact", "token_accuracy", "generated", "kl")
 
 Table = dict[tuple[str, str], list[list[float]]]
 """By criterion and measure: for each case, the values of its probes."""
-
-
-class CheckpointRecord(Record, frozen=True, kw_only=True):
-    """A record whose probes hold the observations of a checkpoint instead of those after the case's own edit.
-
-    Attributes:
-        collapsed: whether the model gave no probabilities at the checkpoint.
-    """
-
-    collapsed: bool
-
-
-def at_checkpoint(record: Record, line: CheckpointLine) -> CheckpointRecord:
-    """Return a record with the observations of a checkpoint.
-
-    Raises:
-        KnbenchError: the number of observations differs from the number of probes.
-    """
-    if len(line.after) != len(record.probes):
-        raise KnbenchError(
-            f"checkpoint of case '{record.case_id}' after {line.edits} edits holds {len(line.after)} observations for "
-            f"{len(record.probes)} probes"
-        )
-    fields = {name: getattr(record, name) for name in Record.__struct_fields__}
-    probes = tuple(
-        ProbeRecord(**{**vars(probe), "after": after}) for probe, after in zip(record.probes, line.after, strict=True)
-    )
-    return CheckpointRecord(**{**fields, "probes": probes}, collapsed=line.failure is not None)
 
 
 def case_table(records: Sequence[Record], measures: Sequence[str]) -> Table:
@@ -104,17 +79,6 @@ def case_table(records: Sequence[Record], measures: Sequence[str]) -> Table:
                 if value is not None:
                     table[probe.criterion, measure.name][position].append(value)
     return table
-
-
-def unchanged(probe: ProbeRecord) -> Observation:
-    """Return the observation after an edit that changed nothing: the one before it, at a divergence of 0.
-
-    Raises:
-        ValueError: the probe was not measured.
-    """
-    if probe.before is None:
-        raise ValueError("the probe was not measured on the unedited model")
-    return msgspec.structs.replace(probe.before, kl=0.0, js=0.0) if probe.expect == "unchanged" else probe.before
 
 
 def summarise(records: Sequence[Record], measures: Sequence[str] = STORED_MEASURES) -> tuple[SummaryRow, ...]:
@@ -226,8 +190,12 @@ def result_from(
     for record in ordered:
         if record.failure:
             failures[record.failure.type] = failures.get(record.failure.type, 0) + 1
-    immediate = summarise(ordered)
-    summary, curve = (immediate, None) if checkpoints is None else retention(ordered, checkpoints[0])
+    kind = manifest.task.kind
+    immediate, immediate_score = summarise(ordered), edit_score(ordered, kind)
+    summary, final_score, curve = immediate, immediate_score, None
+    if checkpoints is not None:
+        summary, curve = retention(ordered, checkpoints[0], kind)
+        final_score = curve[-1].edit_score
     return Result(
         **{name: getattr(manifest, name) for name in Manifest.__struct_fields__},
         records=RecordsInfo(
@@ -239,12 +207,14 @@ def result_from(
         ),
         cost=cost(ordered),
         summary=summary,
-        effect=tuple(word_effects(ordered)) if manifest.task.kind == "linguistic" else None,
+        effect=tuple(word_effects(ordered)) if kind == "linguistic" else None,
         checkpoints=checkpoints
         and CheckpointsInfo(file="checkpoints.jsonl", sha256=checkpoints[1], lines=len(checkpoints[0])),
         immediate=immediate if checkpoints else None,
         curve=curve,
         drift=drift,
+        edit_score=final_score,
+        immediate_edit_score=immediate_score if checkpoints else None,
     )
 
 
@@ -254,13 +224,14 @@ def in_order(records: Iterable[Record]) -> list[Record]:
 
 
 def retention(
-    ordered: Sequence[Record], lines: Sequence[CheckpointLine]
+    ordered: Sequence[Record], lines: Sequence[CheckpointLine], kind: TaskKind
 ) -> tuple[tuple[SummaryRow, ...], tuple[CurvePoint, ...]]:
     """Return the summary after the last edit of a sequential run, and summaries at every checkpoint.
 
     Args:
         ordered: the records in the order of their edits.
         lines: the checkpoint lines.
+        kind: kind of the task.
     """
     checkpoints: dict[int, dict[str, CheckpointLine]] = {}
     for line in lines:
@@ -270,7 +241,12 @@ def retention(
         so_far = ordered[:edits]
         now = [at_checkpoint(record, checkpoints[edits][record.case_id]) for record in so_far]
         curve.append(
-            CurvePoint(edits=edits, immediate=summarise(so_far, CURVE_MEASURES), now=summarise(now, CURVE_MEASURES))
+            CurvePoint(
+                edits=edits,
+                immediate=summarise(so_far, CURVE_MEASURES),
+                now=summarise(now, CURVE_MEASURES),
+                edit_score=edit_score(now, kind),
+            )
         )
     last = checkpoints[max(checkpoints)]
     return summarise([at_checkpoint(record, last[record.case_id]) for record in ordered]), tuple(curve)

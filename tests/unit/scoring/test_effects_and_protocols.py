@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 from knbench.benchmark.core.records import Answer, CheckpointLine, Observation
+from knbench.benchmark.scoring.checkpoints import at_checkpoint
 from knbench.benchmark.scoring.criteria import CRITERIA, MEASURES
 from knbench.benchmark.scoring.effects import MIN_CASES_PER_WORD, adjusted, effect, word_effects
 from knbench.benchmark.scoring.protocols import PROTOCOLS
-from knbench.benchmark.scoring.summary import COMPOSITES, at_checkpoint, case_table, result_from, summarise
+from knbench.benchmark.scoring.summary import COMPOSITES, case_table, result_from, summarise
 from scipy import stats
 
 from tests.factories import failure, manifest, probe, record

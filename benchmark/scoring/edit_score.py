@@ -1,0 +1,289 @@
+"""The edit score: one number between 0 and 1 that needs both the wanted change and an otherwise unchanged model.
+
+The score is the product of *gain*, the progress on the criteria that an edit shall change, relative to the unedited
+model, and of *preservation*, the closeness to the unedited model on everything else. No edit has no gain, and a
+destroyed model preserves nothing; both score 0. An ideal edit scores 1.
+
+Gain. For each target criterion c, ``A_c`` and ``B_c`` are the means over cases of the headline measure after the edit
+and on the unedited model: ``generated`` for facts, ``success`` for phenomena. ``gain_c = max(0, (A_c - B_c) / (1 -
+B_c))``. The gain is the mean over the families of criteria that are present, and within a family over its criteria.
+
+Preservation. For each probe that an edit shall not change, ``exp(-KL(before || after))`` of the next-token
+distribution, times 1 if the preference between target and rival is as before, else 0. Preservation is the geometric
+mean over criteria of the mean over cases.
+
+Everything is a pure function of records.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ..core.records import Observation, ProbeRecord, Record
+from ..core.schema import TaskKind
+from .checkpoints import CheckpointRecord, unchanged
+from .criteria import MEASURES, preference_is_defined
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "direct": ("reliability",),
+    "wording": ("paraphrase", "synonym"),
+    "inverse": ("symmetry",),
+    "consequence": ("portability",),
+}
+"""Target criteria by family."""
+
+PRESERVATION = ("neighbourhood", "unrelated", "specificity", "integrity")
+"""Criteria of what an edit shall not change."""
+
+HEADLINE: Mapping[TaskKind, str] = {"fact": "generated", "linguistic": "success"}
+"""The measure that gain is computed from: a fact must be said; no single noun or verb must be."""
+
+MAX_BEFORE = 0.9
+"""A criterion that the unedited model already fulfils to a greater share has no headroom and is left out."""
+
+NON_FINITE = ("FloatingPointError", "NonFiniteEditError")
+"""Types of failures whose model has no finite probabilities."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """The choices of an edit score. The defaults are the edit score; the others exist to show what depends on them.
+
+    Attributes:
+        headline: measure of gain by kind of task.
+        families: target criteria by family.
+        preservation: criteria of preservation.
+        closeness: ``kl`` for exp(-KL), ``js`` for 1 - JS / ln 2.
+        mean_over_families: kind of the mean.
+    """
+
+    headline: Mapping[TaskKind, str]
+    families: Mapping[str, tuple[str, ...]]
+    preservation: tuple[str, ...]
+    closeness: Literal["kl", "js"] = "kl"
+    mean_over_families: Literal["arithmetic", "geometric"] = "arithmetic"
+
+
+EDIT_SCORE = Definition(HEADLINE, FAMILIES, PRESERVATION)
+"""The definition of the edit score."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseValues:
+    """What the edit score of one method on one task is computed from: means over the probes of each case.
+
+    All arrays have shape (cases,) and hold NaN where a case has no probe of the criterion.
+
+    Attributes:
+        kind: kind of the task.
+        case_ids: ids of the cases in the order of the arrays.
+        before: headline measure on the unedited model, by target criterion.
+        after: headline measure after the edit, by target criterion.
+        kept: closeness to the unedited model between 0 and 1, by preservation criterion.
+        definition: the choices that the values were computed with.
+    """
+
+    kind: TaskKind
+    case_ids: tuple[str, ...]
+    before: Mapping[str, np.ndarray]
+    after: Mapping[str, np.ndarray]
+    kept: Mapping[str, np.ndarray]
+    definition: Definition = EDIT_SCORE
+
+    @property
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """The families with the criteria that are present and have headroom; without empty families."""
+        found = {
+            family: tuple(c for c in criteria if c in self.before and c not in self.without_headroom)
+            for family, criteria in self.definition.families.items()
+        }
+        return {family: criteria for family, criteria in found.items() if criteria}
+
+    @property
+    def without_headroom(self) -> tuple[str, ...]:
+        """The target criteria that the unedited model already fulfils."""
+        return tuple(c for c, values in self.before.items() if np.nanmean(values) > MAX_BEFORE)
+
+    def select(self, case_ids: Sequence[str]) -> CaseValues:
+        """Return the values of some cases, in their order.
+
+        Raises:
+            KeyError: a case has no values.
+        """
+        positions = {case_id: n for n, case_id in enumerate(self.case_ids)}
+        index = np.array([positions[case_id] for case_id in case_ids], dtype=int)
+
+        def part(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {c: values[index] for c, values in arrays.items() if not np.isnan(values[index]).all()}
+
+        return replace(
+            self, case_ids=tuple(case_ids), before=part(self.before), after=part(self.after), kept=part(self.kept)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Edit scores and their parts, as arrays of one shape: () for a task, (draws,) for resampled cases.
+
+    Attributes:
+        value: the edit score.
+        gain: mean over families.
+        preservation: geometric mean over criteria.
+        families: gain by family.
+        kept: preservation by criterion.
+    """
+
+    value: np.ndarray
+    gain: np.ndarray
+    preservation: np.ndarray
+    families: Mapping[str, np.ndarray]
+    kept: Mapping[str, np.ndarray]
+
+
+def case_values(records: Sequence[Record], kind: TaskKind, definition: Definition = EDIT_SCORE) -> CaseValues:
+    """Return the values of each measured case.
+
+    A failed edit counts as the unedited model: no gain, and everything is preserved. A model without finite
+    probabilities has no gain and preserves nothing. Cases that could not be tokenised are left out.
+
+    Args:
+        records: the records of a run, in the order of their cases.
+        kind: kind of the task.
+        definition: the choices of the score.
+    """
+    measured = [record for record in records if any(probe.before is not None for probe in record.probes)]
+    wanted = [c for criteria in definition.families.values() for c in criteria]
+    rows = [_case_row(record, kind, wanted, definition) for record in measured]
+
+    def stack(part: int, criteria: Sequence[str]) -> dict[str, np.ndarray]:
+        arrays = {c: np.array([row[part].get(c, np.nan) for row in rows], dtype=np.float64) for c in criteria}
+        return {c: values for c, values in arrays.items() if not np.isnan(values).all()}
+
+    return CaseValues(
+        kind=kind,
+        case_ids=tuple(record.case_id for record in measured),
+        before=stack(0, wanted),
+        after=stack(1, wanted),
+        kept=stack(2, definition.preservation),
+        definition=definition,
+    )
+
+
+def _case_row(
+    record: Record, kind: TaskKind, wanted: Sequence[str], definition: Definition
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Return the means over a case's probes: before and after the edit by target criterion, and kept by criterion."""
+    before: dict[str, list[float]] = {}
+    after: dict[str, list[float]] = {}
+    kept: dict[str, list[float]] = {}
+    measure = MEASURES[definition.headline[kind]]
+    collapsed = _collapsed(record)
+    for probe in record.probes:
+        if probe.before is None:
+            continue
+        now = probe.after if probe.after is not None and not collapsed else unchanged(probe)
+        if probe.criterion in wanted:
+            values = measure.of(probe, probe.before, probe.before), measure.of(probe, probe.before, now)
+            if values[0] is not None and values[1] is not None:
+                before.setdefault(probe.criterion, []).append(values[0])
+                after.setdefault(probe.criterion, []).append(values[1])
+        elif probe.criterion in definition.preservation:
+            value = 0.0 if collapsed else closeness(probe, probe.before, now, definition.closeness)
+            if value is not None:
+                kept.setdefault(probe.criterion, []).append(value)
+    return _means(before), _means(after), _means(kept)
+
+
+def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {criterion: sum(found) / len(found) for criterion, found in values.items()}
+
+
+def _collapsed(record: Record) -> bool:
+    """Return whether the edited model gave no finite probabilities."""
+    if isinstance(record, CheckpointRecord):
+        return record.collapsed
+    return record.failure is not None and record.failure.type in NON_FINITE
+
+
+def closeness(
+    probe: ProbeRecord, before: Observation, after: Observation, divergence: Literal["kl", "js"] = "kl"
+) -> float | None:
+    """Return how close an answer is to that of the unedited model, between 0 and 1; None if it was not measured.
+
+    The value is exp(-KL), or 0 if the other one of target and rival is preferred than before. Without a rival, and
+    where one answer begins the other, the divergence alone decides. Whole sentences have no next token; the preference
+    alone decides.
+    """
+    if probe.kind == "generation":
+        return None
+    decided = probe.kind != "passages" and preference_is_defined(probe, before)
+    if decided and before.prefers_target != after.prefers_target:
+        return 0.0
+    if divergence == "kl" and after.kl is not None:
+        return math.exp(-after.kl)
+    if divergence == "js" and after.js is not None:
+        return 1 - after.js / math.log(2)
+    return 1.0 if decided and probe.kind == "minimal_pair" else None
+
+
+def score(values: CaseValues, weights: np.ndarray | None = None) -> Scores | None:
+    """Return the edit score of a task, or of resampled cases.
+
+    Args:
+        values: values of the cases.
+        weights: how often each case counts, of shape (..., cases); once each by default.
+
+    Returns:
+        Scores of the leading shape of ``weights``. None if there is no target criterion with headroom or no
+        preservation criterion.
+    """
+    families = values.families
+    if not families or not values.kept:
+        return None
+    counts = np.ones(len(values.case_ids)) if weights is None else weights
+    by_family = {
+        family: np.mean([_gain(values, criterion, counts) for criterion in criteria], axis=0)
+        for family, criteria in families.items()
+    }
+    kept = {criterion: _mean(found, counts) for criterion, found in values.kept.items()}
+    gain = _mean_over_families(np.stack(list(by_family.values())), values.definition.mean_over_families)
+    preservation = _geometric(np.stack(list(kept.values())))
+    return Scores(gain * preservation, gain, preservation, by_family, kept)
+
+
+def _gain(values: CaseValues, criterion: str, counts: np.ndarray) -> np.ndarray:
+    """Return the gain of a criterion. A resample without headroom takes the gain of all cases."""
+    ones = np.ones(len(values.case_ids))
+    before, after = values.before[criterion], values.after[criterion]
+    everyone = _relative_gain(_mean(before, ones), _mean(after, ones))
+    a, b = _mean(after, counts), _mean(before, counts)
+    return np.where(b < 1, _relative_gain(np.minimum(b, 1 - 1e-9), a), everyone)
+
+
+def _relative_gain(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(0.0, (after - before) / (1 - before)))
+
+
+def _mean(column: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mean over the cases that have a value; of all of them where a resample contains none."""
+    present = ~np.isnan(column)
+    filled = np.where(present, column, 0.0)
+    number = counts @ present.astype(np.float64)
+    everyone = filled.sum() / present.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(number > 0, (counts @ filled) / number, everyone))
+
+
+def _mean_over_families(gains: np.ndarray, kind: Literal["arithmetic", "geometric"]) -> np.ndarray:
+    return np.asarray(gains.mean(axis=0) if kind == "arithmetic" else _geometric(gains))
+
+
+def _geometric(values: np.ndarray) -> np.ndarray:
+    """Return the geometric mean over the first axis."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.exp(np.log(values).mean(axis=0)))
