@@ -1,6 +1,8 @@
 """EMMET: MEMIT with the new facts as equality constraints.
 
-Gupta et al. 2024, "A Unified Framework for Model Editing". The update is that of MEMIT with a small lambda.
+Gupta et al. 2024, "A Unified Framework for Model Editing". The update is that of MEMIT with a small lambda. As in the
+released code, lambda is left out for a single fact, whose system is one number. The released settings multiply C by a
+weight w; lambda here is the product of their lambda and w.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from .shared.published import published
 class EmmetConfig(MemitConfig):
     """Hyper-parameters of EMMET: those of MEMIT, with a small lambda by default."""
 
-    ridge: float = hyperparameter(0.1, help="Ridge term lambda, which only keeps the system of the update solvable.")
+    ridge: float = hyperparameter(
+        0.1, help="Ridge term lambda of two or more facts, which only keeps the system of the update solvable."
+    )
 
 
 class Emmet(Memit):
@@ -27,3 +31,7 @@ class Emmet(Memit):
     paper = "Gupta et al. 2024, A Unified Framework for Model Editing"
     Config = EmmetConfig
     published = published("emmet")
+
+    def ridge(self, facts: int) -> float:
+        """Return lambda, which is 0 for a single fact."""
+        return self.config.ridge if facts > 1 else 0.0

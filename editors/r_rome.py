@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..benchmark.models.language_model import LanguageModel
 from .rome import Rome
+from .shared.published import published
 from .shared.value_vectors import ValueVector
 
 
@@ -20,6 +21,7 @@ class RRome(Rome):
     name = "r-rome"
     summary = "ROME with the mean key in both places of the update"
     paper = "Gupta et al. 2024, Rebuilding ROME"
+    published = published("r-rome")
 
     def key_and_output(self, lm: LanguageModel, vector: ValueVector) -> tuple[Tensor, Tensor]:
         """Return the mean key over contexts, (m,), and its MLP output before the edit, (d,)."""

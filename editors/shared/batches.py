@@ -12,14 +12,16 @@ from torch import Tensor
 
 from ...benchmark.core.schema import EditRequest
 from ...benchmark.models.hooks import select_positions
-from ...benchmark.models.language_model import LanguageModel
+from ...benchmark.models.language_model import LanguageModel, TokenQuery
 
 
 @dataclass(frozen=True)
 class TargetBatch:
     """A batch of edited prompts for training on their target tokens.
 
-    The loss covers all tokens of each new target and no others, in particular not BOS.
+    The loss covers all tokens of each new target and no others, in particular not BOS. Every request has the same
+    weight, as in the released code of Meng et al. 2022 (ROME): the loss of a request is the mean over its tokens, and the
+    loss of the batch is the mean over requests.
 
     Attributes:
         inputs: keyword arguments of the model's forward pass.
@@ -60,5 +62,21 @@ class TargetBatch:
         return select_positions(lm, self.rows, self.columns)
 
     def loss(self, logits: Tensor) -> Tensor:
-        """Return the mean negative log-likelihood of the target tokens, from logits of shape (token, vocabulary)."""
-        return torch.nn.functional.cross_entropy(logits.float(), self.targets)
+        """Return the mean over requests of the mean negative log-likelihood of their tokens.
+
+        Args:
+            logits: logits at the target positions, (token, vocabulary).
+        """
+        nll = torch.nn.functional.cross_entropy(logits.float(), self.targets, reduction="none")
+        counts = self.rows.bincount()
+        return (nll.new_zeros(len(counts)).index_add(0, self.rows, nll) / counts).mean()
+
+
+def query_logits(lm: LanguageModel, queries: Sequence[TokenQuery]) -> Tensor:
+    """Return the logits at the position of each query, (query, vocabulary), float32."""
+    batch = lm.pad([query.ids for query in queries])
+    rows = torch.arange(len(queries), device=lm.device)
+    columns = torch.tensor([query.position for query in queries], device=lm.device)
+    with torch.no_grad(), select_positions(lm, rows, columns):
+        logits: Tensor = lm.model(input_ids=batch.ids, attention_mask=batch.mask).logits
+    return logits.float()

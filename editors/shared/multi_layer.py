@@ -134,9 +134,14 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
         """
         weighted = self.weighted_keys(lm, layer, keys, earlier)  # A K, (m, n)
         system = in_float64(keys).T @ weighted
-        system += self.config.ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
+        system += self.ridge(keys.shape[1]) * torch.eye(len(system), dtype=system.dtype, device=system.device)
         update: Tensor = in_float64(residual) @ torch.linalg.solve(system, weighted.T)
         return update.float().to(residual.device)
+
+    def ridge(self, facts: int) -> float:
+        """Return lambda for an update of some number of facts."""
+        del facts
+        return self.config.ridge
 
     @abstractmethod
     def weighted_keys(self, lm: LanguageModel, layer: int, keys: Tensor, earlier: Tensor | None) -> Tensor:

@@ -89,6 +89,32 @@ def test_ft_equals_training_with_passes_through_the_whole_model(kind):
     torch.testing.assert_close(edit.weights[lm.mlp_weight_name(2)], weight.detach(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_facts_have_the_same_weight_whatever_the_length_of_their_targets(kind):
+    """The loss is the mean over facts of the mean over tokens, as in the code of Meng et al. 2022."""
+    lm = make_lm(kind)
+    editor, _ = build_editor(FineTuning, lm, {"layer": "2", "steps": "3", "learning_rate": "1e-3"})
+    edit = editor.edit(lm, [REQUEST, TWO_TOKENS])
+    weight = lm.parameter(lm.mlp_weight_name(2)).requires_grad_()
+    optimiser = torch.optim.Adam([weight], lr=1e-3)
+    losses, lengths = [], set()
+    for _ in range(3):
+        means = []
+        for request in (REQUEST, TWO_TOKENS):
+            context, target = lm.split(request.text, request.target_new)
+            lengths.add(len(target))
+            logprobs = lm.model(input_ids=torch.tensor([context + target])).logits[0, len(context) - 1 : -1]
+            means.append(torch.nn.functional.cross_entropy(logprobs, torch.tensor(target)))
+        loss = (means[0] + means[1]) / 2
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert len(lengths) == 2
+    assert edit.diagnostics["losses"] == pytest.approx(losses, rel=1e-4)
+    torch.testing.assert_close(edit.weights[lm.mlp_weight_name(2)], weight.detach(), atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("epsilon", [1e-3, 1e-5])
 def test_ft_l_reaches_its_bound_and_does_not_exceed_it(lm, epsilon):
     editor, _ = build_editor(BoundedFineTuning, lm, {"layer": "2", "steps": "5", "epsilon": str(epsilon)})

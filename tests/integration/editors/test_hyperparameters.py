@@ -52,7 +52,16 @@ def test_published_rows_have_the_values_of_their_sources():
         integral = Integral(kn[model].values["steps"], kn[model].values["rule"], kn[model].values["site"])
         assert integral == Integral(20, "inclusive", "pre-activation")
         assert (kn[model].source, kn[model].values["sharing"]) == ("Niu et al. 2024", 0.7)
+    assert Integral(20, kn["gpt-j-6b"].values["rule"], kn["gpt-j-6b"].values["site"]) == integral
     assert memit["llama-3-8b"].source.startswith("Fang et al. 2025")
+    r_rome, emmet = rows("r-rome"), rows("emmet")
+    for model in ("gpt2-xl", "gpt-j-6b", "llama-2-7b"):
+        assert r_rome[model].source.startswith("Gupta et al. 2024, Rebuilding ROME")
+        assert r_rome[model].values["mom2_adjustment"] is True
+    # emmet_lambda is 0.1; C has the weight mom2_update_weight.
+    for model, layer, weight in (("gpt2-xl", 17, 1000), ("gpt-j-6b", 5, 10000), ("llama-2-7b", 5, 1)):
+        assert emmet[model].values["layers"] == [layer]
+        assert emmet[model].values["ridge"] == pytest.approx(0.1 * weight)
     rates = {"gpt2-xl": 0.5, "gpt-j-6b": 0.5, "llama-3-8b": 0.1}
     for model, rate in rates.items():
         values = alphaedit[model].values

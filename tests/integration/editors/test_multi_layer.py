@@ -105,6 +105,14 @@ def test_emmet_fulfils_its_constraint_and_changes_text_least(lm):
     assert cost(found) < cost(found - 0.1 * free)
 
 
+def test_the_lambda_of_emmet_acts_on_several_facts_alone(lm):
+    def update(requests, ridge):
+        return change(lm, Emmet(EmmetConfig(layers=(1,), ridge=ridge, **SMALL)).edit(lm, requests), 1)
+
+    assert torch.equal(update(REQUESTS[:1], 1e6), update(REQUESTS[:1], 0.0))
+    assert float(update(REQUESTS, 1e6).norm()) < 0.5 * float(update(REQUESTS, 0.0).norm())
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_alphaedit_does_not_change_directions_that_text_uses(kind):
     lm = make_lm(kind)
