@@ -1,12 +1,12 @@
 """FT, FT-L and FT-W: fine-tuning of one MLP output projection on the new fact alone.
 
 Meng et al. 2022 (ROME, appendix E) compare with this baseline, after Zhu et al. 2020, "Modifying Memories in
-Transformer Models". Adam optimises W of one layer. The loss is that of the target tokens and of no others, the mean over
-requests of the mean over tokens.
+Transformer Models". Adam optimises W of one layer. The loss is that of the target tokens and of no others, the mean
+over requests of the mean over tokens.
 
-Differences from released code: each target token is predicted after the true previous ones (EasyEdit: ``target_new``);
-the code of Meng et al. and EasyEdit's ``prompt_last`` predict all target tokens at the last position of the prompt. For
-GPT-2 and GPT-J the code of Meng et al. trains the bias of the projection as well; here W alone is trained.
+Differences from released code: each target token is predicted after the true previous ones (``target_new`` in
+EasyEdit). The code of Meng et al. and EasyEdit's ``prompt_last`` predict all target tokens at the last position of the
+prompt. For GPT-2 and GPT-J the code of Meng et al. trains the bias of the projection as well; here W alone is trained.
 """
 
 from __future__ import annotations

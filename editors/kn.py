@@ -6,14 +6,14 @@ with the request's support: other wordings of a fact, other prompts of a phenome
 
 Differences from released code:
 
-- A neuron with an attribution equal to the threshold is kept, as in the code of Dai et al.; public ports and the code of
-  Niu et al. keep only larger ones.
-- ``suppress`` and ``enhance`` change the weights, and thus the neuron's effect at every position. Public ports change the
-  activation at the asked position alone; for GPT-2 they double it before the activation function.
-- For a target of several tokens, each token follows the true previous ones. Public ports continue after the most probable
-  token.
-- ``rewrite`` scales the embeddings to the norm of the column, as in the code of Dai et al. Public ports subtract and add
-  twice the embeddings.
+- A neuron with an attribution equal to the threshold is kept, as in the code of Dai et al. Public ports and the code
+  of Niu et al. keep only larger ones.
+- ``suppress`` and ``enhance`` change the weights, and thus the neuron's effect at every position. Public ports change
+  the activation at the asked position alone; for GPT-2 they double it before the activation function.
+- For a target of several tokens, each token follows the true previous ones. Public ports continue after the most
+  probable token.
+- ``rewrite`` scales the embeddings to the norm of the column, as in the code of Dai et al. Public ports subtract and
+  add twice the embeddings.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class TraceResult:
 def noise_scale(lm: LanguageModel, task: Task, factor: float) -> float:
     """Return the standard deviation of the noise: ``factor`` times that of the embeddings of the task's subjects.
 
-    Subjects are tokenised after a space, as within a prompt. The released code of Meng et al. 2022 tokenises them without
-    the space, which can give another value (23% smaller on a toy model).
+    Subjects are tokenised after a space, as within a prompt. The released code of Meng et al. 2022 tokenises them
+    without the space, which can give another value (23% smaller on a toy model).
     """
     embed = lm.model.get_input_embeddings()
     ids = []

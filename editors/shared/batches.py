@@ -20,8 +20,8 @@ class TargetBatch:
     """A batch of edited prompts for training on their target tokens.
 
     The loss covers all tokens of each new target and no others, in particular not BOS. Every request has the same
-    weight, as in the released code of Meng et al. 2022 (ROME): the loss of a request is the mean over its tokens, and the
-    loss of the batch is the mean over requests.
+    weight, as in the released code of Meng et al. 2022 (ROME): the loss of a request is the mean over its tokens, and
+    the loss of the batch is the mean over requests.
 
     Attributes:
         inputs: keyword arguments of the model's forward pass.
