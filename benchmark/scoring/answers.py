@@ -12,7 +12,8 @@ from ..core.text import UNSPACED, is_unspaced
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("‘’ʼʻ´`′", "'"))
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−﹣", "-"))
-_OPTIONAL_MARKS = ".,;:!?'\"()[]{}«»“”„‹›…·・/"
+_ARABIC_SIGNS = str.maketrans("٫٬٪", ".,%")
+_OPTIONAL_MARKS = ".,;:!?'\"()[]{}«»“”„‹›…·・/。、「」『』《》〈〉【】،؛؟।"
 """Marks of an answer that a continuation may leave out. All other marks belong to the answer, as in "C++"."""
 _KOREAN_ENDINGS = (
     "이 가 은 는 을 를 의 에 에서 에서는 에게 에는 에도 로 으로 와 과 도 만 까지 부터 보다 처럼 나 이나 랑 이랑 하고 "
@@ -20,20 +21,31 @@ _KOREAN_ENDINGS = (
     "이야 임 인 지만 이지만 죠 이죠 였고 이었고 였으며 이었으며 라 이라 이므로"
 )
 _WORD_END = rf"(?:(?=[{UNSPACED}])|(?:{'|'.join(_KOREAN_ENDINGS.split())})?(?!\w))"
-_COMBINING = (
-    "\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e"
-    "\u17b6-\u17d3\u3099\u309a"
+_OTHER_NUMBER = r"(?![.,:/^]-?\d| \d+/\d| ?[%‰]| ?per ?cent(?:age)?\b| (?:hundred|thousand|dozen|(?:m|b|tr)illion)s?\b)"
+"""Not a text that changes the number before it, such as the rest of a decimal, a fraction or a power, or "percent"."""
+_POINTS = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # Hebrew
+    "\u0640\u064b-\u0652\u0656-\u065f\u0670"  # Arabic vowels and the stretching line
+    "\ufe00-\ufe0f]"  # selectors of a glyph
 )
-"""Marks that change the letter before them, in the scripts of ``UNSPACED``."""
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\d{2,3})*,\d{3}|(?: \d{3})+|(?:'\d{3})+)(?!\d)")
+"""A number with separators of thousands, or of lakhs: "1,000", "1 000", "1'000", "1,00,000"."""
 
 
 def normalise(text: str) -> str:
     """Return a text with case, character width, accent encoding and white space normalised.
 
-    >>> normalise("  St.  Louis ")
-    'st. louis'
+    Characters without width, such as a soft hyphen or a mark of the writing direction, are removed. A power or a
+    fraction remains distinct from the number before it.
+
+    >>> normalise("  St.  Louis "), normalise("10²"), normalise("1½")
+    ('st. louis', '10^2', '1 1/2')
     """
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    text = re.sub(r"(?<=\d)(?=[⁰¹²³⁴-⁻])", "^", text)
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞↉])", " ", text)
+    text = unicodedata.normalize("NFKC", text).replace("\N{FRACTION SLASH}", "/")
+    return re.sub(r"\s+", " ", text).strip().casefold()
 
 
 def begins_with(text: str, answers: Sequence[str], rival: str = "") -> bool:
@@ -41,9 +53,11 @@ def begins_with(text: str, answers: Sequence[str], rival: str = "") -> bool:
 
     A quotation mark, a bracket or "the" may precede the answer. Sentence punctuation inside an answer is optional, such
     as the full stop of "St."; punctuation that the answer does not have is not skipped. Other marks belong to the
-    answer: "C++" differs from "C", "-5" from "5", and "1.5" from "15". Suffixes after an apostrophe and Korean
-    particles may follow. Han, Hiragana, Thai and other scripts without spaces do not show where a word ends, hence more
-    characters of this script may follow.
+    answer: "C++" differs from "C", "-5" from "5", and "1.5" from "15". A unit may follow a number, but not a percent
+    sign or a word such as "million". Suffixes after an apostrophe and Korean particles may follow. Han, Hiragana, Thai
+    and other scripts without spaces do not show where a word ends, hence more characters of this script may follow. A
+    vowel sign or an accent after the answer belongs to its last letter. The vowel points of Arabic and Hebrew are
+    optional.
 
     Args:
         text: the continuation.
@@ -57,6 +71,8 @@ def begins_with(text: str, answers: Sequence[str], rival: str = "") -> bool:
     (True, False)
     >>> begins_with("大阪です。", ["大阪"]), begins_with("C++ is", ["C"]), begins_with("-5", ["5"])
     (True, False, False)
+    >>> begins_with("10 km", ["10"]), begins_with("10%", ["10"]), begins_with("1 000", ["1000"])
+    (True, False, True)
     """
     continuation = _fold(text)
     matches = [match for answer in answers if (match := _match(continuation, answer)) is not None]
@@ -80,7 +96,7 @@ def one_begins_other(target: str, rival: str, target_scores: Answer, rival_score
     if not long.startswith(short):
         return False
     rest = long[len(short) :]
-    if not rest[:1].isalnum() or is_unspaced(rest[0]):
+    if not _is_mark(rest[:1]) and (not rest[:1].isalnum() or is_unspaced(rest[0])):
         return True
     if len(short) > 2 and rest in ("s", "es"):
         return False
@@ -90,14 +106,23 @@ def one_begins_other(target: str, rival: str, target_scores: Answer, rival_score
 
 
 def _fold(text: str) -> str:
-    """Normalise a text, and unify apostrophes, dashes, thousands separators and the dotted capital I of Turkish."""
-    folded = normalise(text.translate(_APOSTROPHES)).translate(_DASHES).replace("i\u0307", "i")
-    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", folded)
+    """Normalise a text, and unify apostrophes, dashes, digits, thousands separators and the dotted capital I."""
+    folded = normalise(text.translate(_APOSTROPHES)).translate(_DASHES).translate(_ARABIC_SIGNS).replace("i\u0307", "i")
+    folded = re.sub(r"\d", lambda digit: str(int(digit[0])), _POINTS.sub("", folded))
+    return _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), folded)
+
+
+def _is_mark(char: str) -> bool:
+    """Return whether a character is a part of the letter before it: a vowel sign, a tone mark, an accent."""
+    return char != "" and unicodedata.category(char) in ("Mn", "Mc")
 
 
 def _match(continuation: str, answer: str) -> re.Match[str] | None:
     """Match the beginning of a folded continuation with an answer."""
-    return _answer_pattern(answer).match(continuation) if answer.strip() else None
+    match = _answer_pattern(answer).match(continuation) if answer.strip() else None
+    if match is None or _is_mark(continuation[match.end("answer") :][:1]):
+        return None
+    return match
 
 
 def _gives_longer(continuation: str, rival: str, match: re.Match[str]) -> bool:
@@ -125,24 +150,27 @@ def _answer_pattern(answer: str) -> re.Pattern[str]:
             parts.append("[ -]")
         elif char == "&":
             parts.append("(?:&|and)")
+        elif char == "%":
+            parts.append(" ?(?:%|per ?cent)")
         else:
             belongs = only_marks or between_digits or (char == "." and sign)  # ".NET"
             optional = char in _OPTIONAL_MARKS and not belongs
             parts.append(re.escape(char) + "?" * optional)
     # A sign or a decimal point before a number belongs to the number.
     start = r"(?<![-+.])" if text[:1].isdigit() else ""
-    return re.compile(rf"[\W_]*?(?:the )?{start}(?P<answer>{''.join(parts)}){_end(text)}")
+    required = text if only_marks else text.rstrip(_OPTIONAL_MARKS + " ")
+    return re.compile(rf"[\W_]*?(?:the )?{start}(?P<answer>{''.join(parts)}){_end(required)}")
 
 
 def _end(answer: str) -> str:
-    """Return the pattern of the text that may follow an answer."""
+    """Return the pattern of the text that may follow an answer, given without its optional marks at the end."""
     last = answer[-1:]
     if last.isdigit():
-        return rf"(?![.,:/]\d){_WORD_END}"
+        return _OTHER_NUMBER + _WORD_END
     if "ァ" <= last <= "ヿ":
         return "(?![ァ-ヺー-ヿ])"  # a change of script ends a word in Katakana
     if last and is_unspaced(last):
-        return f"(?![{_COMBINING}])"
+        return ""
     if len(answer) == 1 and last.isalpha():
         return rf"(?![+#]|'\w\w|&\w){_WORD_END}"
     return rf"(?![+#]|&\w){_WORD_END}" if last.isalnum() else r"(?!\w)"
