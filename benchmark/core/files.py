@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,40 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("KNBENCH_CACHE") or platformdirs.user_cache_dir("knbench", appauthor=False))
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Exclude other processes and threads that compute a file of a cache: ``with exclusive(path): ...``.
+
+    Waits for the present holder. The lock ends with the process that holds it: a killed process blocks no other. The
+    lock is a file beside ``path``, which stays. A second ``exclusive(path)`` inside the block would wait for ever.
+
+    Raises:
+        OSError: the lock cannot be created, for example because the folder is not writable.
+    """
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def compute_once(path: Path, compute: Callable[[], object]) -> Path:
+    """Return the path of a file of a cache. If it does not exist, one of several processes computes it.
+
+    Args:
+        path: the file.
+        compute: writes the file atomically.
+
+    Raises:
+        OSError: the file or its lock cannot be written.
+    """
+    if not path.exists():
+        with exclusive(path):
+            if not path.exists():
+                compute()
+    return path
 
 
 @contextmanager

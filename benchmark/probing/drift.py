@@ -24,7 +24,7 @@ import torch
 
 from ..core import registry
 from ..core.errors import KnbenchError, first_line, unknown_name
-from ..core.files import cache_folder
+from ..core.files import cache_folder, exclusive
 from ..core.records import DriftSamples
 from ..core.schema import Task, digest
 from ..core.settings import DriftSettings
@@ -173,9 +173,9 @@ def _metric(samples: Sequence[dict[str, Any]]) -> str:
 def _export_folder(tasks: Sequence[Task]) -> Path:
     """Export tasks for lm-eval to a folder of the cache, and return the folder."""
     folder = cache_folder() / "lm-eval" / digest([task.content_hash() for task in tasks])[:20]
-    folder.mkdir(parents=True, exist_ok=True)
-    for task in tasks:
-        export_task(task, folder)
+    with exclusive(folder):  # several workers export the same tasks
+        for task in tasks:
+            export_task(task, folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.files import cache_folder, write_json
+from ..core.files import cache_folder, exclusive, write_json
 from ..core.schema import Case, Probe, Task, digest
 from ..scoring.answers import begins_with
 from ..scoring.criteria import MEASURES
@@ -58,10 +58,12 @@ class KnowledgeCache:
     def get_or_measure(self, task: Task, measurement: str, measure: Callable[[], Any]) -> Any:
         """Return the cached value of a measurement on a task, or measure and cache it.
 
+        Of several processes with the same key one measures; the others wait for its value.
+
         Args:
             task: the task.
             measurement: a name for the measurement, valid in a file name.
-            measure: computes the value, which must be JSON. Called only if no readable file exists.
+            measure: computes the value, which must be JSON and not null. Called only if no readable file exists.
         """
         lm = self.prober.lm
         key = [
@@ -70,12 +72,23 @@ class KnowledgeCache:
             *(str(lm.dtype), lm.device.type, self.prober.batch_size),
         ]
         path = self.folder / f"{task.name}-{measurement}-{digest(key)[:20]}.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            value = measure()
-            write_json(path, value)
-            return value
+        cached = _read(path)
+        if cached is not None:
+            return cached
+        with exclusive(path):
+            cached = _read(path)  # another process may have measured it meanwhile
+            if cached is None:
+                cached = measure()
+                write_json(path, cached)
+            return cached
+
+
+def _read(path: Path) -> Any:
+    """Return a cached value, or None if there is no readable one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def readable_cases(prober: Prober, cases: Iterable[Case]) -> tuple[list[Case], dict[str, str]]:

@@ -17,12 +17,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...benchmark.core.errors import KnbenchError, first_line
-from ...benchmark.core.files import cache_folder, write_json
+from ...benchmark.core.files import cache_folder, compute_once, exclusive, write_json
 from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import JsonObject, derived_seed, digest
 from ...benchmark.models.generation import default_generation_config, sampling_settings
@@ -161,21 +160,25 @@ class SecondMoments:
         """
         label = "mean" if threshold is None else f"{threshold:g}"
         path = self._path(lm, layer).with_suffix(f".preserved-{label}.safetensors")
-        if not path.exists():
+
+        def compute() -> None:
             values, vectors = torch.linalg.eigh(in_float64(self.of(lm, layer)))
-            threshold = float(values.mean()) if threshold is None else threshold
-            _save(path, {"V": vectors[:, values >= threshold].contiguous().cpu()})
-        return load_file(path)["V"].to(float64_device(lm.device))
+            least = float(values.mean()) if threshold is None else threshold
+            _save(path, {"V": vectors[:, values >= least].contiguous().cpu()})
+
+        return load_file(compute_once(path, compute))["V"].to(float64_device(lm.device))
 
     def _factor(self, lm: LanguageModel, layer: int) -> Tensor:
         """Return the lower Cholesky factor of C, (m, m), float64."""
         path = self._path(lm, layer).with_suffix(".factor.safetensors")
-        if not path.exists():
+
+        def compute() -> None:
             factor, info = torch.linalg.cholesky_ex(in_float64(self.of(lm, layer)))
             if int(info):
                 raise ValueError(f"the keys' second moment of layer {layer} is singular; set corpus_tokens higher")
             _save(path, {"L": factor.contiguous().cpu()})
-        return load_file(path)["L"].to(float64_device(lm.device))
+
+        return load_file(compute_once(path, compute))["L"].to(float64_device(lm.device))
 
     def _tokens(self, lm: LanguageModel) -> int:
         """Return the number of tokens of the corpus, a multiple of the length of a text."""
@@ -200,9 +203,7 @@ class SecondMoments:
 
     def _compute(self, lm: LanguageModel, layers: Sequence[int], reporter: Reporter) -> None:
         """Compute and store the matrices of several layers in one pass over the corpus."""
-        folder = self._folder(lm)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with exclusive(self._folder(lm) / "text.json"):  # of all layers, because one pass computes several of them
             layers = [layer for layer in layers if not self._path(lm, layer).exists()]
             if not layers:
                 return

@@ -116,6 +116,25 @@ def test_an_interrupted_computation_leaves_no_file_and_no_lock(monkeypatch, lm):
     assert SecondMoments(SMALL).of(lm, 1).shape == (48, 48)
 
 
+@pytest.mark.parametrize("method", ["_factor", "preserved"])
+def test_concurrent_threads_compute_what_follows_from_the_moment_once(monkeypatch, lm, method):
+    saved, save = [], covariance._save
+    monkeypatch.setattr(covariance, "_save", lambda path, tensors: saved.append(path.name) or save(path, tensors))
+    arguments = (lm, 1) if method == "_factor" else (lm, 1, None)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(getattr(SecondMoments(SMALL), method)(*arguments)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(saved) == len(set(saved)) == 2  # the moment, and the factor or the basis
+    assert len(found) == 3
+    assert all(torch.equal(found[0], other) for other in found)
+
+
 def test_concurrent_threads_compute_the_moment_once(monkeypatch, lm):
     calls = []
     compute = covariance._sampled

@@ -52,13 +52,13 @@ def test_knowledge_equals_scoring_every_answer_in_full(own_cache, seed, scale):
 def test_knowledge_is_measured_once_per_model_and_task(own_cache, monkeypatch):
     lm, task = make_lm("llama"), towns()
     first = knowledge(KnowledgeCache.of(make_prober(lm)), task)
-    assert len(list((own_cache / "known").iterdir())) == 2
+    assert len(list((own_cache / "known").glob("*.json"))) == 2
     monkeypatch.setattr(Prober, "observe", lambda *_, **__: pytest.fail("measured again"))
     assert knowledge(KnowledgeCache.of(make_prober(lm)), task) == first
     monkeypatch.undo()
     monkeypatch.setenv("KNBENCH_CACHE", str(own_cache))
     knowledge(KnowledgeCache.of(make_prober(make_lm("llama", seed=9))), task)
-    assert len(list((own_cache / "known").iterdir())) == 4
+    assert len(list((own_cache / "known").glob("*.json"))) == 4
 
 
 def with_config(lm):
@@ -80,7 +80,7 @@ def test_a_model_that_may_answer_otherwise_is_measured_itself(own_cache, monkeyp
     task = towns()
     known_cases(KnowledgeCache.of(make_prober(make_lm("llama"), batch_size=32)), task)
     after_another = known_cases(KnowledgeCache.of(make_prober(other(), batch_size=batch_size)), task)
-    assert len(list((own_cache / "known").iterdir())) == 2
+    assert len(list((own_cache / "known").glob("*.json"))) == 2
     monkeypatch.setenv("KNBENCH_CACHE", str(tmp_path))
     assert after_another == known_cases(KnowledgeCache.of(make_prober(other(), batch_size=batch_size)), task)
 
