@@ -12,7 +12,8 @@ import jsonschema
 import yaml
 
 from ..benchmark.core.errors import KnbenchError, nearest
-from ..benchmark.core.schema import Case, JsonObject, LazySequence, Task, digest
+from ..benchmark.core.schema import Case, JsonObject, LazySequence, Task
+from ..benchmark.core.split import ordered_cases
 from ..benchmark.scoring.criteria import CRITERIA
 from .facts import fact_cases, with_column
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
@@ -55,8 +56,7 @@ def load_definition(path: Path) -> Task:
             cases = fact_cases(definition["facts"], path)
         else:
             cases = phenomenon_cases(definition["phenomenon"], path)
-        # The order is a fixed shuffle: the first cases are then a fair sample, not the beginning of the alphabet.
-        return tuple(sorted(cases, key=lambda case: digest([name, version, case.id])))
+        return ordered_cases(name, version, cases)
 
     def make_pairs() -> tuple[JsonObject, ...]:
         return tuple(minimal_pairs(definition["phenomenon"], path)) if "phenomenon" in definition else ()

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from ..benchmark.core.errors import KnbenchError, unknown_name
-from ..benchmark.core.schema import SLOT, Probe, Support, derived_seed
+from ..benchmark.core.schema import SLOT, Probe, Support
+from .sampling import HashSampler
+from .specificity import Contrast, specificity_probes
 
 Lexicon = Mapping[str, Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Item:
         bad: the other form.
         contrast_cue: a cue after which ``bad`` is grammatical.
         synonym_cue: another cue after which ``good`` is grammatical.
+        good_context: name of the context of the specificity probes after which ``good`` is grammatical.
+        bad_context: name of the context of the specificity probes after which ``bad`` is grammatical.
+        cue_class: cues of the class of ``cue``, which specificity probes do not contain.
+        modifier: text between any cue and the target ("" or " old"); a part of ``intervening``.
         continuation: text after the target in a whole sentence.
         frames: texts up to the target, with a ``{}`` for the cue. The first one is the edit prompt.
     """
@@ -46,6 +51,10 @@ class Item:
     bad: str
     contrast_cue: str
     synonym_cue: str
+    good_context: str
+    bad_context: str
+    cue_class: tuple[str, ...] = ()
+    modifier: str = ""
     continuation: str = ""
     frames: tuple[str, ...] = ()
 
@@ -66,6 +75,19 @@ class Item:
             criterion, "completion", self.prompt(cue, frame), target, rival, "unchanged", suffix=f"{self.continuation}."
         )
 
+    def specificity_probes(self, sampler: HashSampler) -> Iterator[Probe]:
+        """Yield completion probes of both forms after cues of other classes."""
+        contrast = Contrast(
+            self.good,
+            self.bad,
+            self.good_context,
+            self.bad_context,
+            cue_class=self.cue_class,
+            modifier=self.modifier,
+            suffix=f"{self.continuation}.",
+        )
+        return specificity_probes(contrast, sampler, self.id)
+
     def sentence(self, cue: str, form: str, frame: int = 0) -> str:
         """Return the whole sentence with a cue and a form of the target."""
         return f"{self.prompt(cue, frame)} {form}{self.continuation}."
@@ -73,19 +95,6 @@ class Item:
     def support(self) -> Support:
         """Return the item's prompt with the grammatical form."""
         return Support(self.prompt(self.cue), self.good, f"{self.continuation}.")
-
-
-@dataclass(frozen=True)
-class HashSampler:
-    """Samples by hash. The result is the same on all machines and all versions of Python."""
-
-    seed: int
-
-    def sample(self, items: Sequence[T], count: int, *key: object) -> list[T]:
-        """Draw ``count`` items without replacement, or all items if there are fewer."""
-        pool = list(items)
-        numbers = (derived_seed(self.seed, *key, n) for n in range(min(count, len(pool))))
-        return [pool.pop(number % len(pool)) for number in numbers]
 
 
 Generator = Callable[[Lexicon, HashSampler], Iterator[Item]]
@@ -161,6 +170,7 @@ def _opposite(number: str) -> str:
 
 def _noun_phrases(lexicon: Lexicon, words: str, nouns: str, modifiers: Sequence[str] = ("",)) -> Iterator[Item]:
     """Yield items whose cue is a determiner or quantifier and whose target is a noun that agrees with it in number."""
+    cue_class = (*lexicon[words]["singular"], *lexicon[words]["plural"])
     for noun, number, modifier in product(lexicon["nouns"][nouns].items(), ("singular", "plural"), modifiers):
         for i, cue in enumerate(lexicon[words][number]):
             good, bad = _by_number(noun, number)
@@ -174,6 +184,10 @@ def _noun_phrases(lexicon: Lexicon, words: str, nouns: str, modifiers: Sequence[
                 bad=bad,
                 contrast_cue=opposite[i % len(opposite)],
                 synonym_cue=same[(i + 1) % len(same)],
+                good_context=f"{words} {number}",
+                bad_context=f"{words} {_opposite(number)}",
+                cue_class=cue_class,
+                modifier=modifier,
             )
 
 
@@ -227,6 +241,8 @@ def anaphor_gender(lexicon: Lexicon, sampler: HashSampler) -> Iterator[Item]:
                 bad=bad,
                 contrast_cue=f"{opposite[i % len(opposite)]} {verb}",
                 synonym_cue=f"{person} {other_verb}",
+                good_context=good,
+                bad_context=bad,
             )
 
 
@@ -248,6 +264,8 @@ def anaphor_number(lexicon: Lexicon, sampler: HashSampler) -> Iterator[Item]:
                     bad=bad,
                     contrast_cue=cues[_opposite(number)],
                     synonym_cue=cues[number].removesuffix(verb) + other_verb,
+                    good_context=good,
+                    bad_context=bad,
                 )
 
 
@@ -286,6 +304,8 @@ def _clauses(lexicon: Lexicon, sampler: HashSampler, nouns: str, attractors: boo
             bad=bad,
             contrast_cue=f"the {opposite}",
             synonym_cue=f"the {_by_number(other_noun, number)[0]}",
+            good_context=f"subject {number}",
+            bad_context=f"subject {_opposite(number)}",
         )
 
 
@@ -322,6 +342,8 @@ def npi_licensing(lexicon: Lexicon, sampler: HashSampler) -> Iterator[Item]:
                 bad="ever",
                 contrast_cue=_uncapitalise(f"{licensors['negative'][i % 2]} {plural}"),
                 synonym_cue=_uncapitalise(f"{licensors['positive'][(i + 1) % len(licensors['positive'])]} {plural}"),
+                good_context="no licensor",
+                bad_context="licensor",
                 continuation=f" {sampler.sample(lexicon['participles'], 1, key)[0]}",
             )
 

@@ -7,7 +7,8 @@ its ungrammatical form ("sketches", "himself", "bakes"). The probes follow Niu e
 - symmetry: whole sentences with the same target and different cues;
 - synonym: another cue of the same class;
 - extension: other words of the same phenomenon, to which an edit of one cue may or may not extend;
-- neighbourhood: prompts without the cue: a cue after which the target is grammatical, and other phenomena.
+- neighbourhood: prompts without the cue: a cue after which the target is grammatical, and other phenomena;
+- specificity: both forms of the target after cues of other classes (see :mod:`.specificity`).
 
 The support of a case is the prompts of other items with their grammatical form, preferably items with the same cue.
 """
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support
-from .grammar import HashSampler, Item, capitalise, generate_items, read_lexicon
+from .grammar import Item, capitalise, generate_items, read_lexicon
+from .sampling import HashSampler
 
-CRITERIA = ("reliability", "paraphrase", "symmetry", "synonym", "extension", "neighbourhood")
+CRITERIA = ("reliability", "paraphrase", "symmetry", "synonym", "extension", "neighbourhood", "specificity")
 NEIGHBOUR_POOL = 40
 """Number of items per other phenomenon from which neighbourhood probes are drawn."""
 SUPPORT = 8
@@ -70,6 +72,7 @@ def _case(item: Item, items: Sequence[Item], neighbours: Sequence[Item], sampler
     probes.append(item.unchanged_probe("neighbourhood", item.contrast_cue))
     drawn = sampler.sample(neighbours, 3, item.id, "neighbourhood")
     probes += [o.unchanged_probe("neighbourhood", o.cue) for o in drawn]
+    probes += item.specificity_probes(sampler)
     return Case(id=item.id, request=request, probes=tuple(probes), source="generated")
 
 

@@ -11,10 +11,10 @@ It is the same for everyone, and reduces the cost of a run without a choice of c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from .schema import Case, derived_seed
+from .schema import Case, derived_seed, digest
 
 Split = Literal["test", "tune", "all"]
 SPLITS: tuple[Split, ...] = ("test", "tune", "all")
@@ -25,6 +25,14 @@ TUNING_INTERVAL = 5
 Subset = Literal["full", "lite"]
 SUBSETS: tuple[Subset, ...] = ("full", "lite")
 LITE_CASES = 20
+
+
+def ordered_cases(task_name: str, version: int, cases: Iterable[Case]) -> tuple[Case, ...]:
+    """Return the cases of a version of a task in its order, a fixed shuffle.
+
+    The first cases are then a fair sample, not the beginning of the alphabet.
+    """
+    return tuple(sorted(cases, key=lambda case: digest([task_name, version, case.id])))
 
 
 def split_cases(task_name: str, cases: Sequence[Case], which: Split) -> tuple[Case, ...]:

@@ -1,17 +1,23 @@
-"""Checks that records belong to the task that their result names. Needs no model."""
+"""Checks that records belong to the task that their result names. Needs no model.
+
+A version that only adds criteria keeps the results of earlier versions valid: without the probes of the added criteria,
+its cases have the content hash of the earlier version, and records are compared with these cases.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.records import ProbeRecord, Record
 from ..core.schema import Case, Probe, Task
+from ..core.split import ordered_cases
 
 
 def check_task(where: str, result: Result, records: Sequence[Record], task: Task) -> None:
-    """Check that a result was taken on the current version of a task, and that its records ask the task's questions.
+    """Check that a result was taken on a known version of a task, and that its records ask the task's questions.
 
     Args:
         where: path of the result, for messages.
@@ -20,24 +26,36 @@ def check_task(where: str, result: Result, records: Sequence[Record], task: Task
         task: the registered task.
 
     Raises:
-        KnbenchError: the version, the content, a request or a probe differs.
+        KnbenchError: the version is unknown, or the content, a request or a probe differs.
     """
-    if result.task.version != task.version:
+    version, content_hash = result.task.version, result.task.content_hash
+    asked = task if version == task.version else _earlier_version(task, version, result.task.criteria)
+    if asked.content_hash() != content_hash:
+        if version == task.version:
+            raise KnbenchError(
+                f"{where}: task '{task.name}' version {version} had another content; one of them was changed"
+            )
         raise KnbenchError(
-            f"{where}: taken on version {result.task.version} of task '{task.name}', which is now version "
-            f"{task.version}; run it again, or score it as it is with --any-version"
+            f"{where}: taken on version {version} of task '{task.name}', which is now version {task.version}; run it "
+            "again, or score it as it is with --any-version"
         )
-    if result.task.content_hash != task.content_hash():
-        raise KnbenchError(
-            f"{where}: task '{task.name}' version {task.version} had another content; one of them was changed"
-        )
-    cases = {case.id: case for case in task.cases}
+    cases = {case.id: case for case in asked.cases}
     for record in records:
         if record.case_id not in cases:
             raise KnbenchError(f"{where}: task '{task.name}' has no case '{record.case_id}'")
         flaw = _flaw(record, cases[record.case_id], known_only=result.protocol.known_only)
         if flaw:
             raise KnbenchError(f"{where}: case '{record.case_id}' {flaw}; the records were changed")
+
+
+def _earlier_version(task: Task, version: int, criteria: Sequence[str]) -> Task:
+    """Return a task without the probes of criteria that an earlier version did not have, in the order of that version.
+
+    The content hash shows whether the earlier version had these cases.
+    """
+    kept = frozenset(criteria)
+    cases = [replace(case, probes=tuple(p for p in case.probes if p.criterion in kept)) for case in task.cases]
+    return replace(task, version=version, cases=ordered_cases(task.name, version, cases))
 
 
 def _flaw(record: Record, case: Case, *, known_only: bool) -> str | None:

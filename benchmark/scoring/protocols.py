@@ -59,6 +59,7 @@ _WANTED = (
     "extension",
     "neighbourhood",
     "unrelated",
+    "specificity",
 )
 
 
