@@ -27,6 +27,10 @@ PROTOCOL_OPTION = click.option(
     help="Set of measures to show in the table. All are computed from the same records. See: knbench list protocols.",
 )
 
+ALL_COLUMNS_OPTION = click.option(
+    "--all-columns", is_flag=True, help="Also show every criterion, besides the edit score and its parts."
+)
+
 TASKS_HELP = "Comma-separated task names, or 'all'. Published data sets: READER:SELECTION, for example pararel:P36."
 INCLUDE_OPTION = click.option(
     "--include-path",

@@ -20,6 +20,7 @@ from ..models.loading import DTYPES, load_model
 from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
 from ..scoring.protocols import unstored_measures
 from .options import (
+    ALL_COLUMNS_OPTION,
     DATA_OPTION,
     INCLUDE_OPTION,
     JSON_FLAG,
@@ -194,6 +195,7 @@ An interrupted run continues when the same command is started again.
 )
 @click.option("--retry-failed", is_flag=True, help="Run the failed cases of an earlier run in the same folder again.")
 @PROTOCOL_OPTION
+@ALL_COLUMNS_OPTION
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), help="Run folder. [default: runs/MODEL]")
 @JSON_FLAG
 def run_command(
@@ -229,6 +231,7 @@ def run_command(
     fail_on_error: float | None,
     retry_failed: bool,
     protocol: str,
+    all_columns: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -266,7 +269,8 @@ def run_command(
             from ..editing import parse_overrides
             from ..running.evaluator import RunSpec
             from ..running.runner import execute
-            from .terminal import ProgressReporter, print_results
+            from .result_tables import print_results
+            from .terminal import ProgressReporter
 
             if editors.strip() == "all":
                 classes = list(editing.editor_classes().values())
@@ -297,7 +301,7 @@ def run_command(
     if as_json:
         click.echo(json_text([to_json(result) for result in results]), nl=False)
         return
-    print_results(results, protocol)
+    print_results(results, protocol, [run.final_records() for run in runs], all_columns=all_columns)
     click.echo(f"Results: {folder}   Site: knbench site build {folder} --output site")
 
 

@@ -15,10 +15,11 @@ from ..core.errors import KnbenchError
 from ..core.files import json_text
 from ..core.records import to_json
 from ..scoring.protocols import unstored_measures
-from .options import JSON_FLAG, PROTOCOL_OPTION
+from .options import ALL_COLUMNS_OPTION, JSON_FLAG, PROTOCOL_OPTION
 
 if TYPE_CHECKING:
     from ..core.documents import Manifest, Result
+    from ..core.records import Record
     from ..core.schema import Task
 
 EXAMPLES = """
@@ -57,6 +58,7 @@ class _Source:
 @click.option("--write", is_flag=True, help="Replace results in run folders that differ from their records.")
 @click.option("--any-version", is_flag=True, help="Also score records of another version of their task.")
 @PROTOCOL_OPTION
+@ALL_COLUMNS_OPTION
 @click.option("--effects", is_flag=True, help="For linguistic tasks, also show the effect of edits on single words.")
 @click.option("--markdown", is_flag=True, help="Print tables as Markdown.")
 @JSON_FLAG
@@ -65,6 +67,7 @@ def score_command(
     write: bool,
     any_version: bool,
     protocol: str,
+    all_columns: bool,
     effects: bool,
     markdown: bool,
     as_json: bool,
@@ -76,16 +79,17 @@ def score_command(
     """
     sources = _find_sources(folders)
     tasks = {} if any_version else registry.tasks()
-    results = [_rescore(source, tasks, unstored_measures(protocol), write=write) for source in sources]
+    rescored = [_rescore(source, tasks, unstored_measures(protocol), write=write) for source in sources]
+    results, records = [result for result, _ in rescored], [found for _, found in rescored]
     if as_json:
         click.echo(json_text([to_json(result) for result in results]), nl=False)
         return
-    from .terminal import markdown_results, print_effects, print_results
+    from .result_tables import markdown_results, print_effects, print_results
 
     if markdown:
-        click.echo(markdown_results(results, protocol), nl=False)
+        click.echo(markdown_results(results, protocol, records, all_columns=all_columns), nl=False)
     else:
-        print_results(results, protocol)
+        print_results(results, protocol, records, all_columns=all_columns)
     if effects:
         print_effects(results)
 
@@ -118,8 +122,12 @@ def _find_sources(folders: Sequence[Path]) -> list[_Source]:
     return sources
 
 
-def _rescore(source: _Source, tasks: dict[str, Task], measures: Sequence[str], *, write: bool) -> Result:
+def _rescore(
+    source: _Source, tasks: dict[str, Task], measures: Sequence[str], *, write: bool
+) -> tuple[Result, Sequence[Record]]:
     """Compute a result from its records and compare it with the stored one, or write it.
+
+    The returned records have the observations after the last edit.
 
     Args:
         source: the result.
@@ -136,15 +144,15 @@ def _rescore(source: _Source, tasks: dict[str, Task], measures: Sequence[str], *
     from ..scoring.summary import with_measures
 
     lines = read_run_lines(source.manifest, source.path_of)
-    result = score_lines(source.manifest, lines)
+    result, final = score_lines(source.manifest, lines), lines.final_records()
     task = tasks.get(result.task.name)
     if task is not None:
         check_task(str(source.location), result, lines.records, task)
     if not source.stored and (write or not source.result_path.exists()):
         write_result(source.location, result)
-        return with_measures(result, lines.final_records(), measures)
+        return with_measures(result, final, measures), final
     pointer = first_difference(load_result(source.result_path), result)
     if pointer is not None:
         fix = "submit the run again" if source.stored else f"run: knbench score {source.location} --write"
         raise KnbenchError(f"{source.result_path}: {pointer} differs from the value computed from the records; {fix}")
-    return with_measures(result, lines.final_records(), measures)
+    return with_measures(result, final, measures), final
