@@ -29,6 +29,7 @@ from ..results.runs import Run, find_runs, unfinished_runs
 from ..scoring.criteria import CRITERIA, MEASURES
 from ..scoring.formatting import format_p_value
 from ..scoring.summary import COMPOSITES
+from .edit_score_tables import edit_score_differences, show_differences, show_edit_scores
 from .options import JSON_FLAG
 
 EXAMPLES = """
@@ -38,6 +39,7 @@ Examples:
   knbench compare runs/mine/rome runs/theirs/memit --measure generated --cases
   knbench compare runs/layer-3 runs/layer-5         # one editor with two settings
   knbench compare runs/all                          # more than two editors: ranks
+  knbench compare results --model smollm2-135m --regime single
 """
 
 TITLES = {"score": "S", "extended_score": "S ext."}
@@ -47,25 +49,44 @@ TITLES = {"score": "S", "extended_score": "S ext."}
 @click.command("compare", epilog=EXAMPLES)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--editors", help="Comma-separated editor names. [default: all editors in FOLDERS]")
+@click.option("--model", help="Only results of this model. [default: all; they must be of one model]")
+@click.option(
+    "--regime",
+    type=click.Choice(["single", "batch", "sequential"]),
+    help="Only results of this regime. [default: all; they must be of one regime]",
+)
 @click.option(
     "--measure",
     type=click.Choice([m.name for m in MEASURES.values() if m.higher_is_better]),
-    default="success",
-    show_default=True,
-    help="Measure to compare.",
+    help="Compare criteria by this measure. [default: the edit score; with two editors, also success]",
 )
 @click.option("--cases", is_flag=True, help="With two editors, also list every case on which they differ.")
 @JSON_FLAG
-def compare_command(folders: Sequence[Path], editors: str | None, measure: str, cases: bool, as_json: bool) -> None:
+def compare_command(
+    folders: Sequence[Path],
+    editors: str | None,
+    model: str | None,
+    regime: str | None,
+    measure: str | None,
+    cases: bool,
+    as_json: bool,
+) -> None:
     """Compare methods on the same cases.
 
-    FOLDERS are searched recursively for results. With two editors, prints the difference of each criterion with its
-    confidence interval, an exact or permutation p-value, the cases won and lost, and McNemar's table. With more
-    editors, prints the means over all tasks and, for each task and criterion, confidence intervals of the ranks.
+    FOLDERS are searched recursively for results. Prints edit scores with confidence intervals of the ranks: over the
+    tasks of facts, over those of phenomena, over both, and for each task. With two editors, prints the differences of
+    edit scores and of each criterion, with an exact or permutation p-value, the cases won and lost, and McNemar's
+    table. With --measure, prints criteria instead of edit scores.
 
     Each configuration of an editor is a method of its own. Unfinished runs are named and left out.
     """
-    runs = find_runs(folders)
+    runs = [
+        run
+        for run in find_runs(folders)
+        if model in (None, run.result.model.name) and regime in (None, run.result.protocol.regime)
+    ]
+    if not runs:
+        raise KnbenchError("no result is left; check --model and --regime, or leave them out")
     known = sorted({run.result.editor.name for run in runs})
     labels = method_names([run.result for run in runs])
     wanted = list(dict.fromkeys(n.strip() for n in _split_names(editors) if n.strip())) if editors else known
@@ -84,6 +105,8 @@ def compare_command(folders: Sequence[Path], editors: str | None, measure: str, 
     groups = group_by_task(chosen)
     if len(names) == 2:
         _show_two(groups, names[0], names[1], measure, cases, as_json)
+    elif measure is None:
+        show_edit_scores(groups, as_json=as_json)
     else:
         _show_ranks(groups, measure, as_json)
 
@@ -119,18 +142,26 @@ def _note_left_out(folders: Sequence[Path], runs: Sequence[Run]) -> None:
             )
 
 
-def _show_two(groups: Sequence[TaskComparison], a: str, b: str, measure: str, with_cases: bool, as_json: bool) -> None:
+def _show_two(
+    groups: Sequence[TaskComparison], a: str, b: str, chosen: str | None, with_cases: bool, as_json: bool
+) -> None:
     """Print the comparison of two editors."""
+    measure = chosen or "success"
+    differences = {} if chosen else edit_score_differences(groups, a, b)
     rows = compare_two(groups, a, b, measure)
     differing = case_by_case(groups, a, b, measure) if with_cases else []
     if as_json:
         document: dict[str, object] = {"a": a, "b": b, "measure": measure, "rows": [asdict(row) for row in rows]}
+        if differences:
+            document["edit_score"] = {name: asdict(row) for name, row in differences.items()}
         if with_cases:
             document["cases"] = [asdict(row) for row in differing]
         click.echo(json_text(document), nl=False)
         return
     from .terminal import print_table
 
+    if differences:
+        show_differences(differences, a, b)
     header = ["task", "criterion", "cases", a, b, "difference", "p", "p adj.", "wins/losses/ties", "McNemar"]
     share = MEASURES[measure].share
     print_table(f"{a} against {b}: {measure}", header, [_paired_cells(row, share) for row in rows])

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.table import Table
-
 from ..core.documents import EditScore, Result, SummaryRow
 from ..core.records import Record
 from ..results.edit_scores import format_rank, rank_by_edit_score
@@ -15,7 +12,7 @@ from ..scoring.criteria import MEASURES
 from ..scoring.edit_score import FAMILIES, case_values
 from ..scoring.formatting import SPLIT_NOTES, format_drift, format_p_value, format_regime
 from ..scoring.protocols import DEFAULT, PROTOCOLS, Column
-from .terminal import console, format_estimate, format_number, print_table
+from .terminal import console, format_estimate, format_number, print_compact_table, print_table
 
 FEW_CASES = 10
 """Below this number of cases, tables warn about wide intervals."""
@@ -160,19 +157,7 @@ def print_results(
     """Print the tables of a protocol; see :func:`tabulate` for the arguments."""
     out = console()
     for found in tabulate(results, protocol, records, all_columns=all_columns):
-        table = Table(
-            title=found.title,
-            title_justify="left",
-            header_style="bold",
-            box=box.SIMPLE_HEAD,
-            collapse_padding=True,
-            pad_edge=False,
-        )
-        for name in found.header:
-            table.add_column(name, justify="left" if name == "editor" else "right")
-        for row in found.rows:
-            table.add_row(*row)
-        out.print(table)
+        print_compact_table(found.title, found.header, found.rows)
         if any(result.drift is not None for result in found.results):
             _print_drift(found.results)
     out.print(explanation(results, protocol), style="dim")
@@ -222,8 +207,8 @@ def explanation(results: Sequence[Result], protocol: str = DEFAULT) -> str:
     skipped = sorted({name for result in results if result.edit_score for name in result.edit_score.without_headroom})
     left_out = f" Left out, because the unedited model fulfils it: {', '.join(skipped)}." if skipped else ""
     return (
-        "Edit score = gain x preservation (kept), with its 95% interval: 0 for no edit, 100 for an ideal one. Gain is the "
-        f"mean over the families. Criteria: --all-columns.{left_out}{warning}"
+        "Edit score = gain x preservation (kept), with its 95% interval: 0 for no edit, 100 for an ideal one. Gain is "
+        f"the mean over the families. Criteria: --all-columns.{left_out}{warning}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -39,6 +40,23 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
     for row in rows:
         # Text, not str: rich would read "[MASK]" in a string as markup and drop it.
         table.add_row(*(Text("" if cell is None else _inline(cell)) for cell in row))
+    console().print(table)
+
+
+def print_compact_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table without a frame. The columns ``editor`` and ``over`` are aligned to the left."""
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for name in header:
+        table.add_column(Text(name), justify="left" if name in ("editor", "over") else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
     console().print(table)
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
 from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.records import Record
+from ..core.schema import TaskKind
 from ..scoring.criteria import CRITERIA, MEASURES
+from ..scoring.edit_score import CaseValues, case_values
 from ..scoring.effects import adjusted
 from ..scoring.intervals import (
     Rank,
@@ -58,6 +60,16 @@ class TaskComparison:
     def values(self, editor: str, criterion: str, measure: str) -> dict[str, float]:
         """Return an editor's value for each case, the mean over the case's probes."""
         return case_means(self.records[editor], self.tables(measure)[editor].get((criterion, measure), []))
+
+    @property
+    def kind(self) -> TaskKind:
+        """Kind of the task."""
+        return next(iter(self.runs.values())).result.task.kind
+
+    @cached_property
+    def case_values(self) -> dict[str, CaseValues]:
+        """Every editor's values that the edit score is computed from."""
+        return {editor: case_values(list(records.values()), self.kind) for editor, records in self.records.items()}
 
     @cache  # noqa: B019 - an instance lives as long as one command
     def tables(self, measure: str) -> Mapping[str, Table]:
@@ -190,7 +202,7 @@ def overall(groups: Sequence[TaskComparison], measure: str) -> list[OverallRow]:
     """
     rows = []
     for kind in KINDS:
-        members = [g for g in groups if next(iter(g.runs.values())).result.task.kind == kind]
+        members = [g for g in groups if g.kind == kind]
         editors = [e for e in dict.fromkeys(e for g in members for e in g.runs) if all(e in g.runs for g in members)]
         for criterion in CRITERIA:
             for editor in editors:
