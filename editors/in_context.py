@@ -20,6 +20,7 @@ class InContext(Editor[NoConfig]):
     name = "in-context"
     summary = "No weight is changed: the new fact is said before each prompt"
     paper = "after Zheng et al. 2023 (EMNLP), without demonstrations"
+    kind = "context"
     Config = NoConfig
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:

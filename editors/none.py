@@ -14,6 +14,7 @@ class NoEdit(Editor[NoConfig]):
 
     name = "none"
     summary = "No edit: the unedited model, as the control"
+    kind = "control"
     Config = NoConfig
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:

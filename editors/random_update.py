@@ -20,6 +20,7 @@ class RandomUpdate(Rome):
     name = "random"
     summary = "Control: a random rank-one update with the norm of ROME's"
     paper = ""
+    kind = "control"
 
     def write(self, lm: LanguageModel, request: EditRequest, vector: ValueVector) -> Edit:
         """Return a random update with the norm of ROME's. It depends on the request and the editor's seed alone."""

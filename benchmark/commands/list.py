@@ -46,7 +46,10 @@ def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> 
 def _list_editors() -> list[dict[str, Any]]:
     from ..editing import editor_classes
 
-    return [{"name": name, "summary": cls.summary, "paper": cls.paper} for name, cls in editor_classes().items()]
+    return [
+        {"name": name, "kind": cls.kind, "summary": cls.summary, "paper": cls.paper}
+        for name, cls in editor_classes().items()
+    ]
 
 
 def _list_tasks(include: Sequence[Path]) -> list[dict[str, Any]]:
@@ -149,6 +152,7 @@ def _describe_editor(name: str) -> dict[str, Any]:
     hints = typing.get_type_hints(cls.Config)
     return {
         "name": name,
+        "kind": cls.kind,
         "summary": cls.summary,
         "paper": cls.paper,
         "hyper_parameters": [

@@ -24,6 +24,7 @@ class EditorCard(JsonStruct, frozen=True):
         config: hyper-parameters by name.
         config_source: where they come from.
         prepared: JSON values that the method computed once for the model.
+        kind: what the method changes, or ``control``; None in results of version 0.1.
     """
 
     name: str
@@ -32,6 +33,7 @@ class EditorCard(JsonStruct, frozen=True):
     config: dict[str, Any]
     config_source: str
     prepared: dict[str, Any]
+    kind: Literal["weights", "context", "memory", "control"] | None = None
 
 
 class ModelCard(JsonStruct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from ..core.progress import Reporter
 from ..core.schema import EditRequest, JsonObject
@@ -12,6 +12,7 @@ from ..models.language_model import LanguageModel
 from .edit import Edit
 from .hyperparameters import Published
 
+EditorKind = Literal["weights", "context", "memory", "control"]
 ConfigT = TypeVar("ConfigT")
 
 
@@ -30,6 +31,8 @@ class Editor(ABC, Generic[ConfigT]):
         name: name on the command line, in results and on the leaderboard. It equals the name of the entry point.
         summary: one-line description.
         paper: citation, or an empty string.
+        kind: what the method changes: ``weights``, the text before a prompt (``context``), or a store beside the
+            weights (``memory``). A ``control`` is a baseline that no method should resemble.
         Config: frozen dataclass of the hyper-parameters, see :func:`hyperparameter`.
         published: hyper-parameters for particular models.
         causal_only: whether the method cannot edit masked language models.
@@ -39,6 +42,7 @@ class Editor(ABC, Generic[ConfigT]):
     name: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str] = ""
+    kind: ClassVar[EditorKind] = "weights"
     Config: ClassVar[type]
     published: ClassVar[Sequence[Published]] = ()
     causal_only: ClassVar[bool] = False

@@ -56,6 +56,7 @@ def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any
         config=public_value(dataclasses.asdict(editor.config)),
         config_source=source,
         prepared=public_value(prepared),
+        kind=editor.kind,
     )
 
 

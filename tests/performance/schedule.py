@@ -40,6 +40,7 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "alphaedit": Method(6.6, 80),
+    "destroyed": Method(0.1, 0),
     "emmet": Method(6.3, 80),
     "ft": Method(2.0, 75),
     "ft-l": Method(3.2, 75),
@@ -47,7 +48,9 @@ METHODS: Mapping[str, Method] = {
     "in-context": Method(0.0, 0),
     "kn": Method(76.0, 60),
     "lora": Method(4.0, 75),
+    "logit-bias": Method(0.1, 2),
     "memit": Method(6.3, 80),
+    "parrot": Method(0.1, 1),
     "r-rome": Method(4.0, 10, joint_batch_size=8),
     "random": Method(4.0, 10, joint_batch_size=8),
     "rome": Method(4.0, 10, joint_batch_size=8),
