@@ -6,7 +6,8 @@ over requests of the mean over tokens.
 
 Differences from released code: each target token is predicted after the true previous ones (``target_new`` in
 EasyEdit). The code of Meng et al. and EasyEdit's ``prompt_last`` predict all target tokens at the last position of the
-prompt. For GPT-2 and GPT-J the code of Meng et al. trains the bias of the projection as well; here W alone is trained.
+prompt, and the former counts the padding of shorter targets as target tokens. For GPT-2 and GPT-J the code of Meng et
+al. trains the bias of the projection as well; here W alone is trained.
 """
 
 from __future__ import annotations

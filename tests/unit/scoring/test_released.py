@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 from knbench.benchmark.core.records import Answer, Observation
@@ -14,9 +13,10 @@ from knbench.benchmark.scoring.entropy import ngram_entropy, treebank_words, wor
 from knbench.benchmark.scoring.protocols import PROTOCOLS, unstored_measures
 from knbench.benchmark.scoring.summary import summarise, with_measures
 
+from tests.conftest import SHARED
 from tests.factories import probe, record, result
 
-PARITY = Path(__file__).parents[4] / "shared" / "parity" / "counterfact_metrics.json"
+PARITY = SHARED / "parity" / "counterfact_metrics.json"
 
 
 def answer(*probabilities):
