@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..benchmark.core.errors import KnbenchError
+from .formats import parse_csv, unique_fields
 
 Row = Mapping[str, str]
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def read_table(path: Path, id_column: str, definition: Path) -> dict[str, Row]:
@@ -49,40 +47,16 @@ def read_table(path: Path, id_column: str, definition: Path) -> dict[str, Row]:
 
 
 def _csv_rows(path: Path, text: str, id_column: str, definition: Path) -> list[Row]:
-    header = text.lstrip().split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=header.count)  # the first of equals, hence the comma for a single column
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    columns: list[str] | None = None
-    rows: list[Row] = []
-    try:
-        for line in reader:
-            cells = [cell.strip() for cell in line]
-            if not any(cells):
-                continue
-            if columns is None:
-                columns = _columns(path, cells, id_column, definition)
-            elif len(cells) != len(columns):
-                raise KnbenchError(
-                    f"{path}: line {reader.line_num}: the number of cells differs from the header: {len(cells)} "
-                    f"instead of {len(columns)}; quote a cell that contains a {DELIMITERS[delimiter]}"
-                )
-            else:
-                rows.append(dict(zip(columns, cells, strict=True)))
-    except csv.Error as error:
-        raise KnbenchError(
-            f"{path}: line {reader.line_num}: not valid CSV: {error}; check the quotation marks"
-        ) from None
-    return rows
-
-
-def _columns(path: Path, cells: list[str], id_column: str, definition: Path) -> list[str]:
-    """Check the header of a CSV file and return its cells."""
-    if id_column not in cells:
-        raise _no_id_column(path, id_column, cells, definition)
-    repeated = [name for name, n in Counter(cells).items() if n > 1]
-    if repeated:
-        raise KnbenchError(f"{path}: duplicate column '{repeated[0]}'; rename one of them")
-    return cells
+    table = parse_csv(str(path), text)
+    if table.columns and id_column not in table.columns:
+        raise _no_id_column(path, id_column, table.columns, definition)
+    for line, cells in table.rows:
+        if len(cells) != len(table.columns):
+            raise KnbenchError(
+                f"{path}: line {line}: the number of cells differs from the header: {len(cells)} instead of "
+                f"{len(table.columns)}; quote a cell that contains a {table.separator}"
+            )
+    return [dict(zip(table.columns, cells, strict=True)) for _, cells in table.rows]
 
 
 def _no_id_column(path: Path, id_column: str, columns: list[str], definition: Path, where: str = "") -> KnbenchError:
@@ -97,9 +71,15 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = json.loads(line, object_pairs_hook=unique_fields)
+        except (ValueError, RecursionError) as error:
             raise KnbenchError(f"{path}: line {number}: not valid JSON: {error}") from None
         if not isinstance(row, dict) or not all(isinstance(value, str) for value in row.values()):
             raise KnbenchError(f"{path}: line {number}: expected a JSON object whose values are strings")
+        try:
+            "".join([*row, *row.values()]).encode()
+        except UnicodeEncodeError:
+            raise KnbenchError(
+                f"{path}: line {number}: not valid Unicode: half of a surrogate pair; correct the character"
+            ) from None
         yield {key: value.strip() for key, value in row.items()}

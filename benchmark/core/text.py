@@ -29,6 +29,15 @@ def is_unspaced(char: str) -> bool:
     return _UNSPACED.match(char) is not None
 
 
+def is_mark(char: str) -> bool:
+    """Return whether a character is a part of the letter before it: a vowel sign, a tone mark, an accent.
+
+    >>> [is_mark(char) for char in ("ा", "\u0301", "a", "")]
+    [True, True, False, False]
+    """
+    return char != "" and unicodedata.category(char) in ("Mn", "Mc")
+
+
 def separator(prompt: str, target: str) -> str:
     """Return the text between a prompt and its continuation: one space or nothing.
 

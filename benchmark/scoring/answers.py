@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from ..core.records import Answer
-from ..core.text import UNSPACED, is_unspaced
+from ..core.text import UNSPACED, is_mark, is_unspaced
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("‘’ʼʻ´`′", "'"))
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−﹣", "-"))
@@ -96,7 +96,7 @@ def one_begins_other(target: str, rival: str, target_scores: Answer, rival_score
     if not long.startswith(short):
         return False
     rest = long[len(short) :]
-    if not _is_mark(rest[:1]) and (not rest[:1].isalnum() or is_unspaced(rest[0])):
+    if not is_mark(rest[:1]) and (not rest[:1].isalnum() or is_unspaced(rest[0])):
         return True
     if len(short) > 2 and rest in ("s", "es"):
         return False
@@ -112,15 +112,10 @@ def _fold(text: str) -> str:
     return _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), folded)
 
 
-def _is_mark(char: str) -> bool:
-    """Return whether a character is a part of the letter before it: a vowel sign, a tone mark, an accent."""
-    return char != "" and unicodedata.category(char) in ("Mn", "Mc")
-
-
 def _match(continuation: str, answer: str) -> re.Match[str] | None:
     """Match the beginning of a folded continuation with an answer."""
     match = _answer_pattern(answer).match(continuation) if answer.strip() else None
-    if match is None or _is_mark(continuation[match.end("answer") :][:1]):
+    if match is None or is_mark(continuation[match.end("answer") :][:1]):
         return None
     return match
 

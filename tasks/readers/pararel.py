@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import SLOT, Case, Probe, Task
+from ...benchmark.scoring.answers import normalise
 from .shared.cases import NEIGHBOURHOOD_PROBES, HashOrderedPool, build_cases, make_request
 from .shared.fields import equal_ignoring_case, strings_in, task_name_from
 from .shared.masked_patterns import MASK, Pattern, infer_patterns
@@ -114,7 +115,7 @@ class Relation:
         inverse: the first wording of the inverse relation in which the mask ends the sentence, or None.
         facts: the facts in the order of the file.
         answers: the distinct answers in the order of the file.
-        answers_by_subject: the answers of each subject, all casefolded.
+        answers_by_subject: the answers of each subject, all normalised.
         pool: the facts from which neighbourhood probes are drawn.
     """
 
@@ -192,7 +193,7 @@ def _relation(name: str, content: Mapping[str, Any], report: SkipReport) -> tupl
             report.skip(bag.location, str(error))
     answers_by_subject: dict[str, set[str]] = defaultdict(set)
     for fact in facts:
-        answers_by_subject[fact.subject.casefold()].add(fact.answer.casefold())
+        answers_by_subject[normalise(fact.subject)].add(normalise(fact.answer))
     relation = Relation(
         name=name,
         templates=templates,
@@ -305,9 +306,9 @@ def _donor(relation: Relation, fact: Fact) -> Fact:
         first_fact = {f.answer: f for f in reversed(relation.facts)}
         cycle = [first_fact[answer] for answer in answers]
         position = answers.index(fact.answer)
-    true_answers = relation.answers_by_subject[fact.subject.casefold()]
+    true_answers = relation.answers_by_subject[normalise(fact.subject)]
     for candidate in reversed(cycle[position + 1 :] + cycle[:position]):
-        if candidate.answer.casefold() not in true_answers:
+        if normalise(candidate.answer) not in true_answers:
             return candidate
     raise SkipRecord("the relation has no other answer to use as new target")
 
@@ -321,8 +322,8 @@ def _inverse_probes(relation: Relation, fact: Fact, donor: Fact) -> Iterator[Pro
     if relation.inverse is None:
         return
     for other in (donor, *relation.facts):
-        answers = relation.answers_by_subject[other.subject.casefold()]
-        if other.answer == donor.answer and fact.answer.casefold() not in answers:
+        answers = relation.answers_by_subject[normalise(other.subject)]
+        if other.answer == donor.answer and normalise(fact.answer) not in answers:
             new_prompt, old_prompt = _fill(relation.inverse, donor.answer), _fill(relation.inverse, fact.answer)
             yield Probe("symmetry", "completion", new_prompt, fact.subject, other.subject, "new")
             yield Probe("release", "completion", old_prompt, fact.subject, other.subject, "gone")
@@ -344,9 +345,9 @@ def _neighbours(relation: Relation, fact: Fact, new: str) -> list[Fact]:
 
     def is_eligible(candidate: Fact) -> bool:
         """Return whether the subject is another one, not yet picked, and the new target is not true of it."""
-        subject = candidate.subject.casefold()
-        available = subject not in picked and subject != fact.subject.casefold()
-        return available and new.casefold() not in relation.answers_by_subject[subject]
+        subject = normalise(candidate.subject)
+        available = subject not in picked and subject != normalise(fact.subject)
+        return available and normalise(new) not in relation.answers_by_subject[subject]
 
     def shares_answer(candidate: Fact) -> bool:
         return equal_ignoring_case(candidate.answer, fact.answer) and is_eligible(candidate)
@@ -355,7 +356,7 @@ def _neighbours(relation: Relation, fact: Fact, new: str) -> list[Fact]:
 
     def accept_once(candidate: Fact) -> bool:
         if accept(candidate):
-            picked.add(candidate.subject.casefold())
+            picked.add(normalise(candidate.subject))
             return True
         return False
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from ....benchmark.core.schema import SLOT, Case, EditRequest, Probe, digest
+from ....benchmark.scoring.answers import normalise
 from .fields import equal_ignoring_case
 from .skips import SkipRecord, SkipReport, SourceLocation
 
@@ -61,7 +62,7 @@ def make_request(prompt: str, subject: str, new: str, true: str) -> EditRequest:
     """Return a validated edit request.
 
     Raises:
-        SkipRecord: the targets are equal up to case, or the prompt does not contain exactly one ``{}``.
+        SkipRecord: the targets are equal, or the prompt does not contain exactly one ``{}``.
     """
     if equal_ignoring_case(new, true):
         raise SkipRecord("the new target equals the true target")
@@ -80,6 +81,9 @@ def build_edit_case(
     probes ("The currency of the country of ... is") are no alternatives to the true answer of the edit: their rival is
     the answer that the data set gives for the time before the edit, or none.
 
+    A prompt that asks for the new target and is also listed with another answer contradicts itself. The new target
+    counts, and the other answer is reported.
+
     Raises:
         SkipRecord: the record has no true answer, or the new target is one of the true answers.
     """
@@ -94,27 +98,33 @@ def build_edit_case(
     for paraphrase in fields.paraphrases:
         prompt = paraphrase.replace(SLOT, fields.subject)
         probes.append(Probe("paraphrase", "completion", prompt, new, true, "new", aliases))
+    edited = {probe.prompt for probe in probes}
     # The comparison of target and rival is undefined if one is an accepted spelling of the other.
     for prompt, answers, _ in fields.locality:
         if SLOT in prompt:
             report.skip_probe(location, "neighbourhood prompt without a subject")
+        elif prompt in edited:
+            report.skip_probe(location, "neighbourhood prompt that asks for the new target")
         elif _share_spelling(answers, fields.new):
             report.skip_probe(location, "target equals rival")
         else:
             probes.append(Probe("neighbourhood", "completion", prompt, answers[0], new, "unchanged", answers[1:]))
     for prompt, answers, own_rival in fields.portability:
+        filled = prompt.replace(SLOT, fields.subject)
+        if filled in edited and not _share_spelling(answers, fields.new):
+            report.skip_probe(location, "portability prompt that asks for the new target, with another answer")
+            continue
         rival = own_rival or (true if _share_spelling(answers, fields.new) else "")
         if _share_spelling(answers, (rival,)) or (rival == true and _share_spelling(answers, fields.true)):
             report.skip_probe(location, "target equals rival")
         else:
-            filled = prompt.replace(SLOT, fields.subject)
             probes.append(Probe("portability", "completion", filled, answers[0], rival, "new", answers[1:]))
     return Case(id=case_id, request=request, probes=tuple(probes), source=source)
 
 
 def _share_spelling(first: Answers, second: Answers) -> bool:
-    """Return whether two answers have a spelling in common, up to case."""
-    return not {spelling.casefold() for spelling in first}.isdisjoint(spelling.casefold() for spelling in second)
+    """Return whether two answers have a spelling in common, compared as in :func:`.fields.equal_ignoring_case`."""
+    return not {normalise(spelling) for spelling in first}.isdisjoint(map(normalise, second))
 
 
 def build_cases(

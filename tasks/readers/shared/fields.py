@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ....benchmark.core.schema import SLOT
+from ....benchmark.core.text import is_mark
+from ....benchmark.scoring.answers import normalise
 from .skips import SkipRecord
 
 NQ_TAG = "nq question: "
 # Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese characters and Hangul.
-UNSPACED = "[\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"
+UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"
+)
 
 
 def required_text(record: Mapping[str, Any], key: str) -> str:
@@ -80,19 +84,37 @@ def with_slot(prompt: str, subject: str) -> str:
     Raises:
         SkipRecord: the prompt has several ``{}``, or the subject does not occur in it as a whole word. Next to
             characters of scripts that write no space between words, or that attach particles to nouns, every position
-            is a word boundary.
+            is a word boundary, except before a vowel sign.
     """
     if prompt.count(SLOT) == 1:
         return prompt
     if prompt.count(SLOT) > 1:
         raise SkipRecord("the prompt does not contain exactly one slot for the subject")
-    match = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt) or re.search(
-        rf"(?:(?<!\w)|(?<={UNSPACED})|(?={UNSPACED})){re.escape(subject)}(?:(?!\w)|(?={UNSPACED})|(?<={UNSPACED}))",
-        prompt,
-    )
-    if match is None:
-        raise SkipRecord("the subject does not occur in the prompt")
-    return prompt[: match.start()] + SLOT + prompt[match.end() :]
+    mentions = [match.span() for match in re.finditer(re.escape(subject), prompt)]
+    for start, end in (*_whole_words(prompt, mentions), *_whole_words(prompt, mentions, unspaced=True)):
+        return prompt[:start] + SLOT + prompt[end:]
+    raise SkipRecord("the subject does not occur in the prompt")
+
+
+def _whole_words(text: str, spans: Iterable[tuple[int, int]], *, unspaced: bool = False) -> Iterator[tuple[int, int]]:
+    """Yield the spans of a text that begin and end at a word boundary.
+
+    Args:
+        text: the text.
+        spans: start and end of each span, which is not empty.
+        unspaced: whether every position next to a character of ``UNSPACED`` is a boundary.
+    """
+
+    def is_inside(outer: str, inner: str) -> bool:
+        """Return whether the character beside a span continues the word at the edge of the span."""
+        if unspaced and (UNSPACED.match(outer) or UNSPACED.match(inner)):
+            return False
+        return outer.isalnum() or outer == "_" or is_mark(outer)
+
+    for start, end in spans:
+        before, after = text[max(start - 1, 0) : start], text[end : end + 1]
+        if not is_inside(before, text[start]) and not is_inside(after, text[end - 1]) and not is_mark(after):
+            yield start, end
 
 
 def without_nq_tag(question: str) -> str:
@@ -107,8 +129,8 @@ def without_nq_tag(question: str) -> str:
 
 
 def equal_ignoring_case(first: str, second: str) -> bool:
-    """Return whether two answers are equal up to case."""
-    return first.casefold() == second.casefold()
+    """Return whether two answers are equal up to case, character width, accent encoding and white space."""
+    return normalise(first) == normalise(second)
 
 
 def task_name_from(name: str) -> str:

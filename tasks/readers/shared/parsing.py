@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import ast
-import csv
-import io
 import json
 import re
-from collections import Counter
 from typing import Any
 
 from ....benchmark.core.errors import KnbenchError
+from ...formats import RepeatedFieldError, parse_csv, unique_fields
 from .skips import SkipReport, SourceLocation
 
 LINE_BREAK = re.compile(rb"\r\n|\n|\r")
 """Line breaks of JSON Lines. U+2028 and U+0085 are ordinary characters of a JSON string."""
-
-SEPARATOR_LINE = re.compile(r"\Asep=.(?:\r\n|\n|\r)")
-"""First line of CSV files for Excel. It is not a header."""
 
 SEPARATOR = re.compile(r"[\s,]*")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -31,7 +26,7 @@ def parse_json(source: str, content: bytes) -> Any:
     """Return the value of a JSON text. Numbers with a fraction are returned as written, as strings.
 
     Raises:
-        KnbenchError: the text is not UTF-8 or not one JSON value, or it is cut.
+        KnbenchError: the text is not UTF-8 or not one JSON value, is cut, or has an object with a repeated field.
     """
     try:
         text = content.decode("utf-8")
@@ -47,6 +42,8 @@ def parse_json(source: str, content: bytes) -> Any:
             ) from None
         cut = "the file is cut: " if _is_cut(text, error) else ""
         raise KnbenchError(f"{source}: {cut}not valid JSON: {error}; download the file again") from None
+    except RepeatedFieldError as error:
+        raise KnbenchError(f"{source}: {error}; remove or rename one of them") from None
     except (ValueError, RecursionError) as error:
         raise KnbenchError(f"{source}: not valid JSON: {error}; download the file again") from None
 
@@ -63,7 +60,8 @@ def parse_records(source: str, content: bytes, report: SkipReport) -> list[Locat
         report: receives the lines that are not JSON.
 
     Raises:
-        KnbenchError: the text is neither JSON nor JSON Lines, or an object has several lists of records.
+        KnbenchError: the text is neither JSON nor JSON Lines, has an object with a repeated field, or holds columns or
+            several lists instead of one list of records.
     """
     lines = LINE_BREAK.split(content)
     filled = [line for line in lines if line.strip()]
@@ -100,35 +98,19 @@ def parse_table(source: str, content: bytes, report: SkipReport) -> list[Located
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise KnbenchError(f"{source}: not UTF-8 text (byte {error.start + 1}); convert the file to UTF-8") from None
-    text = SEPARATOR_LINE.sub("", text).lstrip("\r\n")
-    header = text.splitlines()[0] if text else ""
-    separator = max(",;\t", key=header.count)
-    # The standard limit of 131,072 characters a cell is lower than the length of published passages.
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
-    try:
-        rows = [[cell.strip() for cell in row] for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        reason = "a quotation mark is not closed, or the file is cut"
-        raise KnbenchError(f"{source}: not valid CSV: {error} (line {reader.line_num}): {reason}") from None
-    columns = rows[0] if rows else []
-    repeated = [name for name, count in Counter(columns).items() if name and count > 1]
-    if repeated:
-        raise KnbenchError(f"{source}: duplicate column '{repeated[0]}'; rename one of them")
+    table = parse_csv(source, text)
     found: list[Located] = []
-    for index, row in enumerate(rows[1:]):
+    for index, (_, cells) in enumerate(table.rows):
         location = SourceLocation(index, f"row {index + 1}")
-        cells = row + [""] * (columns[len(row) :] == [""])  # a separator may end the header alone, or the rows alone
-        cells = cells[:-1] if len(cells) == len(columns) + 1 and not cells[-1] else cells
-        if len(cells) != len(columns):
+        if len(cells) != len(table.columns):
             report.skip(location, "row with another number of cells than the header")
             continue
-        found.append((location, {name: _cell(cell) for name, cell in zip(columns, cells, strict=True) if cell}))
+        found.append((location, {name: _cell(cell) for name, cell in zip(table.columns, cells, strict=True) if cell}))
     return found
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, parse_float=str)
+    return json.loads(text, parse_float=str, object_pairs_hook=unique_fields)
 
 
 def _is_object(line: bytes) -> bool:
@@ -161,6 +143,8 @@ def _parse_lines(lines: list[bytes], report: SkipReport) -> list[Located]:
         except json.JSONDecodeError as error:
             cut = index == last and text[:1] == "{" and _is_cut(text, error)
             report.skip(location, "not JSON: the file is cut inside its last line" if cut else "not JSON")
+        except RepeatedFieldError:
+            report.skip(location, "an object has a field twice")
         except (ValueError, RecursionError):
             report.skip(location, "not JSON")
     return found
@@ -170,7 +154,7 @@ def _unwrap(source: str, value: Any) -> list[Located]:
     """Return the records of a JSON value: of a list, or of an object that contains records.
 
     Raises:
-        KnbenchError: an object has several lists of records.
+        KnbenchError: an object has several lists of records, or holds columns.
     """
     if isinstance(value, list):
         # The interface of the Hub wraps each record: {"row_idx": 0, "row": {...}}.
@@ -178,6 +162,11 @@ def _unwrap(source: str, value: Any) -> list[Located]:
         return [(SourceLocation(i, f"entry {i + 1}"), entry) for i, entry in enumerate(records)]
     if not isinstance(value, dict) or not value:
         return [(SourceLocation(0, "entry 1"), value)]
+    if _holds_columns(value):
+        raise KnbenchError(
+            f"{source}: the file holds columns ({', '.join(list(value)[:5])}), a list of records was expected; save it "
+            "by rows, in pandas with to_json(path, orient='records')"
+        )
     if all(isinstance(entry, dict) for entry in value.values()):
         return [(SourceLocation(i, f"entry '{key}'"), entry) for i, (key, entry) in enumerate(value.items())]
     lists = [key for key, entry in value.items() if _is_record_list(entry)]
@@ -190,13 +179,38 @@ def _unwrap(source: str, value: Any) -> list[Located]:
     return _unwrap(source, value[wrapped[0]]) if wrapped else [(SourceLocation(0, "entry 1"), value)]
 
 
+def _holds_columns(value: dict[str, Any]) -> bool:
+    """Return whether an object holds the columns of a table: lists of one length, or objects by row number.
+
+    These are the forms of ``DataFrame.to_dict("list")`` and of ``DataFrame.to_json()`` with the default orientation and
+    with "split". ParaRel's lists of bags have no list of single values.
+    """
+    columns = list(value.values())
+    if value.keys() == {"columns", "index", "data"}:
+        return True
+    if len(columns) > 1 and all(isinstance(column, list) for column in columns):
+        lengths = {len(column) for column in columns}
+        return len(lengths) == 1 and any(column and not _nested(column) for column in columns)
+    if len(columns) > 1 and all(isinstance(column, dict) for column in columns):
+        return all(column and column.keys() == columns[0].keys() and _row_numbers(column) for column in columns)
+    return False
+
+
+def _nested(column: list[Any]) -> bool:
+    return any(isinstance(cell, list | dict) for cell in column)
+
+
+def _row_numbers(column: dict[str, Any]) -> bool:
+    return all(name.isdecimal() for name in column)
+
+
 def _is_record_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
 
 
 def _sequence(content: bytes) -> list[Any] | None:
     """Return JSON objects that follow one another, separated by white space or commas; None for any other text."""
-    decoder = json.JSONDecoder(parse_float=str)
+    decoder = json.JSONDecoder(parse_float=str, object_pairs_hook=unique_fields)
     text = content.decode("utf-8", "replace").strip()
     values, position = [], 0
     while position < len(text):

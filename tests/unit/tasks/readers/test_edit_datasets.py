@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import EditRequest
+from knbench.tasks.readers.shared.fields import with_slot
+from knbench.tasks.readers.shared.skips import SkipRecord
 
 from tests.unit.tasks.readers.samples import (
     COUNTERFACT,
@@ -186,3 +188,57 @@ def test_skipped_records_and_probes_are_counted_by_reason(tmp_path):
     }
     assert report.first == "entry 2: the new target equals the true target"
     assert_well_formed(task)
+
+
+def test_answers_that_differ_in_their_encoding_alone_are_equal(tmp_path):
+    records = [
+        {**KNOWEDIT, "target_new": "Peru\u0301", "ground_truth": "Perú"},
+        {**KNOWEDIT, "target_new": "Ｐｅｒｕ", "ground_truth": ["Chile", "Peru"]},
+        {**KNOWEDIT, "target_new": "New  Zealand", "ground_truth": "New Zealand"},
+        {**KNOWEDIT, "locality": {"a": [{"prompt": "Lima is in", "ground_truth": "s\u200byria"}]}},
+    ]
+    task, report = read_task("knowedit", None, put(tmp_path / "k.json", records))
+    assert report.reasons == {"the new target equals the true target": 3, "probe skipped: target equals rival": 1}
+    assert "neighbourhood" not in {probe.criterion for probe in task.cases[0].probes}
+
+
+def test_a_prompt_with_two_expected_answers_asks_for_the_new_target_alone(tmp_path):
+    """The edited prompt and its paraphrases cannot keep an answer that the edit replaces."""
+    edited, paraphrase = KNOWEDIT["prompt"], KNOWEDIT["rephrase"][0]
+    prompts = [(edited, "USA"), (paraphrase, "USA"), ("Lima is in", "Peru")]
+    locality = {"a": [{"prompt": prompt, "ground_truth": answer} for prompt, answer in prompts]}
+    portability = {"b": [{"prompt": edited, "ground_truth": "Peru"}, {"prompt": paraphrase, "ground_truth": "Syria"}]}
+    record = {**KNOWEDIT, "locality": locality, "portability": portability}
+    task, report = read_task("knowedit", None, put(tmp_path / "k.json", [record]))
+    found = [(p.criterion, p.prompt, p.target) for p in task.cases[0].probes]
+    assert found == [
+        ("reliability", edited, "Syria"),
+        ("paraphrase", paraphrase, "Syria"),
+        ("neighbourhood", "Lima is in", "Peru"),
+        ("portability", paraphrase, "Syria"),
+    ]
+    assert report.reasons == {
+        "probe skipped: neighbourhood prompt that asks for the new target": 2,
+        "probe skipped: portability prompt that asks for the new target, with another answer": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "expected"),
+    [
+        ("रामायण में राम के पिता", "राम", "रामायण में {} के पिता"),  # Ramayana, Rama
+        ("The capitals of Lima\u0301n and Lima are", "Lima", "The capitals of Lima\u0301n and {} are"),
+        ("北京的首都是", "北京", "{}的首都是"),
+        ("서울은", "서울", "{}은"),
+        ("Obama's_x Obama's", "Obama", "{}'s_x Obama's"),
+        ("Obama_x Obama's", "Obama", "Obama_x {}'s"),
+    ],
+)
+def test_the_slot_of_a_subject_is_a_whole_word(prompt, subject, expected):
+    assert with_slot(prompt, subject) == expected
+
+
+@pytest.mark.parametrize(("prompt", "subject"), [("रामायण किसने लिखी", "राम"), ("กิน", "ก")])
+def test_a_subject_before_a_vowel_sign_is_a_part_of_another_word(prompt, subject):
+    with pytest.raises(SkipRecord, match="the subject does not occur"):
+        with_slot(prompt, subject)

@@ -19,6 +19,11 @@ RECORDS = [{**COUNTERFACT, "case_id": number} for number in (1, 2, 3)]
 LINES = [json.dumps(record) for record in RECORDS]
 
 
+FIELDS = list(COUNTERFACT)[:5]
+COLUMNS = {field: [record[field] for record in RECORDS] for field in FIELDS}
+BY_NUMBER = {field: {str(n): record[field] for n, record in enumerate(RECORDS)} for field in FIELDS}
+
+
 def encoded(text):
     return text if isinstance(text, bytes) else text.encode()
 
@@ -110,6 +115,10 @@ def test_line_separators_of_unicode_belong_to_a_record(tmp_path):
         ("twice.csv", "subject,prompt,prompt\nOslo,a,b\n", "duplicate column 'prompt'"),
         ("pipe.csv", "subject|prompt\nOslo|a\n", "fields of the first record: subject|prompt"),
         ("deep.json", "[" * 100_000, "not valid JSON"),
+        ("twice.json", '[{"a": 1, "b": {"c": 1, "c": 2}}]', "an object has the field 'c' twice; remove or rename one"),
+        ("columns.json", json.dumps(COLUMNS), f"holds columns ({', '.join(FIELDS)}), a list of records was expected"),
+        ("pandas.json", json.dumps(BY_NUMBER), "in pandas with to_json(path, orient='records')"),
+        ("split.json", json.dumps({"columns": FIELDS, "index": [0], "data": [[1]]}), "the file holds columns"),
         ("splits.json", json.dumps({"train": RECORDS, "test": RECORDS}), "several lists (train, test)"),
         ("splits2.json", json.dumps({"data": RECORDS, "rows": RECORDS}), "several lists (data, rows)"),
     ],
@@ -127,6 +136,19 @@ def test_a_cut_last_line_and_broken_lines_are_counted(tmp_path):
     assert len(task.cases) == 2
     assert report.reasons == {"not JSON": 1, "not JSON: the file is cut inside its last line": 1}
     assert report.first == "line 2: not JSON"
+
+
+def test_a_line_that_repeats_a_field_is_counted(tmp_path):
+    """The parser would silently keep the last value."""
+    repeated = LINES[1][:-1] + ', "paraphrase_prompts": []}'
+    for lines in ([LINES[0], repeated], [repeated, LINES[0]]):
+        task, report = read_task("counterfact", None, write(tmp_path / "a.jsonl", "\n".join(lines)))
+        assert (len(task.cases), report.reasons) == (1, {"an object has a field twice": 1})
+
+
+def test_an_object_of_records_by_number_does_not_hold_columns(tmp_path):
+    content = json.dumps({str(number): record for number, record in enumerate(RECORDS)})
+    assert len(read_task("counterfact", None, write(tmp_path / "a.json", content))[0].cases) == 3
 
 
 CELLS = {key: EASYEDIT[key] for key in ("subject", "prompt", "target_new", "ground_truth", "rephrase_prompt")}
