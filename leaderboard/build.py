@@ -9,6 +9,7 @@ from pathlib import Path
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.files import gc_paused
 from ..benchmark.results.documents import OnBroken, reraise
+from ..benchmark.results.layout import find_stores
 from ..benchmark.results.runs import find_runs
 from .render import SiteRenderer
 
@@ -36,6 +37,8 @@ def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench",
             without a site.
     """
     runs = find_runs(results, on_broken)
+    for stray in (stray for root in results for store in find_stores(root) for stray in store.strays):
+        on_broken(KnbenchError(stray))
     if output.exists() and not (output / MARKER).exists() and (not output.is_dir() or any(output.iterdir())):
         raise KnbenchError(f"'{output}' is not empty and not a site of knbench; choose another --output")
     output.parent.mkdir(parents=True, exist_ok=True)

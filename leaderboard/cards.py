@@ -1,16 +1,18 @@
-"""Cards of methods: Markdown from submissions as sanitised HTML."""
+"""Cards of methods, Markdown from submissions as sanitised HTML, and the numbers that papers report for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
 
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.results.documents import OnBroken, reraise
-from ..benchmark.results.store import CARD, read_card
+from ..benchmark.results.layout import find_stores
+from ..benchmark.results.store import read_card, read_reported
 
 TAGS = {
     "a", "b", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "strong",
@@ -39,9 +41,25 @@ def cards_in(roots: Sequence[Path], on_broken: OnBroken = reraise) -> dict[str, 
         on_broken: called with the error of each card that cannot be read, is empty or too large.
     """
     cards = {}
-    for path in sorted(path for root in roots for path in root.rglob(CARD)):
+    for path in sorted(path for root in roots for store in find_stores(root) for path in store.cards):
         try:
             cards[path.parent.name] = card_html(read_card(path))
         except KnbenchError as error:
             on_broken(error)
     return cards
+
+
+def reported_in(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Mapping[str, Any]]:
+    """Return the reported numbers of methods, in the order of their files.
+
+    Args:
+        roots: results stores.
+        on_broken: called with the error of each file that cannot be read or is in the folder of another method.
+    """
+    found = []
+    for path in sorted(path for root in roots for store in find_stores(root) for path in store.reported):
+        try:
+            found.append(read_reported(path))
+        except KnbenchError as error:
+            on_broken(error)
+    return found

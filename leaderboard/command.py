@@ -11,6 +11,7 @@ import click
 
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.files import write_text
+from ..benchmark.core.printable import printable
 from ..benchmark.results.runs import find_runs
 from .build import build_site
 
@@ -42,7 +43,7 @@ def build(results: Sequence[Path], output: Path, title: str) -> None:
     index = build_site(list(results), output, title=title, on_broken=lambda error: errors.append(str(error)))
     click.echo(f"Site: {index}")
     for error in errors:
-        click.echo(f"knbench: left out: {' '.join(error.split())}", err=True)
+        click.echo(f"knbench: left out: {printable(error)}", err=True)
     if errors:
         raise click.exceptions.Exit(2)
 

@@ -13,9 +13,9 @@ from ..benchmark.core.records import Record
 from ..benchmark.core.schema import TaskKind
 from ..benchmark.results.comparison import Values, case_means
 from ..benchmark.results.documents import comparable, optional_conditions
+from ..benchmark.results.layout import slug
 from ..benchmark.results.method_names import describe_differences, differing_settings
 from ..benchmark.results.runs import Run
-from ..benchmark.results.store import slug
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.formatting import SPLIT_NOTES, format_regime
 from ..benchmark.scoring.summary import Table

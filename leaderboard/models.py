@@ -10,7 +10,7 @@ from ..benchmark.core.documents import ModelCard, TaskCard
 from ..benchmark.core.records import to_json
 from ..benchmark.core.schema import JsonObject, TaskKind
 from ..benchmark.results.analysis_figures import analysis_figures
-from ..benchmark.results.store import slug
+from ..benchmark.results.layout import slug
 from ..benchmark.scoring.formatting import format_value
 from .cells import Cell, bar_length
 from .entries import Section, TaskKey, protocol_notes

@@ -10,7 +10,7 @@ from typing import Any
 from ..benchmark.core.documents import EditorCard, Result, TaskCard
 from ..benchmark.core.schema import JsonObject
 from ..benchmark.results.figures import retention_figure
-from ..benchmark.results.store import slug
+from ..benchmark.results.layout import slug
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.formatting import DriftRow, format_drift
 from .boards import COMPOSITE_TITLES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..benchmark.core.documents import Result, TaskCard
-from ..benchmark.results.store import slug
+from ..benchmark.results.layout import slug
 from .entries import Section, TaskKey
 
 

@@ -18,13 +18,14 @@ from ..benchmark.core.errors import KnbenchError
 from ..benchmark.results.documents import OnBroken, find_documents
 from ..benchmark.results.figures import retention_figure
 from ..benchmark.results.io import ANALYSIS
+from ..benchmark.results.layout import slug
 from ..benchmark.results.runs import Run
-from ..benchmark.results.store import BADGES, REPORTED, badges_of, read_status, slug
+from ..benchmark.results.store import BADGES, badges_of, read_status
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES, Measure
 from ..benchmark.scoring.protocols import PROTOCOLS
 from ..benchmark.scoring.summary import case_table, in_order
 from . import boards, entries, pages, pairs, paths, plots
-from .cards import card_html, cards_in
+from .cards import card_html, cards_in, reported_in
 from .cases import CaseLink, CaseView, ExtremeCases, case_view
 from .entries import BOARD_MEASURES, Entry, Section, TaskKey
 from .models import KNOWN_COLUMNS, Model, model_view
@@ -97,7 +98,7 @@ class SiteRenderer:
         self.folder, self.title, self.on_broken = folder, title, on_broken
         self.analyses = find_documents(results, ANALYSIS, on_broken)
         self.cards = cards_in(results, on_broken)
-        self.reported = find_documents(results, REPORTED, on_broken)
+        self.reported = reported_in(results, on_broken)
         self.status = read_status(results)
         self.version = ""
         self.has_pairs = False

@@ -61,7 +61,12 @@ def lite_cases(task_name: str, cases: Sequence[Case]) -> tuple[Case, ...]:
         task_name: the name of the task.
         cases: the cases of the task that a run evaluates.
     """
-    return tuple(sorted(cases, key=lambda case: derived_seed("lite", task_name, case.id))[:LITE_CASES])
+    return lite_order(task_name, cases)[:LITE_CASES]
+
+
+def lite_order(task_name: str, cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Return the given cases in the order whose beginning is the lite subset."""
+    return tuple(sorted(cases, key=lambda case: derived_seed("lite", task_name, case.id)))
 
 
 def _is_tuning_case(task_name: str, case_id: str) -> bool:

@@ -15,8 +15,11 @@ from ..core.records import ProbeRecord, Record
 from ..core.schema import Case, Probe, Task
 from ..core.split import ordered_cases
 
+_ADDED = {"generation": "fluency", "passages": "integrity"}
+"""Kinds of probes that a run adds to those of its task, with their criteria."""
 
-def check_task(where: str, result: Result, records: Sequence[Record], task: Task) -> None:
+
+def check_task(where: str, result: Result, records: Sequence[Record], task: Task) -> Task:
     """Check that a result was taken on a known version of a task, and that its records ask the task's questions.
 
     Args:
@@ -24,6 +27,9 @@ def check_task(where: str, result: Result, records: Sequence[Record], task: Task
         result: the result.
         records: its records.
         task: the registered task.
+
+    Returns:
+        The task in the version that was run.
 
     Raises:
         KnbenchError: the version is unknown, or the content, a request or a probe differs.
@@ -39,13 +45,19 @@ def check_task(where: str, result: Result, records: Sequence[Record], task: Task
             f"{where}: taken on version {version} of task '{task.name}', which is now version {task.version}; run it "
             "again, or score it as it is with --any-version"
         )
+    if (result.task.kind, result.task.cases_total) != (task.kind, len(task.cases)):
+        raise KnbenchError(
+            f"{where}: task '{task.name}' is of kind '{task.kind}' with {len(task.cases)} cases; /task states another "
+            "kind or number"
+        )
     cases = {case.id: case for case in asked.cases}
     for record in records:
         if record.case_id not in cases:
             raise KnbenchError(f"{where}: task '{task.name}' has no case '{record.case_id}'")
-        flaw = _flaw(record, cases[record.case_id], known_only=result.protocol.known_only)
+        flaw = _flaw(record, cases[record.case_id], known_only=result.protocol.known_only) or _added(record, result)
         if flaw:
             raise KnbenchError(f"{where}: case '{record.case_id}' {flaw}; the records were changed")
+    return asked
 
 
 def _earlier_version(task: Task, version: int, criteria: Sequence[str]) -> Task:
@@ -64,7 +76,7 @@ def _flaw(record: Record, case: Case, *, known_only: bool) -> str | None:
         return "has another edit request than the task"
     left = list(case.probes)
     for number, probe in enumerate(record.probes):
-        if probe.kind in ("generation", "passages"):
+        if probe.kind in _ADDED:
             continue  # added by the run, not by the task
         # Under known-only, unchanged probes that the unedited model gets wrong are left out. All others are required.
         while left and not _asks(probe, left[0]):
@@ -76,6 +88,19 @@ def _flaw(record: Record, case: Case, *, known_only: bool) -> str | None:
         left.pop(0)
     missing = [probe for probe in left if not (known_only and probe.expect == "unchanged")]
     return f"lacks {len(missing)} of the task's probes" if missing else None
+
+
+def _added(record: Record, result: Result) -> str | None:
+    """Return how the probes that a run adds to those of a task differ from its protocol, or None."""
+    added = [(probe.kind, probe.criterion) for probe in record.probes if probe.kind in _ADDED]
+    if any(_ADDED[kind] != criterion for kind, criterion in added) or len(added) != len(set(added)):
+        return "has an added probe of another criterion, or twice"
+    measured = {criterion for _, criterion in added}
+    protocol = result.protocol
+    for criterion, wanted in (("fluency", protocol.fluency_tokens > 0), ("integrity", protocol.integrity is not None)):
+        if wanted != (criterion in measured) and record.failure is None:
+            return f"{'lacks' if wanted else 'has'} a probe of {criterion}, which its protocol {'has' if wanted else 'lacks'}"
+    return None
 
 
 def _asks(record: ProbeRecord, probe: Probe) -> bool:

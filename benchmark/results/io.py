@@ -10,10 +10,14 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
+import itertools
 import json
+import math
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,8 +30,20 @@ from .json_schema import checker
 MANIFEST, RECORDS, RESULT = "manifest.json", "records.jsonl", "result.json"
 CHECKPOINTS, DRIFT = "checkpoints.jsonl", "drift.jsonl"
 PARTS, ANALYSIS = "parts.jsonl", "analysis.json"
-MAX_UNPACKED_BYTES = 1 << 28
+MAX_UNPACKED_BYTES = 1 << 26
 """Maximum size of a decompressed file. A few kilobytes can decompress to any number of zeros."""
+MAX_LINE_BYTES = 1 << 22
+"""Maximum size of a line of a compressed file."""
+MAX_VALUES = 6_000_000
+"""Maximum number of JSON values in a compressed file: two bytes of text can take a hundred bytes of memory."""
+_CHUNK_BYTES = 1 << 20
+_SEPARATORS = (b",", b"[", b"{")
+MAX_NESTING = 64
+_BRACKETS = re.compile(r"\"[^\"\\]*(?:\\.[^\"\\]*)*\"|[\[\]{}]", re.DOTALL)
+"""Brackets, and strings, which may contain brackets."""
+_MAYBE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_MAYBE_ABSURD = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{25}")
+_MAX_DIGITS = 30
 
 LineT = TypeVar("LineT")
 
@@ -72,34 +88,97 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         KnbenchError: the file is missing, cannot be decompressed, or exceeds :data:`MAX_UNPACKED_BYTES`.
     """
+    return b"".join(_chunks(path))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file in parts, decompressed if its name ends in ``.gz``, with a limit of their size."""
+    packed = path.suffix == ".gz"
+    size = 0
     try:
-        if path.suffix != ".gz":
-            return path.read_bytes()
-        with gzip.open(path) as stream:
-            data = stream.read(MAX_UNPACKED_BYTES + 1)
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                size += len(chunk)
+                if packed and size > MAX_UNPACKED_BYTES:
+                    raise KnbenchError(f"{path}: decompresses to more than {MAX_UNPACKED_BYTES >> 20} MB")
+                yield chunk
     except FileNotFoundError:
         raise KnbenchError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise KnbenchError(f"{path}: {error}") from None
-    if len(data) > MAX_UNPACKED_BYTES:
-        raise KnbenchError(f"{path}: decompresses to more than {MAX_UNPACKED_BYTES >> 20} MB")
-    return data
 
 
-def read_json(path: Path) -> Any:
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file with their line breaks. The size of compressed ones is limited."""
+    packed = path.suffix == ".gz"
+    values, rest = 0, b""
+    for chunk in _chunks(path):
+        *whole, rest = (rest + chunk).split(b"\n")
+        if packed:
+            values += sum(map(chunk.count, _SEPARATORS))
+            if values > MAX_VALUES:
+                raise KnbenchError(f"{path}: has more than {MAX_VALUES:,} values")
+            if any(len(line) > MAX_LINE_BYTES for line in (*whole, rest)):
+                raise KnbenchError(f"{path}: has a line of more than {MAX_LINE_BYTES >> 20} MB")
+        for line in whole:
+            yield line + b"\n"
+    if rest:
+        yield rest
+
+
+def read_json(path: Path, max_bytes: int | None = None) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: the file.
+        max_bytes: maximum size.
+
     Raises:
-        KnbenchError: the file is missing or not valid JSON.
+        KnbenchError: the file is missing, too large or not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise KnbenchError(f"{path}: {path.stat().st_size >> 10} kB; at most {max_bytes >> 10} kB are read")
+        return _parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KnbenchError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # also numbers with thousands of digits, and deep nesting
         raise KnbenchError(f"{path}: not valid JSON ({error}); {_advice(path)}") from None
     except OSError as error:
         raise KnbenchError(f"{path}: {error.strerror}") from None
+
+
+def _parse_json(text: str) -> Any:
+    """Parse JSON. Numbers without a finite value and unpaired surrogates, which Python accepts, are errors.
+
+    Raises:
+        ValueError: the text is not JSON, or has such a number or character.
+        RecursionError: its values are nested too deeply.
+    """
+    if max(itertools.accumulate(map(_nesting_step, _BRACKETS.findall(text))), default=0) > MAX_NESTING:
+        raise ValueError(f"values are nested more than {MAX_NESTING} deep")
+    value = json.loads(text, parse_constant=_reject_constant)
+    if _MAYBE_SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    if _MAYBE_ABSURD.search(text):
+        json.loads(text, parse_float=_finite, parse_int=_short_integer)
+    return value
+
+
+def _nesting_step(token: str) -> int:
+    return 1 if token in "[{" else -1 if token in "]}" else 0
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:20]} is beyond the range of numbers")
+    return float(text)
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
 
 
 def _advice(path: Path) -> str:
@@ -117,7 +196,26 @@ def read_lines(path: Path, kind: LineKind[LineT]) -> list[LineT]:
     Raises:
         KnbenchError: the file is missing, or a line is invalid or repeats another; names the line.
     """
-    return parse_lines(path, read_bytes(path), kind)
+    return _parse_lines(path, _lines(path), kind)
+
+
+def read_hashed_lines(path: Path, kind: LineKind[LineT]) -> tuple[list[LineT], str]:
+    """Read and validate a file of JSON lines, and return the lines and the sha256 of its decompressed content.
+
+    The text is read line by line and never held as a whole.
+
+    Raises:
+        KnbenchError: the file is missing, or a line is invalid or repeats another; names the line.
+    """
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[bytes]:
+        for line in _lines(path):
+            digest.update(line)
+            yield line
+
+    parsed = _parse_lines(path, hashed(), kind)
+    return parsed, digest.hexdigest()
 
 
 def parse_lines(path: Path, data: bytes, kind: LineKind[LineT]) -> list[LineT]:
@@ -131,18 +229,18 @@ def parse_lines(path: Path, data: bytes, kind: LineKind[LineT]) -> list[LineT]:
     Raises:
         KnbenchError: a line is invalid or repeats another; names the line.
     """
+    return _parse_lines(path, io.BytesIO(data), kind)
+
+
+def _parse_lines(path: Path, lines: Iterable[bytes], kind: LineKind[LineT]) -> list[LineT]:
     find_flaw = checker(kind.schema)
-    try:
-        lines = data.decode().split("\n")
-    except UnicodeDecodeError as error:
-        raise KnbenchError(f"{path}: {error}") from None
-    if lines and lines[-1]:
-        raise KnbenchError(f"{path}: line {len(lines)} was cut off; start the run again to continue it")
     parsed: list[LineT] = []
     numbers: dict[Any, int] = {}
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            raise KnbenchError(f"{path}: line {number} was cut off; start the run again to continue it")
         try:
-            value = json.loads(line, parse_constant=_reject_constant)
+            value = _parse_json(line.decode())
         except (ValueError, RecursionError) as error:
             raise KnbenchError(f"{path}: line {number} is broken: {error}") from None
         flaw = find_flaw(value)
@@ -174,7 +272,10 @@ def sha256_of(path: Path) -> str:
     Raises:
         KnbenchError: the file cannot be read.
     """
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    digest = hashlib.sha256()
+    for chunk in _chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 class JsonLinesFile(Generic[LineT]):

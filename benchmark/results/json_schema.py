@@ -13,6 +13,9 @@ import jsonschema_rs
 
 from ..core.errors import KnbenchError
 
+_WORDED_SIZE = 100_000
+"""Size of a document above which its flaws are not worded in detail."""
+
 
 @cache
 def schema(name: str) -> Mapping[str, Any]:
@@ -42,13 +45,16 @@ def check(document: Any, name: str, where: str) -> None:
 def checker(name: str) -> Callable[[Any], str | None]:
     """Return a function that describes the first flaw of a document, or returns None for a valid one.
 
-    jsonschema-rs validates, a hundred times faster than jsonschema, which words the messages.
+    jsonschema-rs validates, a hundred times faster than jsonschema, which words the messages. Messages repeat the value
+    at every level of the schema. Of a large document only the top-level key is named.
     """
     validator = jsonschema_rs.Draft202012Validator(dict(schema(name)))
 
     def find_flaw(document: Any) -> str | None:
         if validator.is_valid(document):
             return None
+        if _is_large(document):
+            return _rough_flaw(document, schema(name))
         error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema(name)).iter_errors(document))
         if error is None:
             return "by jsonschema-rs"
@@ -56,3 +62,26 @@ def checker(name: str) -> Callable[[Any], str | None]:
         return f"at /{'/'.join(str(part) for part in error.absolute_path)}: {message}"
 
     return find_flaw
+
+
+def _is_large(document: Any) -> bool:
+    """Return whether a document has more than :data:`_WORDED_SIZE` characters and values."""
+    size, left = 0, [document]
+    while left and size <= _WORDED_SIZE:
+        value = left.pop()
+        size += 1 + (len(value) if isinstance(value, str | list | dict) else 0)
+        if isinstance(value, dict):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            left += value
+    return size > _WORDED_SIZE
+
+
+def _rough_flaw(document: Any, root: Mapping[str, Any]) -> str:
+    """Return the top-level key of a large document whose value is invalid."""
+    rules = root.get("properties", {})
+    for key, value in document.items() if isinstance(document, dict) else ():
+        rule = {"$defs": root.get("$defs", {}), **rules.get(key, {})}
+        if key not in rules or not jsonschema_rs.Draft202012Validator(rule).is_valid(value):
+            return f"at /{key[:100]}: the value is too large or does not follow the schema"
+    return "at /: the document is too large or does not follow the schema"

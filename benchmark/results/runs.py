@@ -27,6 +27,9 @@ from .io import (
 )
 from .layout import find_stores, misplaced
 
+MAX_RESULT_BYTES = 1 << 22
+"""Maximum size of a stored result, without its records."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -114,6 +117,21 @@ def check_manifests(roots: Sequence[Path]) -> None:
         )
 
 
+def stored_run(path: Path) -> Run:
+    """Read a result of a store.
+
+    Raises:
+        KnbenchError: the file is too large, broken or invalid, or its content belongs at another place.
+    """
+    if path.stat().st_size > MAX_RESULT_BYTES:
+        raise KnbenchError(f"{path}: {path.stat().st_size >> 10} kB; at most {MAX_RESULT_BYTES >> 10} kB are read")
+    result = load_result(path)
+    place = misplaced(path, result)
+    if place is not None:
+        raise KnbenchError(f"{path}: {place}")
+    return Run(path.parent, result, path.stem)
+
+
 def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]:
     """Return every finished run below the given folders, in a stable order.
 
@@ -137,11 +155,7 @@ def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]
             raise KnbenchError(f"no {RESULT} below '{root}'; make one with: knbench run --output {root}")
         for path, stem in [*((path, "") for path in folders), *((path, path.stem) for path in stored)]:
             try:
-                run = Run(path.parent, load_result(path), stem)
-                place = misplaced(path, run.result) if stem else None
-                if place is not None:
-                    raise KnbenchError(f"{path}: {place}")
-                runs.append(run)
+                runs.append(stored_run(path) if stem else Run(path.parent, load_result(path)))
             except KnbenchError as error:
                 on_broken(error)
     if not runs:

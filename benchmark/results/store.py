@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.files import json_text, write_bytes, write_json
+from ..core.printable import forbidden_character, printable
 from ..core.records import to_json
 from .documents import first_difference, load_result, manifest_of
 from .io import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, read_bytes, read_json
 from .json_schema import check
+from .layout import CARD, STATUS, find_stores, location_of, method_name_flaw, slug
 from .method_names import describe_differences, differing_settings
 from .runs import Run
 
-CARD = "card.md"
 CARD_BYTES = 1 << 16
-REPORTED = "reported.json"
-"""Numbers that a paper reports for a method, in the method's folder."""
-STATUS = "status.json"
-"""Which stored results were re-scored or re-run, in the top folder."""
+STATUS_BYTES = 1 << 24
 BADGES: Mapping[str, str] = {
     "re-scored": "Recomputed from its raw records, with every check of validation.",
     "re-run": "Run again by the maintainers, with the same verdicts on the same probes.",
@@ -37,58 +34,11 @@ BADGES: Mapping[str, str] = {
 """Badges of a row with their meaning."""
 
 
-def slug(text: str) -> str:
-    """Return a text as a file name that is safe on every platform.
-
-    >>> slug("../Org/My Model")
-    'org-my-model'
-    """
-    return re.sub(r"[^a-z0-9._]+", "-", text.casefold()).strip("-.") or "unnamed"
-
-
-def location_of(result: Result) -> tuple[Path, str]:
-    """Return the folder of a result, relative to the store, and its name in the folder.
-
-    A model without a revision is identified by its weight hash. The name states the subset, the regime, and every
-    setting of the protocol that :func:`_protocol_suffixes` lists. Results with different names have different settings.
-    """
-    model, protocol = result.model, result.protocol
-    revision = model.revision or f"weights-{model.weight_hash[:12]}"
-    folder = Path(slug(result.editor.name)) / slug(model.name) / slug(revision)
-    regime = {
-        "single": "",
-        "batch": f".batch-{protocol.batch_edits}",
-        "sequential": f".sequential-{protocol.cases}",
-    }[protocol.regime]
-    subset = ".lite" if protocol.subset == "lite" else ""
-    return folder, slug(result.task.name) + subset + regime + "".join(_protocol_suffixes(result))
-
-
-def _protocol_suffixes(result: Result) -> Iterator[str]:
-    """Yield one part of a name for every setting that differs from the usual one.
-
-    Usual are the test split without a limit, seed 0, the BOS policy "auto", all cases of a full set, and the cases of
-    the lite subset that the model knows by "success".
-    """
-    protocol = result.protocol
-    if protocol.split != "test":
-        yield f".split-{protocol.split}"
-    if protocol.limit is not None:
-        yield f".limit-{protocol.limit}"
-    if protocol.known_only != (protocol.subset == "lite"):
-        yield ".known" if protocol.known_only else ".all-cases"
-    if protocol.known_by not in (None, "success"):
-        yield f".known-by-{slug(protocol.known_by)}"
-    if protocol.bos != "auto":
-        yield f".bos-{slug(protocol.bos)}"
-    if result.model.dtype != "float32":
-        yield f".{slug(result.model.dtype)}"
-    if result.seed != 0:
-        yield f".seed-{result.seed}"
-
-
 def refusal(result: Result) -> str | None:
     """Return why a result cannot be stored, or None: only complete runs on test cases are published."""
+    flaw = method_name_flaw(result.editor.name)
+    if flaw is not None:
+        return f"the name of method '{printable(result.editor.name)}' {flaw}; rename the method and run it again"
     if result.protocol.limit is not None:
         return f"the run is limited to {result.protocol.limit} cases; run it without --limit"
     if result.protocol.split != "test":
@@ -164,19 +114,35 @@ def read_card(path: Path) -> str:
     """Return the Markdown of a card.
 
     Raises:
-        KnbenchError: the file cannot be read, is empty or exceeds :data:`CARD_BYTES`.
+        KnbenchError: the file cannot be read, is empty, exceeds :data:`CARD_BYTES`, or has control characters.
     """
     try:
         if path.stat().st_size > CARD_BYTES:
             raise KnbenchError(f"{path}: {path.stat().st_size >> 10} kB; a card has at most {CARD_BYTES >> 10} kB")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode().replace("\r\n", "\n")
     except FileNotFoundError:
         raise KnbenchError(f"{path}: no such file; write a card in Markdown that describes the method") from None
     except (OSError, UnicodeDecodeError) as error:
         raise KnbenchError(f"{path}: {error}") from None
     if not text.strip():
         raise KnbenchError(f"{path}: the card is empty; describe the method in Markdown")
+    flaw = forbidden_character(text)
+    if flaw is not None:
+        raise KnbenchError(f"{path}: the card has the control or bidirectional character {flaw}; remove it")
     return text
+
+
+def read_reported(path: Path) -> Mapping[str, Any]:
+    """Return the numbers that a paper reports for a method.
+
+    Raises:
+        KnbenchError: the file cannot be read, is too large or invalid, or is in the folder of another method.
+    """
+    document: Mapping[str, Any] = read_json(path, CARD_BYTES)
+    check(document, "reported", str(path))
+    if document["method"] != path.resolve().parent.name:
+        raise KnbenchError(f"{path}: /method is '{document['method']}'; it belongs in the folder of that method")
+    return document
 
 
 def stored_names(result: Result) -> Sequence[str]:
@@ -190,18 +156,27 @@ def _files(result: Result) -> list[str]:
 
 
 def read_status(roots: Sequence[Path]) -> dict[Path, Mapping[str, Any]]:
-    """Return the status of stored results, by the path of the result.
+    """Return the status of stored results, by the path of the result. Only the file in a store's top folder counts.
 
     Raises:
         KnbenchError: a status file is broken.
     """
     found: dict[Path, Mapping[str, Any]] = {}
-    for path in sorted(path for root in roots for path in root.rglob(STATUS)):
-        document = read_json(path)
-        check(document, "status", str(path))
-        for name, note in document["results"].items():
+    for path in sorted(path for root in roots for store in find_stores(root) for path in store.status):
+        for name, note in read_status_file(path)["results"].items():
             found[(path.parent / name).resolve()] = note
     return found
+
+
+def read_status_file(path: Path) -> Mapping[str, Any]:
+    """Return the content of a status file.
+
+    Raises:
+        KnbenchError: the file is broken or too large.
+    """
+    document: Mapping[str, Any] = read_json(path, STATUS_BYTES)
+    check(document, "status", str(path))
+    return document
 
 
 def write_status(root: Path, runs: Sequence[Run], rerun: Collection[Path]) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from ..core.documents import Result
 from ..core.errors import KnbenchError
 from .documents import comparable
+from .layout import slug
 from .method_names import describe_differences, differing_settings
 from .runs import Run, check_manifests, find_runs, unfinished_runs
-from .store import refusal, slug
+from .store import refusal
 
 OF_RESULT = ("task", "version", "content", "cases", "checkpoints")
 """Conditions that may differ between the results that one row of a board consists of."""

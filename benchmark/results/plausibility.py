@@ -1,0 +1,204 @@
+"""Checks of observations against what a model can produce, and against other results on the same unedited model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..core.documents import Result
+from ..core.records import Answer, CheckpointLine, DriftLine, Observation, ProbeRecord, Record, to_json
+
+SUM_TOLERANCE = 1e-3
+"""Tolerance for sums of log-probabilities, in nats, and for sums of probabilities."""
+SAME_MODEL_TOLERANCE = 0.05
+"""Maximum difference of a log-probability of the unedited model between machines, in nats."""
+MAX_SECONDS, MAX_MEMORY_MB = 1e7, 1e9
+"""Limits of the cost of a case: four months, and a petabyte."""
+MAX_JS = math.log(2)
+"""Maximum of a Jensen-Shannon divergence, in nats."""
+
+
+def implausible(result: Result, records: Sequence[Record], checkpoints: Sequence[CheckpointLine]) -> str | None:
+    """Return the first value that no model produces, with its position in the records, or None.
+
+    Args:
+        result: the result.
+        records: its records.
+        checkpoints: its checkpoint lines; empty unless the run is sequential.
+    """
+    flaws = (
+        *(_repeated(records), _flaws_of_records(result, records)),
+        *(_flaws_of_checkpoints(result, records, checkpoints), _without_edit(records)),
+    )
+    return next((flaw for found in flaws for flaw in found), None)
+
+
+def _repeated(records: Sequence[Record]) -> Iterator[str]:
+    """Yield the records that have the observations of another record."""
+    seen: dict[str, int] = {}
+    for number, record in enumerate(records):
+        after = json.dumps([to_json(probe.after) for probe in record.probes], sort_keys=True)
+        key = hashlib.sha256(after.encode()).hexdigest()
+        if record.failure is None and seen.setdefault(key, number) != number:
+            yield f"/{number} has exactly the observations of /{seen[key]}; measure each case"
+
+
+def _flaws_of_records(result: Result, records: Sequence[Record]) -> Iterator[str]:
+    for number, record in enumerate(records):
+        flaw = _impossible_cost(record)
+        if flaw:
+            yield f"/{number}/timings/{flaw}"
+        for position, probe in enumerate(record.probes):
+            for side, observation in (("before", probe.before), ("after", probe.after)):
+                flaw = observation and impossible(result, probe, observation)
+                if flaw:
+                    yield f"/{number}/probes/{position}/{side}/{flaw}"
+
+
+def _flaws_of_checkpoints(
+    result: Result, records: Sequence[Record], checkpoints: Sequence[CheckpointLine]
+) -> Iterator[str]:
+    by_case = {record.case_id: record for record in records}
+    for line in checkpoints:
+        where = f"checkpoint of case '{line.case_id}' after {line.edits} edits:"
+        pairs = zip(by_case[line.case_id].probes, line.after, strict=False)
+        for position, (probe, observation) in enumerate(pairs):
+            if observation is None:
+                if line.failure is None:
+                    yield f"{where} /after/{position} is missing, and no failure is stated"
+                continue
+            flaw = impossible(result, probe, observation)
+            if flaw:
+                yield f"{where} /after/{position}/{flaw}"
+
+
+def _without_edit(records: Sequence[Record]) -> Iterator[str]:
+    """Yield the records whose answers changed although they name no change of the model."""
+    for number, record in enumerate(records):
+        changed = record.edit.parameters or record.edit.prefix or record.edit.modules
+        if not changed and record.failure is None and _answers_changed(record):
+            yield f"/{number}/edit names no parameter, module or text, and yet answers changed"
+
+
+def _impossible_cost(record: Record) -> str | None:
+    """Return which cost of a case no machine has, and how, or None."""
+    costs = vars_of(record.timings)
+    for name, value in costs.items():
+        limit = MAX_MEMORY_MB if name == "peak_memory_mb" else MAX_SECONDS
+        if value is None:
+            if record.failure is None:
+                return f"{name} is missing; the edit did not fail"
+        elif not 0 < value <= limit:
+            return f"{name} is {value}; it must be above 0 and at most {limit:g}"
+    return None
+
+
+def vars_of(timings: object) -> Mapping[str, float | None]:
+    """Return the fields of a stored type by name, those with default values included."""
+    names: Sequence[str] = type(timings).__struct_fields__  # type: ignore[attr-defined]
+    return {name: getattr(timings, name) for name in names}
+
+
+def impossible(result: Result, probe: ProbeRecord, observation: Observation) -> str | None:
+    """Return where an observation contradicts its probe, its model or itself, and how, or None."""
+    if observation.js is not None and observation.js > MAX_JS + SUM_TOLERANCE:
+        return f"js is above {MAX_JS:.4f}, the maximum of a Jensen-Shannon divergence"
+    if not observation.has_answers:
+        return None
+    if bool(probe.rival) != (observation.rival_answer is not None):
+        return "rival: the observation has scores of a rival exactly if its probe names one"
+    vocabulary = result.model.vocabulary
+    if observation.top_id is not None and observation.top_id >= vocabulary:
+        return f"top_id is {observation.top_id}; the model has {vocabulary} tokens"
+    for side, answer in (("target", observation.target), ("rival", observation.rival_answer)):
+        flaw = answer and (_impossible_answer(answer, vocabulary) or _contradicts_top(answer, observation))
+        if flaw:
+            return f"{side}/{flaw}"
+    flaw = _beginning_of_text(observation)
+    return flaw or _probable_together(result, probe, observation)
+
+
+def _impossible_answer(answer: Answer, vocabulary: int) -> str | None:
+    """Return how the scores of an answer contradict each other, or None."""
+    if len({len(answer.token_logprobs), len(answer.ranks), len(answer.argmax)}) != 1:
+        return "token_logprobs, ranks and argmax differ in length"
+    if abs(sum(answer.token_logprobs) - answer.logprob) > SUM_TOLERANCE * (1 + abs(answer.logprob)):
+        return "logprob is not the sum of token_logprobs"
+    for number, (logprob, rank) in enumerate(zip(answer.token_logprobs, answer.ranks, strict=True)):
+        if rank >= vocabulary:
+            return f"ranks/{number} is {rank}; the model has {vocabulary} tokens"
+        if logprob + math.log(rank + 1) > SUM_TOLERANCE:  # each of the tokens before it is at least as probable
+            return f"token_logprobs/{number} is too probable for rank {rank}"
+    beyond = next((number for number, token in enumerate(answer.argmax) if token >= vocabulary), None)
+    return None if beyond is None else f"argmax/{beyond} is not a token; the model has {vocabulary} tokens"
+
+
+def _contradicts_top(answer: Answer, observation: Observation) -> str | None:
+    """Return how the first token of an answer contradicts the most probable next token, or None."""
+    if observation.top_id is not None and answer.argmax[0] != observation.top_id:
+        return "argmax/0 is not top_id, the most probable next token"
+    if observation.top_logprob is None:
+        return None
+    first, best = answer.token_logprobs[0], observation.top_logprob
+    if first > best + SUM_TOLERANCE:
+        return "token_logprobs/0 is more probable than the most probable token"
+    if answer.ranks[0] == 0 and best - first > SUM_TOLERANCE:
+        return "ranks/0 is 0 for a token that is not the most probable"
+    return None
+
+
+def _beginning_of_text(observation: Observation) -> str | None:
+    """Return how the continuation contradicts the most probable next token, or None. Without new tokens it is empty."""
+    generated, top = observation.generated, observation.top
+    if not generated or top is None or "\ufffd" in top:  # part of a character
+        return None
+    return None if generated.startswith(top) else "generated does not begin with top, the most probable next token"
+
+
+def _probable_together(result: Result, probe: ProbeRecord, observation: Observation) -> str | None:
+    """Return which probabilities of the target and the rival exceed 1 together, or None.
+
+    Two answers exclude each other unless one begins the other. Scores of a masked model are no probabilities of texts.
+    """
+    if observation.rival_answer is None:
+        return None
+    target, rival = observation.target, observation.rival
+    first = math.exp(target.token_logprobs[0]) + math.exp(rival.token_logprobs[0])
+    same = target.token_logprobs[0] == rival.token_logprobs[0]  # both answers may begin with the same token
+    if observation.top_logprob is not None and not same and first > 1 + SUM_TOLERANCE:
+        return "target/token_logprobs/0 and rival/token_logprobs/0 have a probability of more than 1 together"
+    one_begins = probe.target.startswith(probe.rival) or probe.rival.startswith(probe.target)
+    if result.model.objective != "causal" or one_begins:
+        return None
+    if math.exp(target.logprob) + math.exp(rival.logprob) > 1 + SUM_TOLERANCE:
+        return "target/logprob and rival/logprob have a probability of more than 1 together"
+    return None
+
+
+def _answers_changed(record: Record) -> bool:
+    """Return whether a log-probability changed by more than rounding."""
+    return any(
+        abs(after.logprob - before.logprob) > SAME_MODEL_TOLERANCE
+        for probe in record.probes
+        if probe.before and probe.after and probe.before.has_answers and probe.after.has_answers
+        for before, after in (
+            (probe.before.target, probe.after.target),
+            (probe.before.rival_answer, probe.after.rival_answer),
+        )
+        if before is not None and after is not None
+    )
+
+
+def implausible_drift(lines: Sequence[DriftLine]) -> str | None:
+    """Return the first drift measurement that no model produces, or None."""
+    for number, line in enumerate(lines):
+        if bool(line.tasks) == (line.failure is not None):
+            return f"/{number} must have either values or a failure"
+        for task in line.tasks:
+            if task.metric in ("nll", "perplexity") and min(task.values) < 0:
+                return f"/{number}: {task.metric} of task '{task.task}' is negative"
+            if task.metric.startswith("acc") and not all(0 <= value <= 1 for value in task.values):
+                return f"/{number}: {task.metric} of task '{task.task}' is not between 0 and 1"
+    return None

@@ -1,0 +1,47 @@
+"""Checks that a result has the cases of a task that its protocol selects, and no choice of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.documents import Result
+from ..core.records import Record
+from ..core.schema import Task
+from ..core.split import LITE_CASES, lite_cases, lite_order, split_cases
+from ..scoring.summary import in_order
+
+
+def selection_flaw(result: Result, records: Sequence[Record], task: Task) -> str | None:
+    """Return how the cases of a result differ from those that a run selects, or None.
+
+    Which cases a model knows is not known here. With ``known_only``, the cases must be test cases in the order of a
+    run; results of other methods show whether some are missing.
+
+    Args:
+        result: the result.
+        records: its records.
+        task: the task in the version that was run.
+    """
+    protocol = result.protocol
+    ids = [record.case_id for record in in_order(records)]
+    pool = split_cases(task.name, task.cases, protocol.split)
+    in_pool = {case.id for case in pool}
+    outside = next((case_id for case_id in ids if case_id not in in_pool), None)
+    if outside is not None:
+        return f"case '{outside}' is not a {protocol.split} case of task '{task.name}'; run the {protocol.split} cases"
+    if protocol.known_only:
+        order = lite_order(task.name, pool) if protocol.subset == "lite" else pool
+        position = {case.id: number for number, case in enumerate(order)}
+        places = [position[case_id] for case_id in ids]
+        if places != sorted(places):
+            return "the cases are not in the order of a run; run them again"
+        if protocol.subset == "lite" and len(ids) > LITE_CASES:
+            return f"the lite subset has {LITE_CASES} cases, and the result has {len(ids)}"
+        return None
+    selected = lite_cases(task.name, pool) if protocol.subset == "lite" else pool
+    expected = [case.id for case in selected]
+    if protocol.regime == "sequential":
+        expected = expected[: protocol.cases]
+    if protocol.batch_edits:
+        expected = expected[: len(expected) - len(expected) % protocol.batch_edits]
+    return None if ids == expected else f"the {len(ids)} cases are not the {len(expected)} that the protocol selects"
