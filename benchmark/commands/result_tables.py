@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from .terminal import console, format_estimate, format_number, print_compact_tab
 
 FEW_CASES = 10
 """Below this number of cases, tables warn about wide intervals."""
+TEXT_WIDTH = 100
+"""Width in characters to which explanations are wrapped, that of a table of edit scores."""
 DRIFT_HEADER = ("editor", "task", "before", "after", "difference")
 EFFECT_HEADER = ("criterion", "word", "cases", "before", "after", "relative change", "p paired, adj.", "p unpaired")
 FAMILY_TITLES: Mapping[str, str] = {
@@ -160,7 +163,7 @@ def print_results(
         print_compact_table(found.title, found.header, found.rows)
         if any(result.drift is not None for result in found.results):
             _print_drift(found.results)
-    out.print(explanation(results, protocol), style="dim")
+    out.print(textwrap.fill(explanation(results, protocol), width=TEXT_WIDTH), style="dim")
 
 
 def markdown_results(

@@ -129,18 +129,28 @@ TAMPERED = {
     ),
     "a probe left out": (
         "records.jsonl",
-        lambda lines: [altered(lines[0], lambda r: r["probes"].pop()), *lines[1:]],
+        lambda lines: [altered(lines[0], lambda r: r["probes"].pop(0)), *lines[1:]],
+        "has another probe 0 than the task",
+    ),
+    "the last probe of the task left out": (
+        "records.jsonl",
+        lambda lines: [altered(lines[0], lambda r: r["probes"].pop(-2)), *lines[1:]],
         "lacks 1 of the task's probes",
+    ),
+    "the passages left out": (
+        "records.jsonl",
+        lambda lines: [altered(lines[0], lambda r: r["probes"].pop()), *lines[1:]],
+        "lacks a probe of integrity",
     ),
     "another task version": (
         "manifest.json",
-        lambda lines: [line.replace('"version": 2,', '"version": 1,') for line in lines],
-        "taken on version 1 of task 'anaphor-gender', which is now version 2",
+        lambda lines: [re.sub(r'"version": \d+,', '"version": 1,', line) for line in lines],
+        "taken on version 1 of task 'anaphor-gender', which is now version",
     ),
     "another content of the task": (
         "manifest.json",
         lambda lines: [re.sub(r'("content_hash": ")[0-9a-f]{4}', r"\g<1>0000", line) for line in lines],
-        "version 2 had another content",
+        "had another content",
     ),
     "an impossible probability": (
         "records.jsonl",
@@ -187,13 +197,59 @@ def test_more_than_two_editors_are_ranked(runs, tmp_path, capsys):
         name = "other"
 
     run(lm, [Other], [registry.task("anaphor-gender")], tmp_path, SETTINGS)
-    status, out, _ = called(capsys, "compare", runs / "single", tmp_path, "--json")
+    status, out, _ = called(capsys, "compare", runs / "single", tmp_path, "--measure", "success", "--json")
     assert status == 0
     rows = json.loads(out)["tasks"]["anaphor-gender"]["reliability"]
     assert {r["editor"] for r in rows} == {"none", "nudge", "other"}
     assert all(1 <= r["best"] <= r["worst"] <= 3 for r in rows)
     by_name = {r["editor"]: r for r in rows}
     assert by_name["nudge"]["value"] == by_name["other"]["value"]
+
+
+def test_more_than_two_editors_are_ranked_by_the_edit_score(runs, tmp_path, capsys):
+    lm = make_lm("llama")
+
+    class Other(Nudge):
+        name = "other"
+
+    run(lm, [Other], [registry.task("anaphor-gender")], tmp_path, SETTINGS)
+    status, out, _ = called(capsys, "compare", runs / "single", tmp_path, "--json")
+    assert status == 0
+    rows = {row["method"]: row for row in json.loads(out)["edit_score"]["anaphor-gender"]}
+    assert set(rows) == {"none", "nudge", "other"}
+    assert rows["none"]["value"] == 0
+    assert rows["none"]["preservation"] == pytest.approx(1, abs=1e-6)  # batches of another size are rounded differently
+    for name in rows:
+        folder = tmp_path if name == "other" else runs / "single"
+        stored = json.loads((folder / name / "anaphor-gender" / "result.json").read_text())["edit_score"]
+        assert rows[name]["value"] == pytest.approx(stored["value"])
+    _, text, _ = called(capsys, "compare", runs / "single", tmp_path)
+    assert "edit score" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_two_editors_are_compared_by_the_edit_score(runs, capsys):
+    _, out, _ = called(capsys, "compare", runs / "single", "--editors", "nudge,none", "--json")
+    row = json.loads(out)["edit_score"]["anaphor-gender"]
+    assert row["difference"] == pytest.approx(row["a"] - row["b"])
+    assert row["b"] == 0
+    _, out, _ = called(capsys, "compare", runs / "single", "--editors", "nudge,none", "--measure", "exact", "--json")
+    assert "edit_score" not in json.loads(out)
+
+
+@pytest.mark.parametrize("args", [("--regime", "sequential"), ("--model", "another")])
+def test_results_are_selected_by_model_and_regime(runs, capsys, args):
+    status, _, err = called(capsys, "compare", runs / "single", *args)
+    assert status == 2
+    assert "no result is left" in err
+
+
+def test_tables_fit_100_columns_and_show_criteria_on_request(runs, capsys):
+    _, text, _ = called(capsys, "score", runs / "single")
+    assert max(map(len, text.splitlines())) <= 100
+    assert "reliability" not in text
+    _, text, _ = called(capsys, "score", runs / "single", "--all-columns")
+    assert "reliability" in text
 
 
 @pytest.mark.parametrize(
@@ -261,8 +317,10 @@ def test_an_editor_that_is_tuned_per_task_is_not_ranked_as_one_method(runs, tmp_
     assert status == 0
     assert "'nudge' has several settings (layer: 3 and 7)" in err
     assert "nudge (layer=3) has results on 1 of 2 tasks" in " ".join(text.split())
-    _, text, _ = called(capsys, "compare", tmp_path, "--json")
+    _, text, _ = called(capsys, "compare", tmp_path, "--measure", "success", "--json")
     assert {row["editor"] for row in json.loads(text)["overall"]} == {"none"}
+    _, text, _ = called(capsys, "compare", tmp_path, "--json")
+    assert {row["method"] for row in json.loads(text)["edit_score"]["phenomena"]} == {"none"}
 
 
 @pytest.mark.parametrize(
