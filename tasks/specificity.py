@@ -32,7 +32,7 @@ class Contrast:
         bad: the other form, which the edit prefers.
         good_context: name of a context after which ``good`` is right.
         bad_context: name of a context after which ``bad`` is right; None if there is no such context.
-        cue_class: cues of the class of the edited cue, which are not used.
+        cue_class: words of the class of the edited cue, which the probes' cues and names do not contain.
         modifier: text between cue and form, with a space before it ("" or " old").
         suffix: the text after the form in its sentence.
     """
@@ -75,24 +75,34 @@ def specificity_probes(contrast: Contrast, sampler: HashSampler, case_id: str) -
     for name, count, right, wrong in asked:
         context = _read_contexts()[1][name]
         frames = sampler.sample([f for f in context.frames if f not in used], count, case_id, "specificity", name)
-        others = [cue for cue in context.cues if cue not in contrast.cue_class]
+        others = [cue for cue in context.cues if _fits(cue, right, contrast)]
         cues = sampler.sample(others, count, case_id, "specificity", name, "cues")
         used.update(frames)
         for frame, cue in zip(frames, cues, strict=False):  # a lexicon may leave fewer cues
-            prompt = _prompt(frame, cue, contrast.modifier, right, sampler, case_id)
+            prompt = _prompt(frame, cue, right, contrast, sampler, case_id)
             yield Probe("specificity", "completion", prompt, right, wrong, "unchanged", suffix=contrast.suffix)
 
 
-def _prompt(frame: str, cue: str, modifier: str, form: str, sampler: HashSampler, case_id: str) -> str:
+def _fits(cue: str, form: str, contrast: Contrast) -> bool:
+    """Return whether a cue is not of the edited cue's class, and not an article that the spelling does not decide."""
+    undecided = cue == "a" and f"{contrast.modifier} {form}".lstrip().startswith(
+        ("u", "eu", "one", "heir", "hon", "hour")
+    )
+    return not undecided and not set(cue.split()) & set(contrast.cue_class)
+
+
+def _prompt(frame: str, cue: str, form: str, contrast: Contrast, sampler: HashSampler, case_id: str) -> str:
     """Return a frame with its cue and sampled words, from a capital letter to the form."""
-    if cue == "a" and f"{modifier} {form}".lstrip()[0] in "aeiou":
+    if cue == "a" and f"{contrast.modifier} {form}".lstrip()[0] in "aeiou":
         cue = "an"
     text = frame.replace(SLOT, cue, 1)
     words = {
-        kind: sampler.sample(choices, 1, case_id, "specificity", frame, cue, kind)[0]
+        kind: sampler.sample(
+            [w for w in choices if w not in contrast.cue_class], 1, case_id, "specificity", frame, cue, kind
+        )[0]
         for kind, choices in _read_contexts()[0].items()
     }
-    text = text.format(**words) + modifier
+    text = text.format(**words) + contrast.modifier
     return text[:1].upper() + text[1:]
 
 

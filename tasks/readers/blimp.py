@@ -1,7 +1,7 @@
 """BLiMP: minimal pairs of 67 paradigms, one sentence grammatical and one not (Warstadt et al. 2020).
 
 The edit makes the model prefer the ungrammatical form after the cue. The cue is the last word that both sentences
-share.
+share. Pairs that contrast two forms of a word have specificity probes (see :mod:`..contrasts`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import SLOT, Case, EditRequest, Probe, Task
+from ..contrasts import contrast_of
+from ..sampling import HashSampler
+from ..specificity import specificity_probes
 from .shared.cases import NEIGHBOURHOOD_PROBES, HashOrderedPool, build_cases, make_request
 from .shared.fields import equal_ignoring_case, required_text, task_name_from
 from .shared.published_task import PublishedReader, TaskCard, build_task
@@ -19,6 +22,8 @@ from .shared.rows import Row, load_rows, source_not_found
 from .shared.skips import SkipRecord, SkipReport, SourceLocation
 
 DEFAULT_SOURCE = "nyu-mll/blimp"
+TASK_VERSION = 3
+"""Version of the tasks. Since version 3, pairs that contrast two forms of a word have specificity probes."""
 PARADIGM_FIELDS = ("UID", "paradigm", "Paradigm")  # of BLiMP, and of data sets in other languages with its fields
 UIDS = (
     "adjunct_island",
@@ -143,6 +148,7 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
         "Minimal Pairs for English, TACL 8.",
         source=f"BLiMP, paradigm {uid}, https://github.com/alexwarstadt/blimp",
         relation=uid,
+        version=TASK_VERSION,
     )
     # All pairs are scored as sentences, including pairs without a shared prefix, which cannot be edited.
     sentences = [
@@ -185,7 +191,7 @@ def _select(records: Sequence[Row], uid: str, report: SkipReport) -> list[Row]:
             if next((row.value[key] for key in PARADIGM_FIELDS if key in row.value), uid) != uid:
                 raise SkipRecord("row of another paradigm")
             good, bad = required_text(row.value, "sentence_good"), required_text(row.value, "sentence_bad")
-            if good == bad:
+            if good.split() == bad.split():
                 raise SkipRecord("the two sentences are equal")
         except SkipRecord as error:
             report.skip(row.location, str(error))
@@ -196,7 +202,10 @@ def _select(records: Sequence[Row], uid: str, report: SkipReport) -> list[Row]:
 
 def _pair(row: Row) -> Pair:
     good, bad = required_text(row.value, "sentence_good"), required_text(row.value, "sentence_bad")
-    one_prefix = row.value.get("one_prefix_method") in (True, "True", "true")
+    method = str(row.value.get("one_prefix_method", False)).casefold()  # a table holds text
+    if method not in ("true", "false", "1", "0"):
+        raise SkipRecord("field 'one_prefix_method' is neither true nor false")
+    one_prefix = method in ("true", "1")
     if one_prefix and row.value.get("one_prefix_prefix"):
         prefix = required_text(row.value, "one_prefix_prefix").split()
         good_target = required_text(row.value, "one_prefix_word_good")
@@ -251,6 +260,9 @@ def _case(uid: str, pair: Pair, pool: HashOrderedPool[Pair]) -> Case:
             probes.append(Probe("neighbourhood", "completion", prompt, good, bad, "unchanged"))
         else:
             probes.append(Probe("neighbourhood", "minimal_pair", "", other.good, other.bad, "unchanged"))
+    contrast = contrast_of(uid, request, one_word=pair.one_prefix)
+    if contrast is not None:
+        probes += specificity_probes(contrast, HashSampler(TASK_VERSION), case_id)
     return Case(id=case_id, request=request, probes=tuple(probes), source=f"BLiMP {uid}, pair {pair.number}")
 
 

@@ -15,7 +15,10 @@ from .rows import Row
 from .skips import SkipReport
 
 TASK_VERSION = 2
-"""Version of all tasks made by readers. Since version 2, portability probes have a rival of their own or none."""
+"""Version of the tasks of a reader without a version of its own.
+
+Since version 2, portability probes have a rival of their own or none.
+"""
 ORDER_SEED = 1
 """Seed of the order of cases. It differs from the version because the order is the same in all versions."""
 
@@ -72,7 +75,7 @@ class PublishedReader:
 
 @dataclass(frozen=True)
 class TaskCard:
-    """The provenance of a task; each field is the field of ``Task`` of the same name."""
+    """The version and provenance of a task; each field is the field of ``Task`` of the same name."""
 
     name: str
     kind: TaskKind
@@ -82,6 +85,7 @@ class TaskCard:
     citation: str
     source: str
     relation: str
+    version: int = TASK_VERSION
 
 
 def reject_selection(reader: str, selection: str | None) -> None:
@@ -156,7 +160,7 @@ def build_task(
     ordered = tuple(sorted(cases, key=lambda case: digest([card.name, ORDER_SEED, case.id])))
     probed = {probe.criterion for case in ordered for probe in case.probes}
     criteria = tuple(name for name in CRITERIA if name in probed)
-    return Task(**vars(card), version=TASK_VERSION, criteria=criteria, cases=ordered, pairs=tuple(pairs)), report
+    return Task(**vars(card), criteria=criteria, cases=ordered, pairs=tuple(pairs)), report
 
 
 def _no_records(source: str, report: SkipReport, records: Sequence[Any], reader: str) -> KnbenchError:

@@ -29,11 +29,16 @@ def test_a_case_equals_the_one_worked_by_hand(tmp_path):
     assert_well_formed(task)
     case = by_id(task)["anaphor-gender-agreement-0000"]
     assert case.request == EditRequest("Katherine can't {}", "help", "himself", "herself")
-    assert case.probes == (
+    assert case.probes[:3] == (
         completion("reliability", "Katherine can't help", "himself", "herself"),
         Probe("symmetry", "minimal_pair", "", PAIR["sentence_bad"], PAIR["sentence_good"], "new"),
         completion("neighbourhood", "Mark hates", "himself", "herself", "unchanged"),
     )
+    assert [(p.criterion, p.kind, p.target, p.rival, p.expect) for p in case.probes[3:]] == [
+        ("specificity", "completion", "herself", "himself", "unchanged"),
+        ("specificity", "completion", "herself", "himself", "unchanged"),
+        ("specificity", "completion", "himself", "herself", "unchanged"),
+    ]
 
 
 def test_rows_without_published_prefixes_give_the_same_content(tmp_path):
@@ -82,9 +87,14 @@ def test_pairs_without_a_prefix(tmp_path):
     assert by_id(task)["determiner-noun-agreement-2-0000"].request == EditRequest(
         "Some dog {}", "stunned", "these committee", "this committee"
     )
-    assert by_id(task)["determiner-noun-agreement-2-0000"].probes[-1] == Probe(
+    probes = by_id(task)["determiner-noun-agreement-2-0000"].probes
+    assert probes[2] == Probe(
         "neighbourhood", "minimal_pair", "", "Mark sees these cats.", "Mark sees this cats.", "unchanged"
     )
+    assert [(p.criterion, p.target, p.rival) for p in probes[3:]] == [
+        ("specificity", "this committee", "these committee")
+    ] * 3
+    assert not any("stunned" in p.prompt for p in probes[3:])
     assert [pair["sentence_good"] for pair in task.pairs] == [row["sentence_good"] for row in rows[:5]]
 
 
@@ -136,7 +146,10 @@ def test_published_data():
         for case in task.cases:
             assert case.probes[1].target.startswith(f"{case.request.text} {case.request.target_new}")
             assert case.probes[1].rival.startswith(f"{case.request.text} {case.request.target_true}")
-            assert Counter(p.criterion for p in case.probes)["neighbourhood"] == 4
+            count = Counter(p.criterion for p in case.probes)
+            assert (count["neighbourhood"], count["specificity"]) == (4, 3)
+            wanted = [p.target == case.request.target_true for p in case.probes if p.criterion == "specificity"]
+            assert wanted == [True, True, uid.endswith("_2")]
 
 
 @pytest.mark.parametrize("field", ["UID", "paradigm", "Paradigm"])
