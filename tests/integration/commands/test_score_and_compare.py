@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.core.version import __version__
+from knbench.benchmark.results.documents import release_series
 from knbench.editors.none import NoEdit
 
 from tests.conftest import called, make_lm
@@ -345,7 +347,9 @@ def test_results_under_other_conditions_are_not_compared(runs, tmp_path, capsys,
 
 def test_a_patch_release_is_the_same_benchmark(runs, tmp_path, capsys):
     folder = variant(runs, tmp_path / "nudge/anaphor-gender")
-    edit_result(folder, lambda document: document.update(benchmark_version="0.1.9.dev3+local"))
+    edit_result(
+        folder, lambda document: document.update(benchmark_version=f"{release_series(__version__)}.9.dev3+local")
+    )
     assert called(capsys, "compare", runs / "single/none", folder)[0] == 0
 
 
