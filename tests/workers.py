@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.editing import Edit, Editor, NoConfig
@@ -137,6 +139,35 @@ def towns(cases: int) -> Task:
     text = {"title": "T", "description": "d", "licence": "CC0-1.0", "citation": "c", "source": "s", "relation": "r"}
     criteria = ("reliability", "neighbourhood")
     return Task(name="towns", version=1, kind="fact", criteria=criteria, cases=tuple(found), **text)
+
+
+class Unpicklable(OSError):
+    """An error of a file as libraries derive it: its constructor has other arguments, and it cannot be unpickled."""
+
+    def __init__(self, message: str, *, response: int) -> None:
+        super().__init__(f"{message} ({response})")
+
+
+@dataclass(frozen=True)
+class RaisesOnLoad:
+    """Loads no model: raises an error of one kind."""
+
+    kind: str
+
+    def __call__(self, device: str) -> Any:
+        if self.kind == "cause":
+            try:
+                raise ModuleNotFoundError("No module named 'gguf'", name="gguf")
+            except ModuleNotFoundError as error:
+                raise KnbenchError("cannot read the file") from error
+        raise {
+            "own": KnbenchError("model 'x' has no layers; choose another one"),
+            "file": OSError(errno.ENOSPC, "No space left on device", "/cache/x"),
+            "library": Unpicklable("the hub does not answer", response=503),
+            "module": ModuleNotFoundError("No module named 'gguf'", name="gguf"),
+            "exit": SystemExit(3),
+            "bug": ValueError("shapes differ"),
+        }[self.kind]
 
 
 def spec(settings: Any, *editors: type[Editor[Any]], cases: int = 20) -> RunSpec:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ..core import registry
 from ..core.documents import SCHEMA_VERSION, Manifest
 from ..core.errors import KnbenchError, first_line
 from ..core.progress import Reporter
@@ -103,14 +102,13 @@ class Evaluator:
             for name, (editor, source) in self._editors.items()
         }
         manifests: dict[RunKey, Manifest] = {}
-        cases = {}
+        cases, warnings = {}, list[str]()
         for name, task in self._tasks.items():
             self.reporter.doing(f"selecting cases of {name}")
             selected = select_cases(self._prober, task, self.settings)
             check_fluency(self._prober, task, selected, self.settings.fluency_tokens)
             cases[name] = [case.id for case in selected]
-            for conflict in conflicts(selected, self.settings):
-                registry.warn(f"task '{name}': {conflict}")
+            warnings += [f"task '{name}': {conflict}" for conflict in conflicts(selected, self.settings)]
             protocol = describe_protocol(self.lm, self.settings, len(cases[name]), self._gauge)
             for editor, card in cards.items():
                 manifests[editor, name] = Manifest(
@@ -124,7 +122,7 @@ class Evaluator:
                     protocol=protocol,
                 )
         sizes = {name: editor.joint_batch_size for name, (editor, _) in self._editors.items()}
-        return Plan(manifests, cases, sizes, {name: self._digest(name) for name in self._editors})
+        return Plan(manifests, cases, sizes, {name: self._digest(name) for name in self._editors}, warnings)
 
     def measure(self, item: WorkItem, emit: Emit) -> None:
         """Measure what is missing of a unit.

@@ -67,12 +67,14 @@ class Plan:
         joint_batch_sizes: by editor, the number of cases that are edited together.
         digests: by editor, a digest of the model's weights, the hyper-parameters and the prepared values. A worker with
             another digest would give other numbers.
+        warnings: sentences for the user, for example on cases whose edits contradict each other.
     """
 
     manifests: Mapping[RunKey, Manifest]
     cases: Mapping[str, Sequence[str]]
     joint_batch_sizes: Mapping[str, int]
     digests: Mapping[str, str]
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class CasesStarted:
 
 @dataclass(frozen=True)
 class EditState:
-    """State of a recorded sequential edit: whether it failed, and the fingerprint of the weights after it."""
+    """A recorded sequential edit: whether it failed, and the fingerprint of the weights and of the state after it."""
 
     failed: bool
     weights: str | None

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..core import registry
 from ..core.progress import Reporter
 from ..core.schema import Task
 from ..core.settings import RunSettings
@@ -126,6 +127,8 @@ def execute(
         OSError: a file cannot be written.
     """
     plan = executor.plan(command, reporter)
+    for warning in plan.warnings:  # here and not where the run is planned, which can be another machine
+        registry.warn(warning)
     keys = [(editor, task) for task in plan.cases for editor in plan.joint_batch_sizes]
     folders = {(editor, task): output / editor / task for editor, task in keys}
     finished: dict[RunKey, Run] = {}

@@ -72,7 +72,8 @@ def open_executor(config: ExecutorConfig) -> Iterator[Callable[[RunSpec], Execut
             def start(spec: RunSpec) -> Executor:
                 from ..evaluator import WorkerDevice
 
-                return pool.configure(ray.put((spec, WorkerDevice(config.device, config.threads))))
+                device = WorkerDevice(config.device, config.threads)
+                return pool.configure(ray.put(ray.cloudpickle.dumps((spec, device))))
 
             yield start
 

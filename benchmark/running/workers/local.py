@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -56,10 +56,11 @@ class LocalWorker(Worker):
         if pipe is None or process is None:
             raise WorkerLost(f"worker {self.number} was not started")
         try:
-            if not self._is_set_up:
-                pipe.send((*self.setup, self.number))
-                self._is_set_up = True
-            pipe.send(command)
+            with suppress(OSError):  # the process ended; what it sent before tells why
+                if not self._is_set_up:
+                    pipe.send((*self.setup, self.number))
+                    self._is_set_up = True
+                pipe.send(command)
             while True:
                 message = pipe.recv()
                 yield message
@@ -100,17 +101,18 @@ def _serve(pipe: Connection) -> None:
         from .loop import WorkerLoop  # imports torch, which takes seconds, while the run is being set up
 
         setup = inbox.get()
-        if isinstance(setup, Exception):
-            raise setup
+        if isinstance(setup, Failed):
+            pipe.send(setup)
+            return
         spec, device, number = setup
         loop = WorkerLoop(spec, _assigned(device, number))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         pipe.send(setup_failed(error))
         return
     while True:
         command = inbox.get()
-        if isinstance(command, Exception):
-            pipe.send(setup_failed(command))
+        if isinstance(command, Failed):
+            pipe.send(command)
         else:
             loop.execute(command, pipe.send)
 
@@ -118,15 +120,15 @@ def _serve(pipe: Connection) -> None:
 def _receive(pipe: Connection, inbox: SimpleQueue[Any]) -> None:
     """Queue the received objects. End the process when the run's process is gone, also in the middle of a command.
 
-    An object that cannot be unpickled, for example because its module is missing here, is queued as the error.
+    For an object that cannot be unpickled, for example because its module is missing here, :class:`Failed` is queued.
     """
     while True:
         try:
             inbox.put(pipe.recv())
         except (EOFError, OSError):
             os._exit(0)
-        except Exception as error:
-            inbox.put(error)
+        except (Exception, SystemExit) as error:
+            inbox.put(setup_failed(error))
 
 
 def _assigned(device: WorkerDevice, number: int) -> WorkerDevice:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ...core.errors import KnbenchError
 from ...core.progress import Reporter
 from ..evaluator import Evaluator, RunSpec, WorkerDevice
-from .messages import Command, Done, Emit, Failed, Progress, Ready
+from .messages import Command, Done, Emit, Progress, Ready, failed
 
 
 class WorkerLoop:
@@ -21,7 +19,7 @@ class WorkerLoop:
         self._evaluator: Evaluator | None = None
 
     def execute(self, command: Command, emit: Emit) -> None:
-        """Execute a command. The last emitted message is :class:`Done` or :class:`Failed`."""
+        """Execute a command. The last emitted message is :class:`~.messages.Done` or :class:`~.messages.Failed`."""
         reporter = _EmittingReporter(emit)
         try:
             if self._evaluator is None:
@@ -29,10 +27,8 @@ class WorkerLoop:
                 emit(Ready(os.getpid()))
             self._evaluator.reporter = reporter
             command.execute(self._evaluator, emit)
-        except (KnbenchError, OSError) as error:
-            emit(Failed(error))
-        except Exception as error:  # a bug: include the traceback, which would be lost with this process
-            emit(Failed(RuntimeError(f"{error}\n\nin a worker:\n{traceback.format_exc()}")))
+        except BaseException as error:  # also SystemExit: without a message the run would wait for ever
+            emit(failed(error))
         else:
             emit(Done())
 

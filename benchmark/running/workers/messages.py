@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import pickle
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,15 +36,63 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The command cannot be executed by any worker."""
+    """The command cannot be executed by any worker.
+
+    Attributes:
+        error: the error.
+        cause: raised as the cause of the error.
+    """
 
     error: Exception
+    cause: Exception | None = None
 
 
-def setup_failed(error: Exception) -> Failed:
+class WorkerTraceback(Exception):
+    """The traceback of an error in a worker, which ``--debug`` prints. A traceback itself cannot be pickled."""
+
+
+def failed(error: BaseException) -> Failed:
+    """Return the message of an error while a command is executed.
+
+    Errors that the user can fix, errors of files and missing modules are sent as themselves, and a missing module also
+    as their cause. Any other error is a bug; its message contains the traceback, which would be lost with the worker.
+    """
+    text = "in a worker:\n" + "".join(traceback.format_exception(error))
+    if isinstance(error, SystemExit):
+        return Failed(KnbenchError(f"a worker was ended by SystemExit: {first_line(error)}"), WorkerTraceback(text))
+    if not isinstance(error, KnbenchError | OSError | ModuleNotFoundError):
+        return Failed(RuntimeError(f"{error}\n\n{text}"))
+    causes = (cause for cause in _causes(error) if isinstance(cause, ModuleNotFoundError))
+    return Failed(_portable(error), next(causes, WorkerTraceback(text)))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that can be pickled: the error itself, or one of the same kind with its message.
+
+    Libraries derive errors of files whose constructors have other arguments, and those cannot be unpickled.
+    """
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error) and str(copy) == str(error):
+            return error
+    except Exception:  # whatever its own methods raise
+        pass
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, error.filename) if error.errno else OSError(first_line(error))
+    return KnbenchError(str(error)) if isinstance(error, KnbenchError) else ModuleNotFoundError(str(error))
+
+
+def setup_failed(error: BaseException) -> Failed:
     """Return the message of a worker that cannot be set up; errors that the user can fix are kept."""
     if isinstance(error, KnbenchError):
-        return Failed(error)
+        return failed(error)
     return Failed(KnbenchError(f"a worker cannot be set up: {type(error).__name__}: {first_line(error)}"))
 
 

@@ -237,7 +237,7 @@ class WorkerPool:
             case Done():
                 del self._busy[worker.number]
             case Failed():
-                raise message.error
+                raise message.error from message.cause
 
     def _send(self, worker: Worker, command: Command) -> None:
         self._busy[worker.number] = command

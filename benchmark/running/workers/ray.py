@@ -5,14 +5,18 @@ Ray is an optional dependency: ``pip install 'knbench[ray]'``.
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
+import pickle
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from ...core import registry
 from ...core.errors import KnbenchError, first_line
 from .messages import Command, Done, Failed, Message, setup_failed
 from .pool import Worker, WorkerLost, WorkerPool
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for an address to accept a connection."""
+
+
+LOOPBACK = "127.0.0.1"
+"""Address of a cluster that is started here."""
+CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable with which Ray decides whether a new cluster accepts other machines; by default on Linux."""
 
 
 def import_ray() -> Any:
@@ -44,10 +54,10 @@ def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool) -> Ite
 
     The connection is made before everything else. Later it would take longer, because this process imports its
     libraries at the same time, and the workers could not start to import theirs. The pool's setup is a reference to a
-    tuple of run spec and :class:`WorkerDevice`.
+    pickled tuple of run spec and :class:`WorkerDevice`.
 
     Args:
-        address: of the cluster; None starts one and stops it at the end.
+        address: of the cluster; None starts one, which only this machine can reach, and stops it at the end.
         workers: number of workers; None takes one per GPU, or without GPUs one per machine.
         use_gpus: whether each worker takes a GPU.
 
@@ -59,6 +69,8 @@ def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool) -> Ite
     try:
         if own:
             _connect(ray, address, workers)
+            if address is None and ray.util.get_node_ip_address() != LOOPBACK:
+                registry.warn("the Ray cluster of this run listens on all network interfaces; update ray")
         with _pool_on(ray, workers, use_gpus) as pool:
             yield ray, pool
     finally:
@@ -88,9 +100,31 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         options |= {"address": address}
     try:
         _check_reachable(address or "")
-        ray.init(**options)
+        with nullcontext() if address else _loopback_only():
+            ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:  # a failed or slow connection is an OSError
         raise KnbenchError(f"--address '{address}': no Ray cluster answers there: {first_line(error)}") from error
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a cluster that is started in the block listen on the loopback address alone, as on macOS and Windows.
+
+    Ray executes whatever it receives. On Linux it would listen on all interfaces, and ``ray.init`` replaces a loopback
+    address by another one. Its processes read an environment variable; a module that is imported here has read it.
+    """
+    constants = importlib.import_module("ray._private.ray_constants")
+    variable, constant = os.environ.get(CLUSTER_VARIABLE), getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    os.environ[CLUSTER_VARIABLE] = "0"
+    vars(constants)["ENABLE_RAY_CLUSTER"] = False
+    try:
+        yield
+    finally:
+        vars(constants)["ENABLE_RAY_CLUSTER"] = constant
+        if variable is None:
+            del os.environ[CLUSTER_VARIABLE]
+        else:
+            os.environ[CLUSTER_VARIABLE] = variable
 
 
 def _check_reachable(address: str) -> None:
@@ -121,7 +155,10 @@ class RayWorker(Worker):
         """
         try:
             if not self._is_set_up:
-                self._ray.get(self._actor.set_up.remote(self.setup))
+                problem = self._ray.get(self._actor.set_up.remote(self.setup))
+                if problem is not None:
+                    yield problem
+                    return
                 self._is_set_up = True
             for message in self._actor.execute.options(num_returns="streaming").remote(command):
                 yield self._ray.get(message)
@@ -155,9 +192,18 @@ class _Actor:
         self._make = loop.WorkerLoop
         self._loop: WorkerLoop | None = None
 
-    def set_up(self, setup: tuple[RunSpec, WorkerDevice]) -> None:
-        """Receive run spec and device. Ray shows each actor only its own GPU."""
-        self._loop = self._make(*setup)
+    def set_up(self, setup: bytes) -> Failed | None:
+        """Receive run spec and device, and return what is wrong with them, or None.
+
+        They are unpickled here and not by Ray, which takes the ``SystemExit`` of an imported module for the end of the
+        actor. Ray shows each actor only its own GPU.
+        """
+        try:
+            parts: tuple[RunSpec, WorkerDevice] = pickle.loads(setup)
+        except (Exception, SystemExit) as error:
+            return setup_failed(error)
+        self._loop = self._make(*parts)
+        return None
 
     def execute(self, command: Command) -> Iterator[Message]:
         """Execute a command in a thread, and yield its messages as they are emitted."""
