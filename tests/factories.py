@@ -90,7 +90,7 @@ def manifest(
             architecture="A",
             layers=1,
             width=1,
-            vocabulary=1,
+            vocabulary=100,
             objective="causal",
             parameters=1,
             dtype="float32",

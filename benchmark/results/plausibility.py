@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from ..core.documents import Result
-from ..core.records import Answer, CheckpointLine, DriftLine, Observation, ProbeRecord, Record, to_json
+from ..core.documents import ModelCard, Result
+from ..core.records import Answer, CheckpointLine, DriftLine, Observation, ProbeRecord, Record, Timings, to_json
 
 SUM_TOLERANCE = 1e-3
 """Tolerance for sums of log-probabilities, in nats, and for sums of probabilities."""
@@ -52,7 +52,7 @@ def _flaws_of_records(result: Result, records: Sequence[Record]) -> Iterator[str
             yield f"/{number}/timings/{flaw}"
         for position, probe in enumerate(record.probes):
             for side, observation in (("before", probe.before), ("after", probe.after)):
-                flaw = observation and impossible(result, probe, observation)
+                flaw = observation and impossible(result.model, probe, observation)
                 if flaw:
                     yield f"/{number}/probes/{position}/{side}/{flaw}"
 
@@ -69,7 +69,7 @@ def _flaws_of_checkpoints(
                 if line.failure is None:
                     yield f"{where} /after/{position} is missing, and no failure is stated"
                 continue
-            flaw = impossible(result, probe, observation)
+            flaw = impossible(result.model, probe, observation)
             if flaw:
                 yield f"{where} /after/{position}/{flaw}"
 
@@ -84,24 +84,16 @@ def _without_edit(records: Sequence[Record]) -> Iterator[str]:
 
 def _impossible_cost(record: Record) -> str | None:
     """Return which cost of a case no machine has, and how, or None."""
-    costs = vars_of(record.timings)
-    for name, value in costs.items():
-        limit = MAX_MEMORY_MB if name == "peak_memory_mb" else MAX_SECONDS
-        if value is None:
-            if record.failure is None:
-                return f"{name} is missing; the edit did not fail"
-        elif not 0 < value <= limit:
+    for name in Timings.__struct_fields__:
+        value, limit = getattr(record.timings, name), MAX_MEMORY_MB if name == "peak_memory_mb" else MAX_SECONDS
+        if value is not None and not 0 < value <= limit:
             return f"{name} is {value}; it must be above 0 and at most {limit:g}"
+    if record.timings.edit_seconds is None and record.failure is None:
+        return "edit_seconds is missing; the edit did not fail"
     return None
 
 
-def vars_of(timings: object) -> Mapping[str, float | None]:
-    """Return the fields of a stored type by name, those with default values included."""
-    names: Sequence[str] = type(timings).__struct_fields__  # type: ignore[attr-defined]
-    return {name: getattr(timings, name) for name in names}
-
-
-def impossible(result: Result, probe: ProbeRecord, observation: Observation) -> str | None:
+def impossible(model: ModelCard, probe: ProbeRecord, observation: Observation) -> str | None:
     """Return where an observation contradicts its probe, its model or itself, and how, or None."""
     if observation.js is not None and observation.js > MAX_JS + SUM_TOLERANCE:
         return f"js is above {MAX_JS:.4f}, the maximum of a Jensen-Shannon divergence"
@@ -109,7 +101,7 @@ def impossible(result: Result, probe: ProbeRecord, observation: Observation) -> 
         return None
     if bool(probe.rival) != (observation.rival_answer is not None):
         return "rival: the observation has scores of a rival exactly if its probe names one"
-    vocabulary = result.model.vocabulary
+    vocabulary = model.vocabulary
     if observation.top_id is not None and observation.top_id >= vocabulary:
         return f"top_id is {observation.top_id}; the model has {vocabulary} tokens"
     for side, answer in (("target", observation.target), ("rival", observation.rival_answer)):
@@ -117,7 +109,7 @@ def impossible(result: Result, probe: ProbeRecord, observation: Observation) -> 
         if flaw:
             return f"{side}/{flaw}"
     flaw = _beginning_of_text(observation)
-    return flaw or _probable_together(result, probe, observation)
+    return flaw or _probable_together(model, probe, observation)
 
 
 def _impossible_answer(answer: Answer, vocabulary: int) -> str | None:
@@ -157,7 +149,7 @@ def _beginning_of_text(observation: Observation) -> str | None:
     return None if generated.startswith(top) else "generated does not begin with top, the most probable next token"
 
 
-def _probable_together(result: Result, probe: ProbeRecord, observation: Observation) -> str | None:
+def _probable_together(model: ModelCard, probe: ProbeRecord, observation: Observation) -> str | None:
     """Return which probabilities of the target and the rival exceed 1 together, or None.
 
     Two answers exclude each other unless one begins the other. Scores of a masked model are no probabilities of texts.
@@ -170,7 +162,7 @@ def _probable_together(result: Result, probe: ProbeRecord, observation: Observat
     if observation.top_logprob is not None and not same and first > 1 + SUM_TOLERANCE:
         return "target/token_logprobs/0 and rival/token_logprobs/0 have a probability of more than 1 together"
     one_begins = probe.target.startswith(probe.rival) or probe.rival.startswith(probe.target)
-    if result.model.objective != "causal" or one_begins:
+    if model.objective != "causal" or one_begins:
         return None
     if math.exp(target.logprob) + math.exp(rival.logprob) > 1 + SUM_TOLERANCE:
         return "target/logprob and rival/logprob have a probability of more than 1 together"

@@ -121,15 +121,22 @@ def stored_run(path: Path) -> Run:
     """Read a result of a store.
 
     Raises:
-        KnbenchError: the file is too large, broken or invalid, or its content belongs at another place.
+        KnbenchError: the file is too large, broken or invalid.
     """
     if path.stat().st_size > MAX_RESULT_BYTES:
         raise KnbenchError(f"{path}: {path.stat().st_size >> 10} kB; at most {MAX_RESULT_BYTES >> 10} kB are read")
-    result = load_result(path)
-    place = misplaced(path, result)
+    return Run(path.parent, load_result(path), path.stem)
+
+
+def check_place(run: Run) -> None:
+    """Check that a stored result is at the place that its content demands.
+
+    Raises:
+        KnbenchError: it belongs at another place; names it.
+    """
+    place = misplaced(run.result_path, run.result)
     if place is not None:
-        raise KnbenchError(f"{path}: {place}")
-    return Run(path.parent, result, path.stem)
+        raise KnbenchError(f"{run.result_path}: {place}")
 
 
 def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]:
@@ -155,7 +162,10 @@ def find_runs(roots: Sequence[Path], on_broken: OnBroken = reraise) -> list[Run]
             raise KnbenchError(f"no {RESULT} below '{root}'; make one with: knbench run --output {root}")
         for path, stem in [*((path, "") for path in folders), *((path, path.stem) for path in stored)]:
             try:
-                runs.append(stored_run(path) if stem else Run(path.parent, load_result(path)))
+                run = stored_run(path) if stem else Run(path.parent, load_result(path))
+                if stem:
+                    check_place(run)
+                runs.append(run)
             except KnbenchError as error:
                 on_broken(error)
     if not runs:

@@ -21,7 +21,7 @@ from .layout import CARD, RESULT_DEPTH, StoreFiles, read_layout, skeleton
 from .plausibility import implausible, implausible_drift
 from .record_texts import text_flaw
 from .rescoring import RunLines, read_run_lines, score_lines
-from .runs import Run, stored_run
+from .runs import Run, check_place, stored_run
 from .selection import selection_flaw
 from .store import read_card, read_reported, read_status_file, refusal, stored_names
 from .submission import mixed_settings
@@ -166,6 +166,7 @@ def _read(path: Path) -> Run:
     reason = refusal(run.result)
     if reason is not None:
         raise KnbenchError(f"{path}: {reason}")
+    check_place(run)
     wanted = {path.parent / name for name in stored_names(run.result)}
     for part in wanted:
         if not part.exists():

@@ -12,7 +12,7 @@ from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.probing.baseline import _answers_correctly
 from knbench.benchmark.probing.prober import make_prober
-from knbench.benchmark.results.validation import _impossible
+from knbench.benchmark.results.plausibility import impossible
 from knbench.benchmark.scoring.criteria import MEASURES
 from knbench.benchmark.scoring.effects import word_effects
 from knbench.benchmark.scoring.summary import summarise
@@ -20,7 +20,7 @@ from knbench.editors.none import NoEdit
 from knbench.leaderboard.cases import probe_view
 
 from tests.conftest import make_lm
-from tests.factories import observation, probe, record
+from tests.factories import observation, probe, record, result
 from tests.files import load_result
 from tests.files import run_folders as run
 
@@ -79,9 +79,9 @@ def test_validation_refuses_scores_of_a_rival_that_the_probe_does_not_name():
     seen = observation(math.log(0.4), math.log(0.3), top_logprob=math.log(0.4))
     alone = changed(seen, rival_answer=None)
     assert isinstance(named, ProbeRecord)
-    assert "exactly if its probe names one" in _impossible(unnamed, seen)
-    assert "exactly if its probe names one" in _impossible(named, alone)
-    assert _impossible(unnamed, alone) is None
+    assert "exactly if its probe names one" in impossible(result().model, unnamed, seen)
+    assert "exactly if its probe names one" in impossible(result().model, named, alone)
+    assert impossible(result().model, unnamed, alone) is None
 
 
 def test_an_unchanged_probe_without_a_rival_is_known_if_every_token_is_the_most_probable():

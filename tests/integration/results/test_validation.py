@@ -158,7 +158,7 @@ HOSTILE = {
     ),
     "a pickle": (lambda s: (s / "nudge" / "model.pkl").write_bytes(b"\x80\x04."), "does not belong to a result"),
     "a program": (lambda s: (s / "nudge" / "setup.py").write_text("import os"), "does not belong to a result"),
-    "half a gigabyte of zeros": (zeros, "decompresses to more than 256 MB"),
+    "half a gigabyte of zeros": (zeros, "has a line of more than 4 MB"),
     "a broken archive": (lambda s: records_path(s).write_bytes(b"\x1f\x8b\x08rubbish"), "records.jsonl.gz"),
     "an archive cut off": (
         lambda s: records_path(s).write_bytes(records_path(s).read_bytes()[:-30]),
@@ -177,7 +177,7 @@ HOSTILE = {
         lambda s: change_records(
             s, lambda r: probe(r)["after"]["target"].update(logprob="INF"), rescore=False, raw=True
         ),
-        "is not a valid record at /probes/0/after",
+        "line 1 is broken: -1e999 is beyond the range of numbers",
     ),
     "records in a nest without end": (
         lambda s: records_path(s).write_bytes(gzip.compress(b"[" * 100_000 + b"\n")),
@@ -236,7 +236,7 @@ HOSTILE = {
     ),
     "an answer of another length": (
         lambda s: change_records(
-            s, lambda r: probe(r, place=-1)["after"]["target"].update(argmax=[1] * 40), rescore=False
+            s, lambda r: probe(r, place=-2)["after"]["target"].update(argmax=[1] * 40), rescore=False
         ),
         "contradict each other",
     ),
@@ -251,11 +251,11 @@ HOSTILE = {
     "another unedited model": (
         lambda s: change_records(
             s,
-            lambda r: probe(r, place=-1)["before"]["target"].update(
-                logprob=probe(r, place=-1)["before"]["target"]["logprob"] - 2,
+            lambda r: probe(r, place=-2)["before"]["target"].update(
+                logprob=probe(r, place=-2)["before"]["target"]["logprob"] - 2,
                 token_logprobs=[
-                    probe(r, place=-1)["before"]["target"]["token_logprobs"][0] - 2,
-                    *probe(r, place=-1)["before"]["target"]["token_logprobs"][1:],
+                    probe(r, place=-2)["before"]["target"]["token_logprobs"][0] - 2,
+                    *probe(r, place=-2)["before"]["target"]["token_logprobs"][1:],
                 ],
             ),
         ),
