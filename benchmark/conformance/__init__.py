@@ -6,5 +6,6 @@
 - ``checks_model_state``: the editor restores the model;
 - ``checks_edit``: the content of the returned Edit;
 - ``checks_reproducibility``: seeds and state between edits;
-- ``checks_requests``: batches of requests and requests that cannot be edited.
+- ``checks_requests``: batches of requests and requests that cannot be edited;
+- ``checks_sequence``: sequential edits and the state that each hands to the next.
 """

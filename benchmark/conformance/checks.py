@@ -12,6 +12,7 @@ from .checks_edit import declared_parameters_only, half_precision, own_tensors, 
 from .checks_model_state import leaves_the_model_alone, restores_exactly, survives_an_exception
 from .checks_reproducibility import deterministic, no_state_between_models
 from .checks_requests import batch_of_one, leaves_the_requests_alone, refuses_with_reason
+from .checks_sequence import a_reverted_edit_leaves_no_trace, first_of_a_sequence, state_is_immutable
 from .fixtures import ClassFixture
 from .harness import Check, CheckResult, run_check
 from .snapshots import temporary_cache_folder
@@ -31,6 +32,9 @@ MODEL_CHECKS = (
     batch_of_one,
     leaves_the_requests_alone,
     refuses_with_reason,
+    first_of_a_sequence,
+    state_is_immutable,
+    a_reverted_edit_leaves_no_trace,
 )
 """Checks that run for each kind of model that the editor can edit."""
 CHECKS = (

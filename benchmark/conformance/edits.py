@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core.errors import KnbenchError
 from ..editing import Edit
 from ..models.language_model import LanguageModel
+from ..running.attempts import state_error
 from .fixtures import OTHER_REQUEST, REQUEST
 from .snapshots import join_names, tensor_digest
 
@@ -58,6 +59,7 @@ def fingerprint(edit: Edit, lm: LanguageModel) -> dict[str, Any]:
     """
     items: dict[str, Any] = {f"weights of {name}": tensor_digest(new) for name, new in edit.weights.items()}
     items["prefix"] = edit.prefix
+    items["state"] = None if edit.state is None or state_error(edit.state) else edit.state.digest()
     items["names of outputs"] = sorted(edit.outputs)
     if edit.outputs and not any(application_errors(edit, lm)):
         with Edit(outputs=edit.outputs).applied(lm):

@@ -6,7 +6,7 @@ import copy
 import random
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from ..core.errors import KnbenchError
 from ..core.progress import Reporter
 from ..core.schema import EditRequest, Support, derived_seed
-from ..editing import Edit, Editor, build_editor, parse_overrides
+from ..editing import Edit, Editor, State, build_editor, parse_overrides
 from ..models.language_model import LanguageModel
 from ..models.untrained import UntrainedKind, untrained
 from ..running.attempts import seeded
@@ -119,6 +119,18 @@ class ModelFixture:
         """Call ``edit()`` under the seed that the runner sets for a case."""
         with self._seeded(editor, case):
             return editor.edit(lm, list(requests))
+
+    def edit_next(
+        self,
+        editor: Editor[Any],
+        lm: LanguageModel,
+        request: EditRequest,
+        earlier: Sequence[EditRequest],
+        state: State | None,
+    ) -> Edit:
+        """Call ``edit_next()`` under the seed that the runner sets for a case."""
+        with self._seeded(editor, "next"):
+            return editor.edit_next(lm, [request], list(earlier), state)
 
     def edit_each(self, editor: Editor[Any], lm: LanguageModel, *requests: EditRequest) -> list[Edit]:
         """Call ``edit_each()`` under the default seed of :meth:`edit`."""

@@ -155,7 +155,8 @@ class EditRecord(JsonStruct, frozen=True):
         modules: names of the modules whose output is changed, sorted.
         prefix: text put before every prompt.
         diagnostics: JSON values from the editor.
-        state: fingerprint of the weights after the edit; sequential runs only.
+        state: fingerprint after the edit of the weights, and of the state that the method hands to the next edit;
+            sequential runs only.
     """
 
     parameters: tuple[str, ...]

@@ -29,6 +29,7 @@ from .building import build_editor, editor_class, editor_classes, parse_override
 from .edit import Edit, EditStack, NonFiniteEditError, OutputFunctionError
 from .editor import Editor
 from .hyperparameters import NoConfig, Published, hyperparameter
+from .state import State
 
 __all__ = [
     "Edit",
@@ -38,6 +39,7 @@ __all__ = [
     "NonFiniteEditError",
     "OutputFunctionError",
     "Published",
+    "State",
     "build_editor",
     "editor_class",
     "editor_classes",

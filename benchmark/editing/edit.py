@@ -13,6 +13,7 @@ from ..core.errors import KnbenchError
 from ..core.schema import JsonObject
 from ..models.hooks import edit_output
 from ..models.language_model import LanguageModel
+from .state import State
 
 
 class NonFiniteEditError(KnbenchError):
@@ -34,12 +35,14 @@ class Edit:
             some passes compute the logits at selected positions only and present them as one text.
         prefix: text that is prepended to every prompt (in-context editing).
         diagnostics: JSON values that are stored with the edit's record, for example the losses of an optimisation.
+        state: data for the next sequential edit, see :meth:`Editor.edit_next`. It has no effect on the model.
     """
 
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     outputs: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     prefix: str = ""
     diagnostics: JsonObject = field(default_factory=dict)
+    state: State | None = None
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
@@ -64,6 +67,9 @@ class EditStack:
     The model's own tensors are kept and put back, which restores the model bit for bit, also after an exception. The
     stack keeps the original tensors and those that the last push replaced. Its memory does not grow with the number
     of edits.
+
+    Attributes:
+        state: state of the last edit, for the next one; None before the first.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
@@ -71,7 +77,8 @@ class EditStack:
         self._prefix = lm.prompt_prefix
         self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
         self._hooks: list[ExitStack] = []
-        self._before_last: tuple[list[tuple[nn.Parameter, Tensor]], str] | None = None
+        self._before_last: tuple[list[tuple[nn.Parameter, Tensor]], str, State | None] | None = None
+        self.state: State | None = None
 
     def __enter__(self) -> EditStack:
         return self
@@ -102,7 +109,8 @@ class EditStack:
                 )
             if not bool(new.isfinite().all()):
                 raise NonFiniteEditError(f"edit of '{name}' contains NaN or infinite values")
-        self._before_last = [(parameter, parameter.data) for parameter, _, _ in replaced], lm.prompt_prefix
+        tensors = [(parameter, parameter.data) for parameter, _, _ in replaced]
+        self._before_last = tensors, lm.prompt_prefix, self.state
         for parameter, _, new in replaced:
             self._originals.setdefault(id(parameter), (parameter, parameter.data))
             parameter.data = new.to(parameter.device)
@@ -110,6 +118,7 @@ class EditStack:
         for module, change in modules:
             self._hooks[-1].enter_context(edit_output(module, change))
         lm.prompt_prefix += edit.prefix
+        self.state = edit.state
 
     def pop(self) -> None:
         """Revert the last edit. Only one edit can be reverted after each :meth:`push`.
@@ -120,7 +129,7 @@ class EditStack:
         if self._before_last is None:
             raise RuntimeError("EditStack.pop() reverts only the last push(); push an edit before the next pop()")
         self._hooks.pop().close()
-        tensors, self.lm.prompt_prefix = self._before_last
+        tensors, self.lm.prompt_prefix, self.state = self._before_last
         self._before_last = None
         for parameter, tensor in tensors:
             parameter.data = tensor

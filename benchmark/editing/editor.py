@@ -11,6 +11,7 @@ from ..core.schema import EditRequest, JsonObject
 from ..models.language_model import LanguageModel
 from .edit import Edit
 from .hyperparameters import Published
+from .state import State
 
 EditorKind = Literal["weights", "context", "memory", "control"]
 ConfigT = TypeVar("ConfigT")
@@ -79,20 +80,29 @@ class Editor(ABC, Generic[ConfigT]):
             ValueError: the method cannot edit one of the requests. The runner records the cases as failed.
         """
 
-    def edit_next(self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: Sequence[EditRequest]) -> Edit:
+    def edit_next(
+        self,
+        lm: LanguageModel,
+        requests: Sequence[EditRequest],
+        earlier: Sequence[EditRequest],
+        state: State | None = None,
+    ) -> Edit:
         """Compute an edit of a model to which the edits of ``earlier`` requests are already applied.
 
-        The default ignores ``earlier``. Override it in a method that protects earlier edits.
+        The default ignores ``earlier`` and ``state``. Override it in a method that protects earlier edits. Such a
+        method stores what it needs in :attr:`Edit.state`, never in attributes of the editor: an edit may be taken
+        back, and a continued run computes its edits again.
 
         Args:
             lm: the edited model, which must be left unchanged.
             requests: requests of the new edit.
             earlier: requests of all previous edits, in order.
+            state: :attr:`Edit.state` of the previous edit; None for the first edit. It must be left unchanged.
 
         Raises:
             ValueError: the method cannot edit one of the requests.
         """
-        del earlier
+        del earlier, state
         return self.edit(lm, requests)
 
     def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:

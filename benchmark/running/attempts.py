@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..core.errors import KnbenchError
 from ..core.records import Failure
-from ..core.schema import Case, EditRequest, derived_seed
-from ..editing import Edit, Editor, NonFiniteEditError
+from ..core.schema import Case, EditRequest, derived_seed, digest
+from ..editing import Edit, Editor, NonFiniteEditError, State
 from ..models.language_model import LanguageModel
 from ..probing.positions import position_guard
 from .environment import PeakMemory
@@ -112,6 +112,7 @@ def edit_cases(
     failures: Mapping[str, Failure],
     seed: int,
     earlier: Sequence[EditRequest] | None = None,
+    state: State | None = None,
 ) -> Attempt:
     """Compute one edit for all of some cases.
 
@@ -122,6 +123,7 @@ def edit_cases(
         failures: failures that are known before the edit, by case id. One of them fails the edit.
         seed: seed of the run.
         earlier: for sequential runs, the requests of the edits that are applied.
+        state: for sequential runs, the state of the last of them.
 
     Raises:
         KnbenchError: the editor returned something else than an :class:`Edit`.
@@ -133,7 +135,7 @@ def edit_cases(
     case_seed = derived_seed(seed, editor.name, *(case.id for case in cases))
     if earlier is None:
         return _attempt(editor, "edit", lm, case_seed, lambda: editor.edit(lm, requests))
-    return _attempt(editor, "edit_next", lm, case_seed, lambda: editor.edit_next(lm, requests, earlier))
+    return _attempt(editor, "edit_next", lm, case_seed, lambda: editor.edit_next(lm, requests, earlier, state))
 
 
 def _attempt(editor: Editor[Any], method: str, lm: LanguageModel, seed: int, compute: Callable[[], Edit]) -> Attempt:
@@ -195,6 +197,24 @@ def check_edit(editor: Editor[Any], method: str, edit: object) -> None:
             raise KnbenchError(f"{source} an Edit whose outputs[{name!r}] is {_kind(change)}; use {{name: function}}")
     if not isinstance(prefix, str):
         raise KnbenchError(f"{source} an Edit whose prefix is {_kind(prefix)}; use a string")
+    if problem := state_error(edit.state):
+        raise KnbenchError(f"{source} an Edit whose {problem}")
+
+
+def state_error(state: object) -> str | None:
+    """Return why an object cannot be the state of an edit, with the remedy, or None."""
+    if state is None:
+        return None
+    if not isinstance(state, State):
+        return f"state is {_kind(state)}; use State(tensors={{name: tensor}}, settings={{name: value}}) or None"
+    for name, tensor in state.tensors.items():
+        if not isinstance(cast(object, tensor), Tensor) or tensor.requires_grad:
+            return f"state.tensors[{name!r}] is not a detached tensor; use .detach()"
+    try:
+        digest(dict(state.settings))
+    except (TypeError, ValueError) as error:
+        return f"state.settings cannot be written as JSON: {error}"
+    return None
 
 
 def _kind(value: object) -> str:

@@ -37,7 +37,7 @@ def make_record(
         after: observations of the edited model; None if they were not taken.
         failure: the error that prevented edit or measurement.
         probe_seconds: time of the measurement after the edit.
-        state: for sequential runs, the fingerprint of the weights after the edit.
+        state: for sequential runs, the fingerprint of the weights and of the method's state after the edit.
     """
     missing: Sequence[Observation | None] = [None] * len(case.probes)
     edit = attempt.edit or Edit()

@@ -16,8 +16,8 @@ from typing import Any
 from ..core.errors import KnbenchError
 from ..core.progress import Reporter
 from ..core.records import CheckpointLine, DriftLine, Failure, Observation, Record
-from ..core.schema import Case, EditRequest
-from ..editing import Editor, EditStack
+from ..core.schema import Case, EditRequest, digest
+from ..editing import Editor, EditStack, State
 from ..models.language_model import LanguageModel
 from ..probing.base import Prober
 from ..probing.baseline import Baseline
@@ -86,10 +86,12 @@ class Job:
         """Return whether a line with these key fields was measured before."""
         return LINE_KINDS[file].key(key) in self.completed.keys.get(file, ())
 
-    def compute_edit(self, cases: Sequence[Case], earlier: Sequence[EditRequest] | None = None) -> Attempt:
+    def compute_edit(
+        self, cases: Sequence[Case], earlier: Sequence[EditRequest] | None = None, state: State | None = None
+    ) -> Attempt:
         """Compute one edit for all of some cases; see :func:`~.attempts.edit_cases`."""
         self.started([case.id for case in cases])
-        return edit_cases(self.editor, self.lm, cases, self.failures, self.seed, earlier)
+        return edit_cases(self.editor, self.lm, cases, self.failures, self.seed, earlier, state)
 
     @cached_property
     def failures(self) -> Mapping[str, Failure]:
@@ -295,10 +297,11 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
         stops: numbers of edits after which all cases so far are measured again.
 
     Raises:
-        KnbenchError: a recorded edit, applied again, gives other weights; or an edit does not fit the model.
+        KnbenchError: a recorded edit, applied again, gives other weights or another state; or an edit does not fit the
+            model.
     """
     lm = job.lm
-    state, model_state = job.fingerprint, job.state
+    weights, model_state, reached = job.fingerprint, job.state, job.fingerprint
     earlier: list[EditRequest] = []
     with EditStack(lm) as stack:
         for index in job.unit.indices:
@@ -306,8 +309,8 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
             stored = job.completed.states.get(case.id)
             if stored is None or not stored.failed:
                 job.reporter.doing(f"{job.editor.name}: edit {index + 1}" + (", again" if stored else ""))
-                attempt = job.compute_edit([case], earlier)
-                job.check_unchanged(state, model_state, f"case '{case.id}'")
+                attempt = job.compute_edit([case], earlier, stack.state)
+                job.check_unchanged(weights, model_state, f"case '{case.id}'")
                 failure, measured = attempt.failure, None
                 if attempt.edit is not None:
                     try:
@@ -318,17 +321,19 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
                             stack.pop()
                             raise
                         earlier.append(case.request)
-                        state, model_state = lm.fingerprint(), ModelState(lm)
+                        weights, model_state = lm.fingerprint(), ModelState(lm)
+                        reached = weights if stack.state is None else digest([weights, stack.state.digest()])
                     except EDIT_FAILURES as error:
                         failure = failed_edit(job.editor.name, "probe", error)
                     except KnbenchError as error:
                         raise KnbenchError(f"editor '{job.editor.name}', case '{case.id}': {error}") from error
                 if stored is None:
-                    job.emit(OutputLine("records", job.record(index, attempt, measured, failure, state)))
-                elif stored.weights != state:
+                    job.emit(OutputLine("records", job.record(index, attempt, measured, failure, reached)))
+                elif stored.weights != reached:
                     raise KnbenchError(
-                        f"{job.unit}: the edit of case '{case.id}', applied again, gives other weights; continue on "
-                        "the same kind of machine with the same versions and threads, or choose another --output"
+                        f"{job.unit}: the edit of case '{case.id}', applied again, gives other weights or another "
+                        "state; continue on the same kind of machine with the same versions and threads, or choose "
+                        "another --output"
                     )
             if index + 1 in stops:
                 _measure_checkpoint(job, index + 1)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import EditRequest, JsonObject
-from ...benchmark.editing import Edit, hyperparameter
+from ...benchmark.editing import Edit, State, hyperparameter
 from ...benchmark.models.language_model import LanguageModel
 from ...benchmark.models.precision import in_float64
 from .contexts import ContextEditor
@@ -90,12 +90,19 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
         """
         return self.edit_next(lm, requests, ())
 
-    def edit_next(self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: Sequence[EditRequest]) -> Edit:
+    def edit_next(
+        self,
+        lm: LanguageModel,
+        requests: Sequence[EditRequest],
+        earlier: Sequence[EditRequest],
+        state: State | None = None,
+    ) -> Edit:
         """Compute the update as :meth:`edit` does. ``earlier`` has an effect only if ``protects_earlier`` is set.
 
         Raises:
             ValueError: a value vector cannot be computed, or the system of a layer cannot be solved.
         """
+        del state
         layers, contexts = self.config.layers, self.contexts(lm)
         vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
         targets = torch.stack([vector.value for vector in vectors])  # (n, d)

@@ -22,7 +22,7 @@ from knbench.benchmark.conformance.fixtures import LAYOUTS
 from knbench.benchmark.conformance.snapshots import GlobalState
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
-from knbench.benchmark.editing import Edit, Editor, Published
+from knbench.benchmark.editing import Edit, Editor, Published, State
 from knbench.benchmark.models.hooks import capture
 from knbench.benchmark.models.untrained import untrained
 
@@ -509,6 +509,83 @@ class RefusesWithoutReason(Good):
         return super().edit(lm, requests)
 
 
+class KeepsKeys(Good):
+    """Adds less in the direction of earlier keys, which its state holds."""
+
+    def edit_next(self, lm, requests, earlier, state=None):
+        keys = [self.read(lm, request) for request in requests]
+        old = [] if state is None else [tensor for name, tensor in sorted(state.tensors.items()) if name != "count"]
+        name = lm.mlp_weight_name(self.config.layer)
+        update = lm.as_stored(self.config.layer, self.matrix(lm, requests) - lm.parameter(name).detach())
+        for key in old:
+            update = update - update @ torch.outer(key, key) / (key @ key)
+        new = lm.parameter(name).detach() + lm.as_stored(self.config.layer, update)
+        return Edit(weights={name: new}, state=self.state([*old, *keys]))
+
+    def state(self, keys):
+        return State({str(number): key.clone() for number, key in enumerate(keys)}, {"keys": len(keys)})
+
+    def edit(self, lm, requests):
+        return self.edit_next(lm, requests, ())
+
+
+@wrong("first-of-a-sequence")
+class AnotherFirstEdit(KeepsKeys):
+    def edit(self, lm, requests):
+        return Good.edit(self, lm, requests[::-1])
+
+
+@wrong("first-of-a-sequence", "state-is-immutable", "a-reverted-edit-leaves-no-trace")
+class EditNextWithoutState(KeepsKeys):
+    def edit_next(self, lm, requests, earlier):
+        return super().edit_next(lm, requests, earlier)
+
+
+@wrong("state-is-immutable")
+class StateIsADict(KeepsKeys):
+    def state(self, keys):
+        return {"keys": keys}
+
+
+@wrong("state-is-immutable")
+class StateIsNotJson(KeepsKeys):
+    def state(self, keys):
+        return State(settings={"keys": keys})
+
+
+@wrong("state-is-immutable")
+class StateNeedsGradients(KeepsKeys):
+    def state(self, keys):
+        return State({"key": keys[0].clone().requires_grad_()})
+
+
+@wrong("state-is-immutable")
+class StateIsAView(KeepsKeys):
+    def edit_next(self, lm, requests, earlier, state=None):
+        edit = super().edit_next(lm, requests, earlier, state)
+        view = lm.parameter(lm.mlp_weight_name(self.config.layer)).detach()[0]
+        return dataclasses.replace(edit, state=State({"count": view, **edit.state.tensors}))
+
+
+@wrong("state-is-immutable", "a-reverted-edit-leaves-no-trace")
+class ChangesItsState(KeepsKeys):
+    def edit_next(self, lm, requests, earlier, state=None):
+        if state is not None:
+            state.tensors["0"].mul_(2)
+            state.tensors["0"][0] += 1
+        return super().edit_next(lm, requests, earlier, state)
+
+
+@wrong("state-is-immutable", "a-reverted-edit-leaves-no-trace")
+class KeepsItsKeysItself(Good):
+    def edit(self, lm, requests):
+        return self.edit_next(lm, requests, ())
+
+    def edit_next(self, lm, requests, earlier, state=None):
+        self.seen = [*(self.seen if earlier else []), *requests]
+        return Edit(weights={lm.mlp_weight_name(self.config.layer): self.matrix(lm, self.seen)})
+
+
 @pytest.mark.parametrize(("cls", "checks"), [pytest.param(cls, checks, id=cls.__name__) for cls, checks in WRONG])
 def test_an_editor_that_breaks_a_rule_fails_only_the_check_of_that_rule(cls, checks):
     failed = {r.name: r.message for r in check_editor(cls) if not r.ok}
@@ -543,7 +620,7 @@ class ChangesOutputs(Good):
         return Edit(outputs={name: lambda v: v + 0.01 * key})
 
 
-@pytest.mark.parametrize("cls", [Good, GoodEverywhere, DrawsRandomNumbers, ChangesOutputs])
+@pytest.mark.parametrize("cls", [Good, GoodEverywhere, DrawsRandomNumbers, ChangesOutputs, KeepsKeys])
 def test_editors_that_keep_the_rules_pass(cls):
     results = check_editor(cls)
     assert {r.name: r.message for r in results if not r.ok} == {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.settings import DriftSettings, RunSettings
-from knbench.benchmark.editing import Edit
+from knbench.benchmark.editing import Edit, State
 from knbench.benchmark.running.failures import failure_of
 from knbench.benchmark.running.model_state import ModelState
 from knbench.editors.none import NoEdit
@@ -64,6 +64,9 @@ def test_anything_but_an_edit_is_refused(lm, tmp_path, returned, kind, change):
         ({"outputs": {"model.norm": 3}}, "an Edit whose outputs['model.norm'] is a int"),
         ({"prefix": None}, "an Edit whose prefix is None; use a string"),
         ({"diagnostics": [1]}, "an Edit whose diagnostics is a list; use a dict"),
+        ({"state": {}}, "an Edit whose state is a dict; use State(tensors={name: tensor}"),
+        ({"state": State({"k": [1.0]})}, "an Edit whose state.tensors['k'] is not a detached tensor"),
+        ({"state": State(settings={"k": {1}})}, "an Edit whose state.settings cannot be written as JSON"),
     ],
 )
 def test_an_edit_whose_fields_have_other_types_is_refused(lm, tmp_path, fields, part):
