@@ -13,17 +13,17 @@ not the width m of the layer.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ...benchmark.core.progress import Reporter
 from ...benchmark.core.schema import EditRequest, JsonObject
-from ...benchmark.editing import Edit, State, hyperparameter
+from ...benchmark.editing import Edit, hyperparameter
 from ...benchmark.models.language_model import LanguageModel
 from ...benchmark.models.precision import in_float64
 from .contexts import ContextEditor
@@ -31,6 +31,9 @@ from .covariance import SecondMoments
 from .subject_reader import SubjectReader
 from .value_config import CLAMP_HELP, STEPS_HELP, ValueConfig
 from .value_vectors import value_vectors
+
+EarlierKeys = Callable[[int], Tensor | None]
+"""Returns the keys of earlier edits in a layer, (m, e), or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +59,11 @@ MultiLayerConfigT = TypeVar("MultiLayerConfigT", bound=MultiLayerConfig)
 
 
 class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
-    """Base class of the methods, which implement :meth:`weighted_keys`.
-
-    Attributes:
-        protects_earlier: whether the keys of earlier edits enter the update of :meth:`edit_next`.
-    """
+    """Base class of the methods, which implement :meth:`weighted_keys`."""
 
     causal_only = True
     lengths = (10,)
     per_length = 5
-    protects_earlier: ClassVar[bool] = False
 
     def __init__(self, config: MultiLayerConfigT, seed: int = 0) -> None:
         super().__init__(config, seed)
@@ -88,26 +86,25 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
         Raises:
             ValueError: a value vector cannot be computed, or the system of a layer cannot be solved.
         """
-        return self.edit_next(lm, requests, ())
+        return self.edit_layers(lm, requests)
 
-    def edit_next(
-        self,
-        lm: LanguageModel,
-        requests: Sequence[EditRequest],
-        earlier: Sequence[EditRequest],
-        state: State | None = None,
+    def edit_layers(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: EarlierKeys | None = None
     ) -> Edit:
-        """Compute the update as :meth:`edit` does. ``earlier`` has an effect only if ``protects_earlier`` is set.
+        """Compute the update of all layers.
+
+        Args:
+            lm: the model.
+            requests: the requests.
+            earlier: returns the keys of earlier edits in a layer. It is called with the layers below edited.
 
         Raises:
             ValueError: a value vector cannot be computed, or the system of a layer cannot be solved.
         """
-        del state
         layers, contexts = self.config.layers, self.contexts(lm)
         vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
         targets = torch.stack([vector.value for vector in vectors])  # (n, d)
         reader = SubjectReader(lm, requests, contexts, layers)
-        old_reader = SubjectReader(lm, earlier, contexts, layers) if earlier and self.protects_earlier else None
         weights: dict[str, Tensor] = {}
         residual_norms = []
         with ExitStack() as stack:
@@ -115,7 +112,7 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
                 keys, outputs = reader.read(layer)  # (n, m), (n, d)
                 residual = targets - outputs
                 residual_norms.append(float(residual.norm(dim=-1).mean()))
-                old_keys = None if old_reader is None else old_reader.read(layer)[0].T  # (m, earlier)
+                old_keys = earlier(layer) if earlier else None
                 update = self.update(lm, layer, keys.T, residual.T / (len(layers) - done), old_keys)
                 name = lm.mlp_weight_name(layer)
                 weight = lm.parameter(name).detach()

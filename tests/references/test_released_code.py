@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,31 @@ def test_the_null_space_of_alphaedit_has_the_released_dimension(kind, tmp_path):
     for layer, free in zip(sorted(expected["C"]), run["free"], strict=True):
         preserved = moments.preserved(lm, int(layer), run["threshold"])
         assert len(preserved) - preserved.shape[1] == free
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_batch_of_alphaedit_has_the_keys_that_the_first_one_stored(kind, tmp_path):
+    """The released code adds K K^T of a batch once, right after it."""
+    document = reference("alphaedit")
+    expected = document["models"][kind]
+    lm = model(kind, expected)
+    (run,) = expected["runs"]
+    common = {"layers": tuple(document["settings"]["layers"]), **value_settings(document["settings"])}
+    editor = MULTI_LAYER["alphaedit"](run, common)
+    editor.moments = GivenMoments(tmp_path, expected["C"])
+    first, second = ([request(fields) for fields in batch["requests"]] for batch in (run, run["second"]))
+    edit = editor.edit_next(lm, first, ())
+    check_update(lm, edit, run["update"])
+    with edit.applied(lm):
+        check_update(lm, editor.edit_next(lm, second, first, edit.state), run["second"]["update"])
+        again = AlphaEdit(replace(editor.config, keys="recomputed"))
+        again.moments = editor.moments
+        other = again.edit_next(lm, second, first)
+        errors = []
+        for layer, update in run["second"]["update"].items():
+            name = lm.mlp_weight_name(int(layer))
+            errors.append(error(other.weights[name] - lm.parameter(name).detach(), update))
+        assert TOLERANCE < max(errors) < 0.05  # earlier keys of the upper layer are read again, after the lower edit
 
 
 # --- ROME, R-ROME, fine-tuning ---------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from knbench.benchmark.core.schema import EditRequest
+from knbench.benchmark.editing import EditStack
 from knbench.benchmark.models.hooks import capture
 from knbench.editors.alphaedit import AlphaEdit, AlphaEditConfig
+from knbench.editors.alphaedit import _joined as joined_keys
 from knbench.editors.emmet import Emmet, EmmetConfig
 from knbench.editors.memit import Memit, MemitConfig
 from knbench.editors.shared.value_vectors import value_vectors
@@ -133,24 +135,74 @@ def test_alphaedit_does_not_change_directions_that_text_uses(kind):
     assert float((found - closed).norm() / closed.norm()) < 1e-4
 
 
-def test_alphaedit_protects_earlier_edits_as_in_equation_14(lm):
+def alphaedit_in_half_of_the_space(lm, **more):
+    """Return an editor whose null space is half of layer 1, and the projection on it."""
     moment = AlphaEdit(AlphaEditConfig(layers=(1,), **SMALL)).moments.of(lm, 1).double()
     values, vectors = torch.linalg.eigh(moment)
     threshold = float(values[len(values) // 2])
-    editor = AlphaEdit(AlphaEditConfig(layers=(1,), ridge=0.5, threshold=threshold, **SMALL))
-    requests, earlier = REQUESTS[:1], REQUESTS[1:]
-    found = change(lm, editor.edit_next(lm, requests, earlier), 1)
     preserved = vectors[:, values >= threshold]
-    free = torch.eye(len(moment)).double() - preserved @ preserved.T
+    editor = AlphaEdit(AlphaEditConfig(layers=(1,), ridge=0.5, threshold=threshold, **more, **SMALL))
+    return editor, torch.eye(len(moment)).double() - preserved @ preserved.T
+
+
+def equation_14(lm, editor, requests, old, free):
+    """Return the paper's update with the earlier keys K_p, solved in the full width of the layer."""
     targets = value_vectors(lm, requests, 1, CONTEXTS, editor.config.objective, "block")
     keys, outputs = stacked(lm, requests, 1, 1)
-    old, _ = stacked(lm, earlier, 1, 1)
     residual = torch.stack([v.value for v in targets], 1).double() - outputs
-    whole = old @ old.T @ free + keys @ keys.T @ free + 0.5 * torch.eye(len(moment))
-    closed = residual @ keys.T @ free @ torch.linalg.inv(whole)
+    whole = old @ old.T @ free + keys @ keys.T @ free + 0.5 * torch.eye(len(free))
+    return residual @ keys.T @ free @ torch.linalg.inv(whole)
+
+
+def test_alphaedit_with_recomputed_keys_equals_equation_14(lm):
+    editor, free = alphaedit_in_half_of_the_space(lm, keys="recomputed")
+    requests, earlier = REQUESTS[:1], REQUESTS[1:]
+    edit = editor.edit_next(lm, requests, earlier)
+    old, _ = stacked(lm, earlier, 1, 1)  # of the current model
+    closed = equation_14(lm, editor, requests, old, free)
+    found = change(lm, edit, 1)
     assert float((found - closed).norm() / closed.norm()) < 1e-4
     alone = change(lm, editor.edit(lm, requests), 1)
     assert float((found @ old).norm()) < 0.9 * float((alone @ old).norm())  # the change acts less on earlier keys
+    assert edit.state is None
+
+
+def test_alphaedit_stores_the_keys_of_each_edit_right_after_it(lm):
+    """Three edits in sequence: the keys of the first are those after the first edit, not those of the current model."""
+    editor, free = alphaedit_in_half_of_the_space(lm)
+    old, state, digests = [], None, []
+    with EditStack(lm) as stack:
+        for number, request in enumerate(REQUESTS):
+            edit = editor.edit_next(lm, [request], REQUESTS[:number], state)
+            if old:
+                closed = equation_14(lm, editor, [request], torch.cat(old, 1), free)
+                found = change(lm, edit, 1)
+                assert float((found - closed).norm() / closed.norm()) < 1e-4
+            stack.push(edit)
+            old.append(stacked(lm, [request], 1, 1)[0])
+            if state is not None:
+                assert state.digest() == digests[-1]  # the previous state is unchanged
+            state = edit.state
+            digests.append(state.digest())
+            stored = state.tensors["1"].double()
+            expected = torch.cat(old, 1)
+            assert float((stored - expected).norm() / expected.norm()) < 1e-5
+    assert len(set(digests)) == len(digests)
+
+
+def test_more_stored_keys_than_dimensions_are_replaced_by_a_factor_of_their_sum():
+    keys = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    joined = None
+    for start in range(0, 9, 3):
+        joined = joined_keys(joined, keys[:, start : start + 3])
+    assert joined.shape == (6, 6)
+    torch.testing.assert_close(joined @ joined.T, keys @ keys.T)
+
+
+def test_alphaedit_asks_for_the_state_of_the_previous_edit(lm):
+    editor, _ = alphaedit_in_half_of_the_space(lm)
+    with pytest.raises(ValueError, match="the state has no keys of layer 1; pass the state of the previous edit"):
+        editor.edit_next(lm, REQUESTS[:1], REQUESTS[1:])
 
 
 def test_memit_ignores_earlier_edits(lm):
