@@ -12,7 +12,7 @@ from ..running.attempts import state_error
 from .edits import application_errors, fingerprint, fingerprint_differences
 from .fixtures import OTHER_REQUEST, REQUEST, ModelFixture
 from .harness import Note
-from .snapshots import Snapshot, join_names
+from .snapshots import Snapshot, join_names, tensor_digest
 
 
 def first_of_a_sequence(fixture: ModelFixture) -> Iterator[str]:
@@ -39,7 +39,8 @@ def state_is_immutable(fixture: ModelFixture) -> Iterator[str]:
     """Edit.state is a State or None; the next edit leaves it, and the edited model, unchanged.
 
     Its tensors are detached and share no memory with the model, and its settings are JSON-serialisable. Two calls with
-    one state return the same edit. Make a new State with State(tensors={**state.tensors, name: new}).
+    one state return the same edit. Make a new State with State(tensors={**state.tensors, name: new}). The tensors of
+    lm.unedited() must not be changed either.
     """
     lm = fixture.model()
     editor = fixture.editor(lm)
@@ -58,10 +59,13 @@ def state_is_immutable(fixture: ModelFixture) -> Iterator[str]:
             yield f"state.tensors['{name}'] shares memory with the model"
     digest = None if first.state is None else first.state.digest()
     with first.applied(lm):
-        before = Snapshot(lm)
+        before, unedited = Snapshot(lm), {name: tensor_digest(lm.unedited(name)) for name in first.weights}
         edits = [fixture.edit_next(editor, lm, OTHER_REQUEST, [REQUEST], first.state) for _ in range(2)]
         if changed := before.differences(Snapshot(lm)):
             yield f"edit_next() left changed: {join_names(changed)}"
+        if changed := [name for name in unedited if tensor_digest(lm.unedited(name)) != unedited[name]]:
+            yield f"edit_next() changed the unedited weights: {join_names(changed)}"
+            return
         prints = [fingerprint(edit, lm) for edit in edits]
     if first.state is not None and first.state.digest() != digest:
         yield "the second edit changed the state of the first one"

@@ -77,10 +77,12 @@ class EditStack:
         self._prefix = lm.prompt_prefix
         self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
         self._hooks: list[ExitStack] = []
+        self._aside = ExitStack()
         self._before_last: tuple[list[tuple[nn.Parameter, Tensor]], str, State | None] | None = None
         self.state: State | None = None
 
     def __enter__(self) -> EditStack:
+        self._aside.enter_context(self.lm.setting_aside(self._originals))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -89,6 +91,7 @@ class EditStack:
         self.lm.prompt_prefix = self._prefix
         for parameter, original in self._originals.values():
             parameter.data = original
+        self._aside.close()
 
     def push(self, edit: Edit) -> None:
         """Apply one more edit. The model is unchanged if this raises.

@@ -28,6 +28,9 @@ class ModelFamily:
         mlp: the module whose output is the MLP output, relative to a block.
         mlp_in: the projection whose output the activation function receives, relative to a block.
         mlp_out: the output projection of the MLP, relative to a block. Its input is the *neurons*; its weight is W.
+        mlp_up: in a gated MLP, the projection that is multiplied with the activated gate, relative to a block; otherwise
+            an empty string.
+        attention_out: the output projection of the attention, relative to a block. Methods that edit it need the path.
         objective: ``causal`` predicts the next token, ``masked`` fills a mask token.
     """
 
@@ -36,6 +39,8 @@ class ModelFamily:
     mlp: str
     mlp_in: str
     mlp_out: str
+    mlp_up: str = ""
+    attention_out: str = ""
     objective: Literal["causal", "masked"] = "causal"
 
 
@@ -45,6 +50,8 @@ LLAMA_LIKE = ModelFamily(
     mlp="mlp",
     mlp_in="mlp.gate_proj",
     mlp_out="mlp.down_proj",
+    mlp_up="mlp.up_proj",
+    attention_out="self_attn.o_proj",
 )
 
 BUILT_IN: Mapping[str, ModelFamily] = {
@@ -54,6 +61,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_in="mlp.c_fc",
         mlp_out="mlp.c_proj",
+        attention_out="attn.c_proj",
     ),
     "GPTJForCausalLM": ModelFamily(
         blocks="transformer.h",
@@ -61,6 +69,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_in="mlp.fc_in",
         mlp_out="mlp.fc_out",
+        attention_out="attn.out_proj",
     ),
     "GPTNeoXForCausalLM": ModelFamily(
         blocks="gpt_neox.layers",
@@ -68,6 +77,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="mlp",
         mlp_in="mlp.dense_h_to_4h",
         mlp_out="mlp.dense_4h_to_h",
+        attention_out="attention.dense",
     ),
     "LlamaForCausalLM": LLAMA_LIKE,
     "MistralForCausalLM": LLAMA_LIKE,
@@ -80,6 +90,7 @@ BUILT_IN: Mapping[str, ModelFamily] = {
         mlp="output.dense",
         mlp_in="intermediate.dense",
         mlp_out="output.dense",
+        attention_out="attention.output.dense",
         objective="masked",
     ),
 }

@@ -19,6 +19,7 @@ from ..core.schema import SLOT
 from ..core.text import border, join_answer
 from .families import ModelFamily
 from .identity import config_hash, tokenizer_hash
+from .modules import ModelModules
 
 BosPolicy = Literal["auto", "always", "never"]
 
@@ -48,10 +49,8 @@ class Padded:
     lengths: Tensor
 
 
-class LanguageModel:
+class LanguageModel(ModelModules):
     """A model with its tokenizer and the module paths of its family.
-
-    The model is set to evaluation mode, and its parameters do not require gradients.
 
     Args:
         model: a Hugging Face model with a language-modelling head.
@@ -65,12 +64,8 @@ class LanguageModel:
     Attributes:
         prompt_prefix: text before every prompt. :meth:`Edit.applied` sets it for in-context editing.
         bos_id: the id of the BOS token that starts each text, or None.
-        blocks: the transformer blocks.
-        dtype: the dtype of the token embedding.
-        device: the device of the token embedding, which receives the input of a model on several devices.
-        blocks_return_tuples: whether a block wraps its hidden states in a tuple. It depends on the family and the
-            version of transformers.
-        head_is_last: whether the logits equal the output of the head. Some families scale or cap them afterwards.
+
+    The attributes of :class:`~.modules.ModelModules` describe its modules.
 
     Raises:
         KnbenchError: the tokenizer is not fast, or ``bos`` is ``always`` and the tokenizer has no BOS token.
@@ -91,152 +86,16 @@ class LanguageModel:
             raise KnbenchError(
                 f"model '{name}' has no fast tokenizer, which is needed to locate the tokens of a subject"
             )
-        self.model: Any = model.eval().requires_grad_(False)
+        super().__init__(model, family, name)
         self.tokenizer = tokenizer
-        self.family = family
-        self.name = name
         self.revision = revision
         self.unused_tensors = tuple(unused_tensors)
         self.bos_policy = bos
         self.prompt_prefix = ""
         self.bos_id = self._find_bos(bos)
-        self.blocks: Sequence[Any] = model.get_submodule(family.blocks)  # type: ignore[assignment]
-        embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
-        self.dtype, self.device = embedding.weight.dtype, embedding.weight.device
-        self._names = {id(p): n for n, p in model.named_parameters()}
-        self.blocks_return_tuples, self.head_is_last = self._inspect_forward()
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {len(self.blocks)} layers, {self.dtype}, {self.device})"
-
-    # --- modules by role -------------------------------------------------------------------------------------
-
-    @property
-    def causal(self) -> bool:
-        """Whether the model predicts the next token instead of filling masks."""
-        return self.family.objective == "causal"
-
-    @property
-    def n_layers(self) -> int:
-        """Number of transformer blocks."""
-        return len(self.blocks)
-
-    @property
-    def n_neurons(self) -> int:
-        """Number m of neurons in the hidden layer of an MLP."""
-        return self.parameter(self.mlp_weight_name(0)).numel() // self.shape["width"]  # type: ignore[no-any-return]
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """Architecture, layers, hidden size and vocabulary. They are the key of published hyper-parameters."""
-        config = self.model.config.get_text_config()
-        return {
-            "architecture": type(self.model).__name__,
-            "layers": self.n_layers,
-            "width": config.hidden_size,
-            "vocabulary": config.vocab_size,
-        }
-
-    def block(self, layer: int) -> nn.Module:
-        """Return the transformer block of a layer.
-
-        Raises:
-            KnbenchError: the layer does not exist.
-        """
-        if not 0 <= layer < self.n_layers:
-            raise KnbenchError(f"layer {layer} does not exist: '{self.name}' has layers 0 to {self.n_layers - 1}")
-        module: nn.Module = self.blocks[layer]
-        return module
-
-    def mlp(self, layer: int) -> nn.Module:
-        """Return the module whose output is the layer's MLP output ``v``."""
-        return self.block(layer).get_submodule(self.family.mlp)
-
-    def mlp_in(self, layer: int) -> nn.Module:
-        """Return the MLP projection whose output the activation function receives. In a gated MLP it is the gate."""
-        return self.block(layer).get_submodule(self.family.mlp_in)
-
-    def mlp_out(self, layer: int) -> nn.Module:
-        """Return the output projection of the MLP, which maps the neurons ``k`` to ``v``."""
-        return self.block(layer).get_submodule(self.family.mlp_out)
-
-    def attention(self, layer: int) -> nn.Module:
-        """Return the layer's attention module."""
-        return self.block(layer).get_submodule(self.family.attention)
-
-    def _inspect_forward(self) -> tuple[bool, bool]:
-        """Return ``blocks_return_tuples`` and ``head_is_last`` from one forward pass."""
-        tuples: list[bool] = []
-        heads: list[Tensor] = []
-        handles = [
-            self.block(0).register_forward_hook(lambda _m, _i, output: tuples.append(isinstance(output, tuple))),
-            self.head.register_forward_hook(lambda _m, _i, output: heads.append(output)),
-        ]
-        try:
-            with torch.no_grad():
-                logits = self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device)).logits
-        finally:
-            for handle in handles:
-                handle.remove()
-        return tuples[0], len(heads) == 1 and torch.equal(heads[0], logits)
-
-    @property
-    def head(self) -> nn.Module:
-        """The module that maps hidden states to logits."""
-        module: nn.Module = self.model.get_output_embeddings()
-        return module
-
-    def mlp_weight_name(self, layer: int) -> str:
-        """Return the name of the parameter ``W``, the weight of a layer's MLP output projection."""
-        return self._names[id(self.mlp_out(layer).weight)]
-
-    def name_of(self, parameter: Tensor) -> str:
-        """Return the name of a parameter of the model."""
-        return self._names[id(parameter)]
-
-    def module_name(self, module: nn.Module) -> str:
-        """Return the name of a module of the model, for example of :attr:`head`.
-
-        Raises:
-            ValueError: the module does not belong to the model.
-        """
-        for name, candidate in self.model.named_modules():
-            if candidate is module:
-                return str(name)
-        raise ValueError(f"{type(module).__name__} is not a module of '{self.name}'")
-
-    def parameter(self, name: str) -> nn.Parameter:
-        """Return a parameter by its name in the model.
-
-        Raises:
-            KnbenchError: the parameter does not exist.
-        """
-        try:
-            parameter: nn.Parameter = self.model.get_parameter(name)
-        except AttributeError as error:
-            raise KnbenchError(f"model '{self.name}' has no parameter '{name}'") from error
-        return parameter
-
-    def weight_is_transposed(self, layer: int) -> bool:
-        """Return whether ``W`` is stored as (m, d) instead of (d, m). The module type determines it.
-
-        Raises:
-            KnbenchError: the module type is unknown.
-        """
-        module = self.mlp_out(layer)
-        if isinstance(module, nn.Linear):
-            return False
-        from transformers.pytorch_utils import Conv1D
-
-        if isinstance(module, Conv1D):
-            return True
-        raise KnbenchError(
-            f"layer {layer}: the weight layout of {type(module).__name__} is unknown; supported: Linear, Conv1D"
-        )
-
-    def as_stored(self, layer: int, matrix: Tensor) -> Tensor:
-        """Return a (d, m) matrix in the layout in which the layer stores ``W``, as a view. It is its own inverse."""
-        return matrix.T if self.weight_is_transposed(layer) else matrix
 
     # --- tokenisation ----------------------------------------------------------------------------------------
 

@@ -576,6 +576,14 @@ class ChangesItsState(KeepsKeys):
         return super().edit_next(lm, requests, earlier, state)
 
 
+@wrong("state-is-immutable")
+class ChangesTheUneditedWeights(KeepsKeys):
+    def edit_next(self, lm, requests, earlier, state=None):
+        if earlier:
+            lm.unedited(lm.mlp_weight_name(self.config.layer)).mul_(2)
+        return super().edit_next(lm, requests, earlier, state)
+
+
 @wrong("state-is-immutable", "a-reverted-edit-leaves-no-trace")
 class KeepsItsKeysItself(Good):
     def edit(self, lm, requests):

@@ -9,5 +9,6 @@ FAMILIES = {
         mlp="mlp",
         mlp_in="mlp.fc1",
         mlp_out="mlp.fc2",
+        attention_out="self_attn.dense",
     )
 }
