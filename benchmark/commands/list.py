@@ -17,6 +17,7 @@ from ..core.files import json_text
 from ..core.schema import Task
 from ..models.catalogue import catalogue, check_model_name
 from ..scoring.protocols import PROTOCOLS
+from .main import load_command
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, chosen_tasks
 
 
@@ -25,7 +26,10 @@ from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, chosen_tasks
 @INCLUDE_OPTION
 @JSON_FLAG
 def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> None:
-    """List editors, tasks, models or protocols."""
+    """List editors, tasks, models or protocols.
+
+    Names the plug-ins that cannot be used, also those of commands and of readers of published data.
+    """
     listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "editors": _list_editors,
         "tasks": lambda: _list_tasks(include_path),
@@ -34,6 +38,8 @@ def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> 
     }
     if category not in listings:
         raise unknown_name("listing", category, listings)
+    registry.load_all(registry.COMMANDS, load_command)
+    registry.load_all(registry.READERS, registry.load_reader)
     rows = listings[category]()
     if as_json:
         click.echo(json_text(rows), nl=False)

@@ -10,6 +10,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint
 from itertools import takewhile
 from typing import NoReturn
 
@@ -59,19 +60,44 @@ class Commands(click.Group):
         return list(registry.registered(registry.COMMANDS))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command, or return None if the name is not registered."""
+        """Import and return a command.
+
+        Returns None if the name is not registered, or if the command cannot be used, which a warning explains.
+        """
         del ctx
         points = registry.registered(registry.COMMANDS)
-        command: click.Command | None = registry.load(points[cmd_name]) if cmd_name in points else None
-        return command
+        try:
+            return load_command(points[cmd_name]) if cmd_name in points else None
+        except KnbenchError as error:
+            registry.warn(f"{error}; it is left out")
+            return None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command to run; for an unknown name, suggest the nearest one."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise unknown_name("command", args[0], self.list_commands(ctx))
+        """Find the command to run.
+
+        Raises:
+            KnbenchError: the name is unknown, which suggests the nearest one, or the command cannot be used.
+        """
+        if args and not args[0].startswith("-"):
+            points = registry.registered(registry.COMMANDS)
+            if args[0] not in points:
+                raise unknown_name("command", args[0], points)
+            return args[0], load_command(points[args[0]]), args[1:]
         return super().resolve_command(ctx, args)
+
+
+def load_command(point: EntryPoint) -> click.Command:
+    """Import the command of an entry point.
+
+    Raises:
+        KnbenchError: it cannot be imported or is not a command of click.
+    """
+    command = registry.load(point)
+    if not isinstance(command, click.Command):
+        raise KnbenchError(f"{registry.label(point)} is not a click command")
+    return command
 
 
 @click.group(cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})

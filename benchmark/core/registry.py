@@ -6,9 +6,9 @@ available without an import of the plug-in.
 
 from __future__ import annotations
 
-import itertools
+import multiprocessing
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,9 @@ COMMANDS = "knbench.commands"
 TASK_FOLDERS = "knbench.task_folders"
 READERS = "knbench.readers"
 
+PACKAGE = "knbench"
+"""Name of this distribution, whose entry points are built in."""
+
 T = TypeVar("T")
 _warned: set[str] = set()
 
@@ -32,18 +35,54 @@ _warned: set[str] = set()
 def registered(group: str) -> Mapping[str, EntryPoint]:
     """Return the entry points of a group by name, in sorted order.
 
-    Raises:
-        KnbenchError: two installed packages register the same name.
+    A built-in entry point takes precedence over one of the same name in another package. If two other packages register
+    a name, neither is used. Both cases are reported by a warning.
     """
-    found: dict[str, EntryPoint] = {}
+    points: dict[str, EntryPoint] = {}  # by value: an entry point that is found twice counts once
     for point in sorted(entry_points(group=group)):
-        if point.name in found and found[point.name].value != point.value:
-            raise KnbenchError(
-                f"two packages register '{point.name}' in {group}: {found[point.name].value} and "
-                f"{point.value}; uninstall one or rename it"
-            )
-        found[point.name] = point
-    return found
+        points.setdefault(f"{point.name}={point.value}", point)
+    return unique(group, [(point, {point.name: point}) for point in points.values()])
+
+
+def unique(kind: str, provided: Iterable[tuple[EntryPoint, Mapping[str, T]]]) -> dict[str, T]:
+    """Merge what several entry points provide, by name.
+
+    A name of a built-in entry point takes precedence. If two packages provide a name, neither is used. Both cases are
+    reported by a warning.
+
+    Args:
+        kind: what the names denote, for the warning.
+        provided: entry points, each with the objects that it provides by name.
+    """
+    found: dict[str, list[tuple[EntryPoint, T]]] = {}
+    for point, objects in provided:
+        for name, item in objects.items():
+            found.setdefault(name, []).append((point, item))
+    merged = {}
+    for name, candidates in found.items():
+        others = [point for point, _ in candidates if not is_built_in(point)]
+        kept = [item for point, item in candidates if is_built_in(point)] or [item for _, item in candidates]
+        if len(kept) == 1:
+            merged[name] = kept[0]
+            for point in others if len(candidates) > 1 else ():
+                warn(f"{label(point)} registers '{name}' in {kind}, which is built in; it is left out")
+        else:
+            where = " and ".join(label(point) for point in others)
+            warn(f"{where} register the same name '{name}' in {kind}; they are left out; uninstall one or rename it")
+    return merged
+
+
+def is_built_in(point: EntryPoint) -> bool:
+    """Return whether an entry point belongs to this package."""
+    if point.dist is None:
+        return point.value.startswith(f"{PACKAGE}.")
+    return bool(point.dist.name == PACKAGE)
+
+
+def label(point: EntryPoint) -> str:
+    """Return the name of an entry point for messages, with its object and its package."""
+    package = "" if point.dist is None else f" of package {point.dist.name}"
+    return f"plug-in '{point.name}' ({point.value}){package}"
 
 
 def load(point: EntryPoint) -> Any:
@@ -56,12 +95,12 @@ def load(point: EntryPoint) -> Any:
         return point.load()
     except (Exception, SystemExit) as error:
         reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {first_line(error)}"
-        raise KnbenchError(f"plug-in '{point.name}' ({point.value}) cannot be imported: {reason}") from error
+        raise KnbenchError(f"{label(point)} cannot be imported: {reason}") from error
 
 
 def warn(message: str) -> None:
-    """Print a warning on stderr, once per process."""
-    if message not in _warned:
+    """Print a warning on stderr, once per process. Worker processes print none: the main process has printed it."""
+    if message not in _warned and multiprocessing.parent_process() is None:
         _warned.add(message)
         print(f"knbench: warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
@@ -73,35 +112,105 @@ def load_all(group: str, get: Callable[[EntryPoint], T] = load) -> dict[str, T]:
         group: the group.
         get: returns the object of an entry point; raises KnbenchError if it cannot be used.
     """
-    found = {}
-    for name, point in registered(group).items():
+    return {point.name: item for point, item in _usable(group, get)}
+
+
+def _usable(group: str, get: Callable[[EntryPoint], T]) -> Iterator[tuple[EntryPoint, T]]:
+    for point in registered(group).values():
         try:
-            found[name] = get(point)
+            yield point, get(point)
         except KnbenchError as error:
             warn(f"{error}; it is left out")
-    return found
 
 
-def _tasks_of(point: EntryPoint) -> list[Task]:
-    """Return the tasks of an entry point of :data:`TASKS`.
+def load_mappings(group: str, value_type: type[T]) -> dict[str, T]:
+    """Return the merged mappings that the entry points of a group refer to; see :func:`unique`.
+
+    Args:
+        group: the group.
+        value_type: type of the values. A plug-in with others is left out, with a warning.
+    """
+
+    def get(point: EntryPoint) -> Mapping[str, T]:
+        found = load(point)
+        if not isinstance(found, Mapping) or not all(isinstance(value, value_type) for value in found.values()):
+            raise KnbenchError(f"{label(point)} is not a mapping from names to {value_type.__name__}")
+        return found
+
+    return unique(group, _usable(group, get))
+
+
+def _call(point: EntryPoint, function: Any, *arguments: Any) -> Any:
+    """Call a function of a plug-in.
+
+    Raises:
+        KnbenchError: it is not a function, or it raises an exception.
+        OSError: a file cannot be read.
+    """
+    if not callable(function):
+        raise KnbenchError(f"{label(point)} is not a function")
+    try:
+        return function(*arguments)
+    except (KnbenchError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise KnbenchError(f"{label(point)} raised {type(error).__name__}: {first_line(error)}") from error
+
+
+def _checked_tasks(point: EntryPoint, found: Any) -> list[Task]:
+    """Return the tasks that a plug-in returned.
+
+    Raises:
+        KnbenchError: the value does not consist of tasks.
+    """
+    from .schema import Task
+
+    items: list[Any] = _call(point, lambda: list(found))  # a generator runs here
+    if not all(isinstance(item, Task) for item in items):
+        raise KnbenchError(f"{label(point)} returned objects that are not tasks")
+    return items
+
+
+def _add(table: dict[str, Task], items: Iterable[Task]) -> dict[str, Task]:
+    """Add tasks to a table by name, and return it.
+
+    Raises:
+        KnbenchError: the table has a task of the same name.
+    """
+    for item in items:
+        if item.name in table:
+            raise KnbenchError(f"two definitions of task '{item.name}'; rename one of them")
+        table[item.name] = item
+    return table
+
+
+def _tasks_of(point: EntryPoint) -> dict[str, Task]:
+    """Return the tasks of an entry point of :data:`TASKS` by name.
 
     Raises:
         KnbenchError: it cannot be imported, raises an exception, or returns something else than tasks.
     """
-    from .schema import Task
-
     function = load(point)
     try:
-        found = list(function())
-    except KnbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise KnbenchError(
-            f"plug-in '{point.name}' ({point.value}) raised {type(error).__name__}: {first_line(error)}"
-        ) from error
-    if not all(isinstance(item, Task) for item in found):
-        raise KnbenchError(f"plug-in '{point.name}' ({point.value}) returned objects that are not tasks")
-    return found
+        return _add({}, _checked_tasks(point, _call(point, function)))
+    except (KnbenchError, OSError) as error:
+        text = str(error)
+        raise KnbenchError(text if text.startswith(label(point)) else f"{label(point)}: {text}") from error
+
+
+def _tasks_in(folder: Path) -> Iterator[Task]:
+    """Yield the tasks that a folder defines.
+
+    Raises:
+        KnbenchError: it contains an invalid definition.
+    """
+    for point, read in _usable(TASK_FOLDERS, load):
+        try:
+            yield from _checked_tasks(point, _call(point, read, folder))
+        except KnbenchError as error:
+            if is_built_in(point):
+                raise
+            warn(f"{error}; it is left out")
 
 
 def tasks(include: Sequence[Path] = ()) -> dict[str, Task]:
@@ -109,22 +218,17 @@ def tasks(include: Sequence[Path] = ()) -> dict[str, Task]:
 
     An entry point of ``knbench.tasks`` refers to a function that returns an iterable of tasks. One of
     ``knbench.task_folders`` refers to a function that takes a folder of definition files and returns its tasks. A
-    plug-in that cannot be used is left out, with a warning.
+    plug-in that cannot be used is left out, with a warning. So is a task that has the name of a built-in task, or of a
+    task of another plug-in.
 
     Raises:
-        KnbenchError: a folder does not exist or contains an invalid definition, or two tasks have the same name.
+        KnbenchError: a folder does not exist or contains an invalid definition, or a folder defines a task that exists.
     """
-    found: dict[str, Task] = {}
-    sources: list[Iterable[Task]] = list(load_all(TASKS, _tasks_of).values())
+    found = unique(TASKS, _usable(TASKS, _tasks_of))
     for folder in include:
         if not folder.is_dir():
             raise KnbenchError(f"--include-path '{folder}' is not a directory")
-        readers: dict[str, Callable[[Path], Iterable[Task]]] = load_all(TASK_FOLDERS)
-        sources += [read(folder) for read in readers.values()]
-    for task in itertools.chain.from_iterable(sources):
-        if task.name in found:
-            raise KnbenchError(f"two definitions of task '{task.name}'; rename one of them")
-        found[task.name] = task
+        _add(found, _tasks_in(folder))
     return found
 
 
@@ -157,9 +261,26 @@ def published_task(name: str, data: Mapping[str, str]) -> tuple[Task, list[str]]
     points = registered(READERS)
     if reader not in points:
         raise unknown_name("reader of published data", reader, points)
-    read, notes = load(points[reader])(reader, selection or None, data.get(reader))
-    task: Task = read
-    return task, notes
+    point = points[reader]
+    found = _call(point, load_reader(point), reader, selection or None, data.get(reader))
+    try:
+        task, notes = found
+        (task,) = _checked_tasks(point, [task])
+        return task, list(notes)
+    except (TypeError, ValueError):
+        raise KnbenchError(f"{label(point)} returned {type(found).__name__}, not a task and a list of notes") from None
+
+
+def load_reader(point: EntryPoint) -> Callable[..., Any]:
+    """Return the function of an entry point of :data:`READERS`.
+
+    Raises:
+        KnbenchError: it cannot be imported or is not a function.
+    """
+    reader: Callable[..., Any] = load(point)
+    if not callable(reader):
+        raise KnbenchError(f"{label(point)} is not a function")
+    return reader
 
 
 def resolve_tasks(

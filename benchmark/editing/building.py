@@ -35,7 +35,7 @@ def editor_classes() -> dict[str, type[Editor[Any]]]:
 def _load_editor(point: EntryPoint) -> type[Editor[Any]]:
     cls: type[Editor[Any]] = registry.load(point)
     if problem := _declaration_error(cls, point.name):
-        raise KnbenchError(f"editor '{point.name}' ({point.value}) {problem}")
+        raise KnbenchError(f"{registry.label(point)} {problem}")
     return cls
 
 
@@ -46,6 +46,9 @@ def _declaration_error(cls: Any, name: str) -> str | None:
     for attribute in ("name", "summary", "Config"):
         if not hasattr(cls, attribute):
             return f"has no attribute '{attribute}'; set it in the class"
+    for attribute in ("name", "summary", "paper"):
+        if not isinstance(getattr(cls, attribute), str):
+            return f"has {attribute} {getattr(cls, attribute)!r}; use a string"
     if cls.name != name or not dataclasses.is_dataclass(cls.Config):
         return f"has name '{cls.name}' and Config {cls.Config!r}; use the entry point's name and a dataclass"
     return "has no method 'edit'; define it in the class" if cls.__abstractmethods__ else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..core.errors import KnbenchError, nearest
-from ..core.registry import FAMILIES, load_all
+from ..core.registry import FAMILIES, load_mappings
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,11 @@ BUILT_IN: Mapping[str, ModelFamily] = {
 
 
 def known_families() -> dict[str, ModelFamily]:
-    """Return the built-in families and those of installed plug-ins, by architecture class name."""
-    table = dict(BUILT_IN)
-    plug_ins: dict[str, Mapping[str, ModelFamily]] = load_all(FAMILIES)
-    for families in plug_ins.values():
-        table.update(families)
-    return table
+    """Return the built-in families and those of installed plug-ins, by architecture class name.
+
+    Built-in families take precedence.
+    """
+    return {**load_mappings(FAMILIES, ModelFamily), **BUILT_IN}
 
 
 def family_of(architecture: str) -> ModelFamily:
