@@ -64,6 +64,14 @@ class AlphaEdit(MultiLayerEditor[AlphaEditConfig]):
                 step()
         return provenance
 
+    def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
+        """Compute the update of all requests, the first one of a sequence.
+
+        Raises:
+            ValueError: a value vector cannot be computed, or a layer has no null space.
+        """
+        return self.edit_next(lm, requests, ())
+
     def edit_next(
         self,
         lm: LanguageModel,
@@ -78,9 +86,9 @@ class AlphaEdit(MultiLayerEditor[AlphaEditConfig]):
         """
         if self.config.keys == "recomputed":
             if not earlier:
-                return self.edit(lm, requests)
-            reader = SubjectReader(lm, earlier, self.contexts(lm), self.config.layers)
-            return self.edit_layers(lm, requests, lambda layer: reader.read(layer)[0].T)
+                return self.edit_layers(lm, requests)
+            old = SubjectReader(lm, earlier, self.contexts(lm), self.config.layers)
+            return self.edit_layers(lm, requests, lambda layer: old.read(layer)[0].T)
         stored = {} if state is None else state.tensors
         missing = [layer for layer in self.config.layers if str(layer) not in stored]
         if earlier and missing:
