@@ -47,7 +47,7 @@ The same command continues an interrupted tuning. A larger grid reuses the point
 )
 @click.option(
     "--measure",
-    type=click.Choice([measure.name for measure in MEASURES.values() if measure.share]),
+    type=click.Choice([measure.name for measure in MEASURES.values() if measure.share and measure.stored]),
     default="success",
     show_default=True,
     help="Measure that S is computed by.",
