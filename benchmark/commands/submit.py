@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import click
 from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text
+from ..results.contribution import contribution
 from ..results.documents import comparable, different_conditions
 from ..results.layout import CARD, slug
 from ..results.runs import Run, find_runs
@@ -56,11 +58,13 @@ def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> No
     for run in found:
         click.echo(store_run(run, results))
     for method in methods:
-        _report(results / slug(method), as_json=False)
+        _report(results / slug(method), validate(results / slug(method), registry.tasks()), as_json=False)
 
 
 @click.command(
-    "validate", epilog="\b\nExamples:\n  knbench validate results\n  knbench validate results/my-method --json\n"
+    "validate",
+    epilog="\b\nExamples:\n  knbench validate results\n  knbench validate results/my-method --json\n"
+    "  knbench validate results --against origin/main\n",
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--mark", is_flag=True, help="Write the valid results to FOLDER/status.json, for the badges of the site.")
@@ -70,19 +74,31 @@ def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> No
     multiple=True,
     help="Folder with repeated runs. Stored results that they confirm are marked as re-run. Needs --mark.",
 )
+@click.option(
+    "--against",
+    metavar="COMMIT",
+    help="Check in addition that the current branch only adds files, in the folder of one method, compared with its "
+    "merge base with COMMIT.",
+)
 @JSON_FLAG
-def validate_command(folder: Path, mark: bool, rerun: Sequence[Path], as_json: bool) -> None:
+def validate_command(folder: Path, mark: bool, rerun: Sequence[Path], against: str | None, as_json: bool) -> None:
     """Check stored results: recompute them from their records and look for implausible values.
 
-    Checks schema, hashes, completeness, task versions, plausibility of the records, and agreement between results on
-    the unedited model. Prints each problem with its location. Exits with status 2 if there is a problem. Needs no
-    model.
+    Checks layout, schema, hashes, completeness, task versions, plausibility of the records, and agreement between
+    results on the unedited model. Prints each problem with its location. Exits with status 2 if there is a problem.
+    Needs no model.
     """
     if rerun and not mark:
         raise KnbenchError("--rerun needs --mark")
-    verdict = _report(folder, as_json)
-    if mark:
+    if mark and against:
+        raise KnbenchError("--mark and --against exclude each other")
+    change = None if against is None else contribution(folder, against)
+    verdict = validate(folder, registry.tasks(), change.added if change else ())
+    if change is not None:
+        verdict = replace(verdict, problems=[*change.problems, *verdict.problems])
+    if mark:  # the valid results, whatever problems the others have
         write_status(folder, verdict.results, _confirmed(verdict.results, find_runs(rerun) if rerun else []))
+    _report(folder, verdict, as_json)
 
 
 def _confirmed(stored: Sequence[Run], repeated: Sequence[Run]) -> list[Path]:
@@ -128,13 +144,12 @@ def unpack_command(results: Path, output: Path) -> None:
     click.echo(f"{output}: {sum(written)} run folders written, {len(written) - sum(written)} already exist")
 
 
-def _report(folder: Path, as_json: bool) -> Verdict:
-    """Validate a folder and print the outcome.
+def _report(folder: Path, verdict: Verdict, as_json: bool) -> None:
+    """Print the outcome of a validation.
 
     Raises:
         KnbenchError: there are problems.
     """
-    verdict = validate(folder, registry.tasks())
     if as_json:
         document = {
             "results": [str(run.result_path) for run in verdict.results],
@@ -151,4 +166,3 @@ def _report(folder: Path, as_json: bool) -> Verdict:
         raise KnbenchError(f"{folder}: {len(verdict.problems)} problems, {len(verdict.results)} valid results")
     if not as_json:
         click.echo(f"{folder}: {len(verdict.results)} valid results")
-    return verdict

@@ -99,7 +99,7 @@ def _added(record: Record, result: Result) -> str | None:
     protocol = result.protocol
     for criterion, wanted in (("fluency", protocol.fluency_tokens > 0), ("integrity", protocol.integrity is not None)):
         if wanted != (criterion in measured) and record.failure is None:
-            return f"{'lacks' if wanted else 'has'} a probe of {criterion}, which its protocol {'has' if wanted else 'lacks'}"
+            return f"lacks the probe of {criterion}" if wanted else f"has a probe of {criterion}, unlike its protocol"
     return None
 
 

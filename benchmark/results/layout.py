@@ -32,6 +32,8 @@ MAX_NAME_LENGTH = 160
 MAX_FILES = 100_000
 """Maximum number of files and folders of a store that are looked at."""
 
+UNMARKED_VERSION = 2
+"""Names state the version of a task from the next one on, so that results of several versions have a place."""
 RESULT_DEPTH = 4
 """Number of parts of a result's path in its store."""
 _METHOD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -77,8 +79,9 @@ def skeleton(name: str) -> str:
 def location_of(result: Result) -> tuple[Path, str]:
     """Return the folder of a result, relative to the store, and its name in the folder.
 
-    A model without a revision is identified by its weight hash. The name states the subset, the regime, and every
-    setting of the protocol that :func:`_protocol_suffixes` lists. Results with different names have different settings.
+    A model without a revision is identified by its weight hash. The name states the version of the task, the subset,
+    the regime, and every setting of the protocol that :func:`_protocol_suffixes` lists. Results with different names
+    have different settings.
     """
     model, protocol = result.model, result.protocol
     revision = model.revision or f"weights-{model.weight_hash[:12]}"
@@ -89,7 +92,8 @@ def location_of(result: Result) -> tuple[Path, str]:
         "sequential": f".sequential-{protocol.cases}",
     }[protocol.regime]
     subset = ".lite" if protocol.subset == "lite" else ""
-    return folder, slug(result.task.name) + subset + regime + "".join(_protocol_suffixes(result))
+    version = f".v{result.task.version}" if result.task.version > UNMARKED_VERSION else ""
+    return folder, slug(result.task.name) + version + subset + regime + "".join(_protocol_suffixes(result))
 
 
 def _protocol_suffixes(result: Result) -> Iterator[str]:
@@ -170,8 +174,8 @@ def read_layout(root: Path) -> StoreFiles:
 def find_stores(root: Path) -> list[StoreFiles]:
     """Return the stores, or the parts of one, below a folder; empty for a folder of runs.
 
-    A folder that holds results at the depth of a store, or of a part of one, is not searched further: a store in a store
-    is no part of the layout.
+    A folder that holds results at the depth of a store, or of a part of one, is not searched further, because a store
+    within a store is no part of the layout.
     """
     names = [path.relative_to(root).parts for path in _walk(root, [])]
     if not any(name[-1].endswith(_LINES) for name in names):
@@ -226,7 +230,7 @@ def _sort(path: Path, parts: tuple[str, ...], found: StoreFiles) -> None:
     flaw = method_name_flaw(parts[0])
     if len(parts) == 2 and name in (CARD, REPORTED) and flaw is None:
         (found.cards if name == CARD else found.reported).append(path)
-    elif len(parts) == RESULT_DEPTH and name.endswith((".json", *_LINES)):
+    elif len(parts) == RESULT_DEPTH and name.endswith((".json", *_LINES)) and name not in (REPORTED, STATUS):
         bad = next((part for part in parts[1:] if _part_flaw(part)), None)
         if flaw is not None:
             found.strays.append(f"{path}: method '{printable(parts[0])}' {flaw}; choose another name")

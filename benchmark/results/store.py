@@ -1,6 +1,7 @@
 """The results store: ``results/{method}/{model}/{revision}/{task}.json``, with the compressed records beside it.
 
-A stored result is the run's own, byte for byte. Nothing in a store is overwritten with different content.
+A stored result is the run's own. Folders of local paths, which runs of earlier versions contain, are removed. Nothing
+in a store is overwritten with different content.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .io import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, read_bytes, read_
 from .json_schema import check
 from .layout import CARD, STATUS, find_stores, location_of, method_name_flaw, slug
 from .method_names import describe_differences, differing_settings
+from .publication import public_lines, public_run, with_hashes
 from .runs import Run
 
 CARD_BYTES = 1 << 16
@@ -47,7 +49,7 @@ def refusal(result: Result) -> str | None:
 
 
 def store_run(run: Run, root: Path) -> Path:
-    """Copy a finished run into a store. Does nothing if the store has it already.
+    """Copy a finished run into a store, in its public form. Does nothing if the store has it already.
 
     Returns:
         The path of the stored result.
@@ -58,20 +60,21 @@ def store_run(run: Run, root: Path) -> Path:
     reason = refusal(run.result)
     if reason is not None:
         raise KnbenchError(f"{run.folder}: {reason}")
-    folder, name = location_of(run.result)
+    files = {file: public_lines(read_bytes(run.path(file))) for file in _files(run.result)}
+    result = with_hashes(public_run(run).result, files)
+    folder, name = location_of(result)
     path = root / folder / f"{name}.json"
-    text = json_text(to_json(run.result))
+    text = json_text(to_json(result))
     if path.exists():
-        if first_difference(load_result(path), run.result) is None:  # the same records, scored on another processor
+        if first_difference(load_result(path), result) is None:  # the same records, scored on another processor
             return path
-        different = differing_settings([load_result(path), run.result])
+        different = differing_settings([load_result(path), result])
         detail = f" with other settings ({describe_differences(different)})" if different else ""
         raise KnbenchError(
             f"{path} is another result of the same method, model and task{detail}; results are never replaced"
         )
-    for file in _files(run.result):  # the result is written last: if it exists, so do its records
-        packed = gzip.compress(read_bytes(run.path(file)), mtime=0)
-        write_bytes(root / folder / f"{name}.{file}.gz", packed)
+    for file, data in files.items():  # the result is written last: if it exists, so do its records
+        write_bytes(root / folder / f"{name}.{file}.gz", gzip.compress(data, mtime=0))
     write_bytes(path, text.encode())
     return path
 

@@ -11,6 +11,7 @@ from ..core.errors import KnbenchError
 from .documents import comparable
 from .layout import slug
 from .method_names import describe_differences, differing_settings
+from .publication import public_run
 from .runs import Run, check_manifests, find_runs, unfinished_runs
 from .store import refusal
 
@@ -46,7 +47,7 @@ def runs_to_submit(folders: Sequence[Path], store: Path) -> list[Run]:
     editors = sorted({run.result.editor.name for run in found})
     stored = [store / slug(editor) for editor in editors if (store / slug(editor)).is_dir()]
     earlier = [run for folder in stored for run in find_runs([folder], on_broken=lambda _: None)] if stored else []
-    for problem in mixed_settings([*earlier, *found]):
+    for problem in mixed_settings([*earlier, *map(public_run, found)]):
         raise KnbenchError(problem)
     return found
 
