@@ -9,6 +9,16 @@ from typing import Any
 
 _ROOTED = re.compile(r"(?P<prefix>(datasets:|file:(//)?)?)(?P<path>(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)[^\n{}]*)")
 _RELATIVE = re.compile(r"(?P<prefix>(datasets:)?)(?P<path>[^\n{}:#]+)")
+_INSIDE = re.compile(r"(?<![\w./:~-])(?:[A-Za-z]:)?(?:[/\\][\w.~+@-]+)+[/\\](?=[\w.~+@-])")
+
+
+def without_folders_in_text(text: str) -> str:
+    """Return a text in which absolute paths have lost their folders.
+
+    >>> without_folders_in_text("No such file: '/home/me/wiki.txt'"), without_folders_in_text("a/b, https://x.org/a/b")
+    ("No such file: 'wiki.txt'", 'a/b, https://x.org/a/b')
+    """
+    return _INSIDE.sub("", text)
 
 
 def without_folders(text: str) -> str:

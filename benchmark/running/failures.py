@@ -6,13 +6,13 @@ finite. Any other error is one of the harness, of the model or of the machine, a
 
 from __future__ import annotations
 
-import re
 import traceback
 from pathlib import Path
 
 import torch
 
 from ..core.errors import KnbenchError, first_line
+from ..core.local_paths import without_folders_in_text
 from ..core.records import Failure, Phase
 from ..editing import NonFiniteEditError, OutputFunctionError
 
@@ -31,8 +31,6 @@ MEASURING_FAILURES = (
 )
 """Errors of measuring an edited model that the edit causes."""
 
-_ABSOLUTE_PATH = re.compile(r"(?<![\w./:~-])(?:[A-Za-z]:)?(?:[/\\][\w.~+@-]+)+[/\\](?=[\w.~+@-])")
-
 
 def failure_of(phase: Phase, error: BaseException) -> Failure:
     """Return the record of an error.
@@ -46,7 +44,7 @@ def failure_of(phase: Phase, error: BaseException) -> Failure:
     return Failure(
         phase=phase,
         type=type(error).__name__,
-        message=_ABSOLUTE_PATH.sub("", first_line(error))[:MAX_MESSAGE_LENGTH],
+        message=without_folders_in_text(first_line(error))[:MAX_MESSAGE_LENGTH],
         traceback="\n".join(lines) or None,
     )
 
