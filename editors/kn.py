@@ -86,6 +86,7 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
     paper = "Dai et al. 2022 (ACL)"
     Config = KnowledgeNeuronsConfig
     published = published("kn")
+    needs_rival = True
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Change the columns of each request's neurons. Changes of several requests to one column are added.

@@ -37,6 +37,7 @@ class LogitBias(Editor[LogitBiasConfig]):
     summary = "Control: the smallest constant on one token's logit that makes the edited prompt prefer the new target"
     kind = "control"
     Config = LogitBiasConfig
+    needs_rival = True
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Compute one constant per request, each as if it were the only one. A token takes the largest of its own.

@@ -52,6 +52,7 @@ class Rome(ContextEditor[RomeConfig]):
     Config = RomeConfig
     published = published("rome")
     causal_only = True
+    needs_subject = True
     joint_batch_size = JOINT_BATCH_SIZE
 
     def __init__(self, config: RomeConfig, seed: int = 0) -> None:

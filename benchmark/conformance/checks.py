@@ -11,7 +11,7 @@ from .checks_declaration import both_layouts, declared, masked_models
 from .checks_edit import declared_parameters_only, half_precision, own_tensors, plain_json
 from .checks_model_state import leaves_the_model_alone, restores_exactly, survives_an_exception
 from .checks_reproducibility import deterministic, no_state_between_models
-from .checks_requests import batch_of_one, leaves_the_requests_alone, refuses_with_reason
+from .checks_requests import batch_of_one, leaves_the_requests_alone, partial_requests, refuses_with_reason
 from .checks_sequence import a_reverted_edit_leaves_no_trace, first_of_a_sequence, state_is_immutable
 from .fixtures import ClassFixture
 from .harness import Check, CheckResult, run_check
@@ -32,6 +32,7 @@ MODEL_CHECKS = (
     batch_of_one,
     leaves_the_requests_alone,
     refuses_with_reason,
+    partial_requests,
     first_of_a_sequence,
     state_is_immutable,
     a_reverted_edit_leaves_no_trace,

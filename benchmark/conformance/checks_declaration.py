@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 from ..core import registry
 from ..core.errors import KnbenchError
-from ..editing import Editor, build_editor
+from ..editing import Editor, EditorKind, build_editor
 from ..models.untrained import untrained
 from ..running.provenance import describe_editor
 from .fixtures import LAYOUTS, ClassFixture
 
 
 def declared(fixture: ClassFixture) -> Iterator[str]:
-    """The class declares a name, a one-line summary, a positive joint_batch_size and a frozen Config.
+    """The class declares a name, a one-line summary, a kind, a positive joint_batch_size and a frozen Config.
 
     The name equals that of the entry point and consists of letters, digits, '-' and '_', because it becomes a folder
     name and a command-line argument. Each field of Config has a default or a value from generic(), and its values are
@@ -35,6 +36,11 @@ def declared(fixture: ClassFixture) -> Iterator[str]:
         yield f"summary is {summary!r}; write one line of text"
     if not isinstance(cls.joint_batch_size, int) or cls.joint_batch_size < 1:
         yield f"joint_batch_size is {cls.joint_batch_size!r}; use an integer of at least 1"
+    for flag in ("causal_only", "needs_subject", "needs_rival", "replays"):
+        if not isinstance(getattr(cls, flag), bool):
+            yield f"{flag} is {getattr(cls, flag)!r}; use True or False"
+    if cls.kind not in typing.get_args(EditorKind):
+        yield f"kind is {cls.kind!r}; use {', '.join(typing.get_args(EditorKind))}"
     config = getattr(cls, "Config", None)
     if not isinstance(config, type) or not dataclasses.is_dataclass(config):
         yield "Config is not a dataclass"

@@ -119,3 +119,28 @@ def refuses_with_reason(fixture: ModelFixture) -> Iterator[str]:
             yield f"{label}: edit() left changed: {join_names(changed)}"
             return
     fixture.edit(editor, lm, REQUEST)
+
+
+def partial_requests(fixture: ModelFixture) -> Iterator[str]:
+    """A request without a subject, or without a true answer, is edited unless the class declares that it is needed.
+
+    Set needs_subject = True if the method edits at the tokens of a subject, and needs_rival = True if it reads
+    target_true. The runner then refuses such requests with a clear error.
+    """
+    plain = EditRequest(REQUEST.text, "", REQUEST.target_new, REQUEST.target_true, REQUEST.support)
+    cases = (
+        ("needs_subject", "a subject", plain),
+        ("needs_rival", "a true answer", dataclasses.replace(REQUEST, target_true="", support=())),
+    )
+    for flag, part, request in cases:
+        lm = fixture.model()
+        editor = fixture.editor(lm)
+        if getattr(fixture.cls, flag):
+            continue
+        try:
+            fixture.edit(editor, lm, request)
+        except Exception as error:
+            yield (
+                f"without {part}: edit() raises {describe_exception(error, fixture.cls)}; "
+                f"set {flag} = True if the method cannot edit such a request"
+            )

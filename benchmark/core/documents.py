@@ -25,6 +25,7 @@ class EditorCard(JsonStruct, frozen=True):
         config_source: where they come from.
         prepared: JSON values that the method computed once for the model.
         kind: what the method changes, or ``control``; None in results of version 0.1.
+        replays: whether a sequential edit trains on the facts of earlier edits again.
     """
 
     name: str
@@ -34,6 +35,7 @@ class EditorCard(JsonStruct, frozen=True):
     config_source: str
     prepared: dict[str, Any]
     kind: Literal["weights", "context", "memory", "control"] | None = None
+    replays: bool = False
 
 
 class ModelCard(JsonStruct, frozen=True):

@@ -42,14 +42,17 @@ class EditRequest:
 
     Attributes:
         prompt: the statement up to the target, with one ``{}`` in place of the subject.
-        subject: the entity (facts) or the cue word (phenomena) that the edit is keyed on.
+        subject: the entity (facts) or the cue word (phenomena) that the edit is keyed on. An empty string means that
+            the edit has no subject; ``prompt`` then contains no ``{}``.
         target_new: the desired continuation, without the preceding space.
-        target_true: the correct continuation before the edit.
+        target_true: the correct continuation before the edit. An empty string means that there is none, for example
+            because the fact is new. The case's probes then have no rival, and no model knows the case.
         support: other prompts for the same fact or phenomenon, for methods that use several. They are disjoint from
             the prompts of the case's probes, because an editor must not be tested on prompts that it has read.
 
     Raises:
-        ValueError: ``prompt`` does not contain exactly one ``{}``, a field is empty, or the targets are equal.
+        ValueError: ``prompt`` is empty or does not contain exactly one ``{}`` for its subject, the new target is empty,
+            or the targets are equal.
     """
 
     prompt: str
@@ -59,16 +62,18 @@ class EditRequest:
     support: tuple[Support, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.prompt.count(SLOT) != 1:
+        if self.subject and self.prompt.count(SLOT) != 1:
             raise ValueError(f"an edit prompt needs exactly one {{}} for its subject: {self.prompt!r}")
-        if not self.subject or not self.target_new:
-            raise ValueError(f"an edit needs a subject and a new target: {self!r}")
+        if not self.subject and SLOT in self.prompt:
+            raise ValueError(f"an edit needs a subject for the {{}} of its prompt: {self.prompt!r}")
+        if not self.prompt or not self.target_new:
+            raise ValueError(f"an edit needs a prompt and a new target: {self!r}")
         if self.target_new == self.target_true:
             raise ValueError(f"the new target equals the true one: {self!r}")
 
     @property
     def text(self) -> str:
-        """The prompt that contains the subject."""
+        """The prompt with its subject."""
         return self.prompt.replace(SLOT, self.subject, 1)
 
 

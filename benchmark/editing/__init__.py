@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from .building import build_editor, editor_class, editor_classes, parse_overrides
 from .edit import Edit, EditStack, NonFiniteEditError, OutputFunctionError
-from .editor import Editor
+from .editor import Editor, EditorKind
 from .hyperparameters import NoConfig, Published, hyperparameter
 from .state import State
 
@@ -35,6 +35,7 @@ __all__ = [
     "Edit",
     "EditStack",
     "Editor",
+    "EditorKind",
     "NoConfig",
     "NonFiniteEditError",
     "OutputFunctionError",

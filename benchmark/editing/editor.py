@@ -37,6 +37,9 @@ class Editor(ABC, Generic[ConfigT]):
         Config: frozen dataclass of the hyper-parameters, see :func:`hyperparameter`.
         published: hyper-parameters for particular models.
         causal_only: whether the method cannot edit masked language models.
+        needs_subject: whether the method cannot edit a request without a subject.
+        needs_rival: whether the method cannot edit a request without a true answer.
+        replays: whether a sequential edit trains on the facts of earlier edits again. Results record it.
         joint_batch_size: number of independent requests that :meth:`edit_each` processes best in one call.
     """
 
@@ -47,6 +50,9 @@ class Editor(ABC, Generic[ConfigT]):
     Config: ClassVar[type]
     published: ClassVar[Sequence[Published]] = ()
     causal_only: ClassVar[bool] = False
+    needs_subject: ClassVar[bool] = False
+    needs_rival: ClassVar[bool] = False
+    replays: ClassVar[bool] = False
     joint_batch_size: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:
@@ -79,6 +85,20 @@ class Editor(ABC, Generic[ConfigT]):
         Raises:
             ValueError: the method cannot edit one of the requests. The runner records the cases as failed.
         """
+
+    def check_requests(self, requests: Sequence[EditRequest]) -> None:
+        """Check that the requests have what the method needs. The runner calls this before every edit.
+
+        Raises:
+            ValueError: a request lacks a subject or a true answer that the method needs.
+        """
+        for request in requests:
+            for needed, value, part in (
+                (self.needs_subject, request.subject, "a subject"),
+                (self.needs_rival, request.target_true, "a true answer"),
+            ):
+                if needed and not value:
+                    raise ValueError(f"editor '{self.name}' needs {part}, and {request.text!r} has none")
 
     def edit_next(
         self,

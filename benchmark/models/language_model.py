@@ -224,8 +224,10 @@ class LanguageModel(ModelModules):
             The tokens of the text and the range of the subject's tokens.
 
         Raises:
-            ValueError: no token covers the subject.
+            ValueError: the template has no ``{}``, or no token covers the subject.
         """
+        if SLOT not in template:
+            raise ValueError(f"the prompt {template!r} has no subject")
         start = template.index(SLOT)
         end = start + len(subject)
         tokens = self.encode(join_answer(template.replace(SLOT, subject, 1), target))

@@ -87,8 +87,9 @@ def with_added_probes(case: Case, *, fluency: bool) -> Case:
 
 
 def fluency_probe(request: EditRequest) -> Probe:
-    """Return the probe that samples text after the edited prompt, cut behind its subject."""
-    lead = request.prompt[: request.prompt.index(SLOT)] + request.subject
+    """Return the probe that samples text after the edited prompt, cut behind its subject if it has one."""
+    before, slot, _ = request.prompt.partition(SLOT)
+    lead = before + request.subject if slot else request.prompt
     return Probe("fluency", "generation", lead, "", "", "unchanged", suffix="")
 
 

@@ -80,7 +80,8 @@ class CausalProber(Prober):
                 exceeds the model's positions.
         """
         request = case.request
-        self.lm.subject_span(request.prompt, request.subject)
+        if request.subject:
+            self.lm.subject_span(request.prompt, request.subject)
         context, ids = self.lm.split(request.text, request.target_new)
         check_length(len(context) + len(ids) - 1, self.positions, request.text)
         for probe in case.probes:

@@ -104,13 +104,17 @@ def readable_cases(prober: Prober, cases: Iterable[Case]) -> tuple[list[Case], d
 
 
 def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool]]:
-    """Return whether the model knows each readable case, by case id and by definition in :data:`KNOWN_BY`."""
+    """Return whether the model knows each readable case, by case id and by definition in :data:`KNOWN_BY`.
+
+    A case without a true answer is not known.
+    """
 
     def measure() -> dict[str, dict[str, bool]]:
-        cases, _ = readable_cases(cache.prober, task.cases)
+        readable, _ = readable_cases(cache.prober, task.cases)
+        cases = [case for case in readable if case.request.target_true]
         probes = [_true_probe(case) for case in cases]
         observations = cache.prober.observe(probes)
-        return {
+        measured = {
             case.id: {
                 "success": bool(MEASURES["success"].of(probe, o, o)),
                 "exact": all(rank == 0 for rank in o.target.ranks),
@@ -118,6 +122,8 @@ def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool]]
             }
             for case, probe, o in zip(cases, probes, observations, strict=True)
         }
+        unknown = dict.fromkeys(KNOWN_BY, False)
+        return {case.id: measured.get(case.id, unknown) for case in readable}
 
     known: dict[str, dict[str, bool]] = cache.get_or_measure(task, "cases", measure)
     return known
@@ -136,7 +142,8 @@ def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
     """
 
     def measure() -> dict[str, bool]:
-        prober, (cases, _) = cache.prober, readable_cases(cache.prober, task.cases)
+        prober, (readable, _) = cache.prober, readable_cases(cache.prober, task.cases)
+        cases = [case for case in readable if case.request.target_true]
         answers = sorted({case.request.target_true for case in cases})
         true_observations = prober.observe([_true_probe(case) for case in cases])
         bounds = prober.logprob_bounds([case.request.text for case in cases], answers)
@@ -151,7 +158,8 @@ def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
         observations = without_continuations.observe([probe for _, probe in candidates])
         for (i, _), observation in zip(candidates, observations, strict=True):
             first[i] &= observation.target.logprob < observation.rival.logprob
-        return {case.id: value for case, value in zip(cases, first, strict=True)}
+        ranked = {case.id: value for case, value in zip(cases, first, strict=True)}
+        return {case.id: ranked.get(case.id, False) for case in readable}
 
     first_by_case: dict[str, bool] = cache.get_or_measure(task, "ranking", measure)
     return first_by_case

@@ -82,11 +82,9 @@ def edit_block(
         started(ids)
         try:
             peak, start = PeakMemory(str(lm.device)), time.perf_counter()
-            edits = _call(
-                lm,
-                derived_seed(seed, editor.name, *ids),
-                lambda: editor.edit_each(lm, [cases[i].request for i in remaining]),
-            )
+            requests = [cases[i].request for i in remaining]
+            editor.check_requests(requests)
+            edits = _call(lm, derived_seed(seed, editor.name, *ids), lambda: editor.edit_each(lm, requests))
         except (Exception, SystemExit) as error:
             _raise_unless_recorded(error)
         else:
@@ -102,7 +100,7 @@ def edit_block(
 
 def _edit_alone(editor: Editor[Any], lm: LanguageModel, case: Case, seed: int) -> Attempt:
     case_seed = derived_seed(seed, editor.name, case.id)
-    return _attempt(editor, "edit", lm, case_seed, lambda: editor.edit(lm, [case.request]))
+    return _attempt(editor, "edit", lm, case_seed, [case.request], lambda requests: editor.edit(lm, requests))
 
 
 def edit_cases(
@@ -134,14 +132,22 @@ def edit_cases(
     requests = [case.request for case in cases]
     case_seed = derived_seed(seed, editor.name, *(case.id for case in cases))
     if earlier is None:
-        return _attempt(editor, "edit", lm, case_seed, lambda: editor.edit(lm, requests))
-    return _attempt(editor, "edit_next", lm, case_seed, lambda: editor.edit_next(lm, requests, earlier, state))
+        return _attempt(editor, "edit", lm, case_seed, requests, lambda new: editor.edit(lm, new))
+    return _attempt(editor, "edit_next", lm, case_seed, requests, lambda new: editor.edit_next(lm, new, earlier, state))
 
 
-def _attempt(editor: Editor[Any], method: str, lm: LanguageModel, seed: int, compute: Callable[[], Edit]) -> Attempt:
+def _attempt(
+    editor: Editor[Any],
+    method: str,
+    lm: LanguageModel,
+    seed: int,
+    requests: Sequence[EditRequest],
+    compute: Callable[[Sequence[EditRequest]], Edit],
+) -> Attempt:
     try:
+        editor.check_requests(requests)
         peak, start = PeakMemory(str(lm.device)), time.perf_counter()
-        edit = _call(lm, seed, compute)
+        edit = _call(lm, seed, lambda: compute(requests))
     except (Exception, SystemExit) as error:
         _raise_unless_recorded(error)
         return Attempt(failure=failed_edit(editor.name, "edit", error))

@@ -57,6 +57,7 @@ def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any
         config_source=source,
         prepared=public_value(prepared),
         kind=editor.kind,
+        replays=editor.replays,
     )
 
 

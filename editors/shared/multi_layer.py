@@ -62,6 +62,7 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
     """Base class of the methods, which implement :meth:`weighted_keys`."""
 
     causal_only = True
+    needs_subject = True
     lengths = (10,)
     per_length = 5
 

@@ -45,6 +45,7 @@ class Config:
 
 class Good(Editor[Any]):
     name = "good"
+    needs_subject = True
     summary = "Adds a rank-one matrix that depends on the subject"
     Config: Any = Config
     causal_only = True  # saves the third model
@@ -507,6 +508,28 @@ class RefusesWithoutReason(Good):
         if len(requests) > 1:
             raise ValueError
         return super().edit(lm, requests)
+
+
+@wrong("declared")
+class FlagIsText(Good):
+    needs_subject: Any = "yes"
+
+
+@wrong("declared")
+class UnknownKind(Good):
+    kind: Any = "weight"
+
+
+@wrong("partial-requests")
+class SubjectNotDeclared(Good):
+    needs_subject = False
+
+
+@wrong("partial-requests")
+class TrueAnswerNotDeclared(Good):
+    def read(self, lm, request):
+        lm.token_queries(request.text, request.target_true, ".")
+        return super().read(lm, request)
 
 
 class KeepsKeys(Good):

@@ -24,6 +24,7 @@ class ScaleColumn(Editor[ScaleColumnConfig]):
     name = "scale-column"
     summary = "The subject's most active neuron writes more, less or nothing"
     Config = ScaleColumnConfig
+    needs_subject = True
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Scale one column of a copy of W per request. W maps neurons to features and has shape (d, m)."""
