@@ -1,4 +1,4 @@
-"""FT, knowledge neurons and the CounterFact measures equal the authors' implementations on the default model."""
+"""Editors, knowledge neurons and the CounterFact measures equal the authors' implementations on the default model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.models.loading import load_model
 from knbench.benchmark.running.runner import run
 from knbench.editors.ft import FineTuning, FineTuningConfig
+from knbench.editors.memit import MemitConfig
+from knbench.editors.r_rome import RRome
+from knbench.editors.rome import Rome, RomeConfig
+from knbench.editors.shared.subject_reader import SubjectReader
+from knbench.editors.shared.value_vectors import value_vectors
 
 from tests.conftest import SHARED
 
 pytestmark = pytest.mark.slow
+
+VALUE_SETTINGS = ("steps", "learning_rate", "weight_decay", "clamp", "kl_factor")
 
 
 @cache
@@ -72,6 +79,47 @@ def test_fine_tuning_feeds_the_target_where_released_code_does_not(lm, label):
     edit = FineTuning(FineTuningConfig(layer=expected["layer"], steps=1)).edit(lm, requests)
     assert edit.diagnostics["losses"] == [pytest.approx(float(torch.stack(fed).mean()), rel=1e-4)]
     assert edit.diagnostics["losses"][0] < 0.95 * expected["losses"][0]
+
+
+@pytest.mark.parametrize(("kind", "cls"), [("r-rome", RRome), ("rome", Rome)])
+def test_update_of_rome_and_r_rome_without_the_second_moment(lm, kind, cls):
+    expected = reference("r-rome")
+    assert lm.weight_hash() == expected["weight_hash"]
+    case = next(r for r in expected["runs"] if r["kind"] == kind and not r["mom2_adjustment"])
+    settings = {name: expected[name] for name in (*VALUE_SETTINGS, "layer")}
+    editor = cls(RomeConfig(contexts=tuple(expected["contexts"]), **settings))
+    request = EditRequest(**case["request"])
+    edit = editor.edit(lm, [request])
+    assert edit.diagnostics["losses"] == pytest.approx(case["losses"], abs=1e-3)  # printed with three digits
+    name = lm.mlp_weight_name(expected["layer"])
+    update = edit.weights[name] - lm.parameter(name).detach()
+    assert float(update.norm()) == pytest.approx(case["update_norm"], rel=1e-3)
+    corner = torch.tensor(case["update_corner_8x8"])
+    assert float((update[:8, :8] - corner).norm() / corner.norm()) < 1e-3
+    context, target = lm.split(request.text, request.target_new)
+    with torch.no_grad(), edit.applied(lm):
+        logprobs = lm.model(input_ids=torch.tensor([context + target])).logits[0].log_softmax(-1)
+    scores = [logprobs[len(context) - 1 + i, token] for i, token in enumerate(target)]
+    assert float(torch.stack(scores).sum().exp()) == pytest.approx(case["probability_after"], rel=1e-2)
+
+
+def test_z_and_keys_of_memit(lm):
+    """The optimised output of the last layer and the keys of the first one, which do not depend on text."""
+    expected = reference("memit")
+    assert lm.weight_hash() == expected["weight_hash"]
+    case = next(r for r in expected["runs"] if len(r["requests"]) == 1)
+    requests = [EditRequest(**fields) for fields in case["requests"]]
+    layers, contexts = expected["layers"], tuple(expected["contexts"])
+    settings = {name: expected[name] for name in VALUE_SETTINGS}
+    config = MemitConfig(layers=tuple(layers), contexts=contexts, **settings)
+    (vector,) = value_vectors(lm, requests, layers[-1], contexts, config.objective, site="block")
+    assert list(vector.losses) == pytest.approx(case["losses"][0], abs=1e-3)
+    assert float(vector.value.norm()) == pytest.approx(case["z_norm"][0], rel=1e-3)
+    assert vector.value[:16].tolist() == pytest.approx(case["z_first_16"][0], rel=1e-2, abs=1e-2)
+    (key,) = SubjectReader(lm, requests, contexts, layers).read(layers[0])[0]
+    first = str(layers[0])
+    assert float(key.norm()) == pytest.approx(case["key_norm"][first][0], rel=1e-4)
+    assert key[:16].tolist() == pytest.approx(case["key_first_16"][first][0], rel=1e-3, abs=1e-5)
 
 
 def test_attributions_of_the_port_for_llama(lm):
