@@ -10,6 +10,7 @@ from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.results.audit import check_task
 from knbench.benchmark.results.documents import manifest_of
+from knbench.benchmark.results.layout import location_of
 from knbench.benchmark.results.rescoring import read_run_lines
 from knbench.benchmark.results.runs import find_runs
 
@@ -74,3 +75,10 @@ def test_every_stored_result_belongs_to_a_known_version():
         if run.result.task.name in tasks:
             records = read_run_lines(manifest_of(run.result), run.path).records
             check_task(str(run.result_path), run.result, records, tasks[run.result.task.name])
+
+
+def test_results_of_two_versions_have_different_places_in_a_store(stored):
+    result, _ = stored
+    assert location_of(result)[1] == "det-noun-agreement.lite"
+    folder, name = location_of(changed(result, version=3))
+    assert (folder, name) == (location_of(result)[0], "det-noun-agreement.v3.lite")

@@ -93,7 +93,7 @@ def test_marks_tell_what_was_scored_and_run_again_and_end_with_the_result_they_a
     assert badges() == {"none": ["re-scored"], "nudge": ["re-scored", "re-run"]}
     assert called(capsys, "validate", store, "--mark")[0] == 0
     assert badges()["nudge"] == ["re-scored", "re-run"]  # it is the same result still
-    (path,) = (store / "nudge").rglob(f"{TASK}.lite.all-cases.json")
+    (path,) = (store / "nudge").rglob(f"{TASK}.v3.lite.all-cases.json")
     path.write_text(path.read_text() + "\n")
     assert badges()["nudge"] == ["not re-scored"]
     assert set(BADGES) >= {badge for found in badges().values() for badge in found}

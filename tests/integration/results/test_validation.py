@@ -25,7 +25,7 @@ from tests.files import run_folders as run
 from tests.integration.running.test_regimes import Nudge
 
 TASK = "anaphor-gender"
-STORED = f"{TASK}.lite.all-cases"
+STORED = f"{TASK}.v3.lite.all-cases"
 
 
 @pytest.fixture(scope="module")
