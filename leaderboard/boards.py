@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 from ..benchmark.core.schema import TaskKind
-from ..benchmark.results.comparison import KINDS, RankedMethod, Values, rank_methods
+from ..benchmark.results.comparison import KINDS, RankedMethod, rank_methods
+from ..benchmark.results.controls import LIMITS, control_violations
+from ..benchmark.results.edit_scores import ScoredMethod, rank_by_edit_score
 from ..benchmark.results.method_names import differing_settings
 from ..benchmark.scoring.criteria import CRITERIA
 from ..benchmark.scoring.intervals import mean_over_tasks
 from .cells import Cell, Score, cell
+from .columns import EDIT_SCORE_VIEW, Column, edit_score_cells, edit_score_columns
 from .entries import Entry, Section, TaskKey, is_share
 from .paths import task_slug
 
@@ -24,25 +27,9 @@ COMPOSITE_NOTES = {
     "score": "Harmonic mean of reliability, paraphrase and neighbourhood (S of ROME).",
     "extended_score": "Harmonic mean of the criteria of S, and of symmetry and synonymous invariance where defined.",
 }
-RANK_CRITERIA = ("extended_score", "score", "reliability")
-"""Criteria and composite scores that rank methods. The first one that a board has is used."""
+"""Scores of the literature. None of them orders a board."""
 OVERVIEWS: Mapping[TaskKind, str] = {"fact": KINDS["fact"], "linguistic": KINDS["linguistic"]}
 """Name of the board of all tasks of a kind."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A criterion or composite score of a board.
-
-    Attributes:
-        name: identifier in exports and saved table states.
-        title: heading.
-        note: tooltip of the heading.
-    """
-
-    name: str
-    title: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -55,8 +42,10 @@ class BoardRow:
         unranked: reason why the method is not ranked; empty otherwise.
         tie_group: number of the tie group, 1 for the best; 0 if the method is not ranked.
         best_rank: lower end of the interval of ranks; 0 if the method is not ranked.
+        kind: what the method changes, or ``control``.
         cells: one per column; None where the method has no score.
-        scores: by criterion or composite score.
+        scores: by name of a column.
+        scored: the edit score and its parts; None where it is undefined.
         seconds: median over tasks of the seconds per edit; None if no time was measured.
         failed: number of failed edits.
         tasks: number of tasks.
@@ -64,6 +53,7 @@ class BoardRow:
 
     method: str
     summary: str
+    kind: str
     badges: Sequence[str]
     rank: str
     unranked: str
@@ -71,6 +61,7 @@ class BoardRow:
     best_rank: int
     cells: Sequence[Cell | None]
     scores: Mapping[str, Score]
+    scored: ScoredMethod | None
     seconds: float | None
     failed: int
     tasks: int
@@ -78,12 +69,12 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Board:
-    """A table of the methods of one section by one measure.
+    """A table of the methods of one section in one view, ordered by the edit score.
 
     Attributes:
         name: name in paths: ``facts``, ``phenomena``, ``together`` or the name of a task.
         kind: kind of the tasks; None for both kinds together.
-        ranked_by: title of the score that orders the rows; empty if there is none.
+        violations: sentences on controls whose scores show that the board cannot be trusted.
     """
 
     name: str
@@ -92,109 +83,123 @@ class Board:
     columns: Sequence[Column]
     rows: Sequence[BoardRow]
     tasks: Sequence[TaskKey]
-    ranked_by: str
+    violations: Sequence[str]
 
 
-def overview_boards(section: Section, measure: str) -> list[Board]:
-    """Return the boards of means over tasks: facts, phenomena, and both if the section has both.
+def overview_boards(section: Section, view: str) -> list[Board]:
+    """Return the boards of means over tasks: both kinds together if the section has both, facts, and phenomena.
 
     Boards without a column are left out.
+
+    Args:
+        section: the section.
+        view: one of :data:`VIEWS`.
     """
     kinds: list[tuple[str, str, TaskKind | None]] = [
         (name, name.capitalize(), kind) for kind, name in OVERVIEWS.items() if section.tasks(kind)
     ]
     if len(kinds) > 1:
-        kinds.append(("together", "Facts and phenomena together", None))
+        kinds.insert(0, ("together", "Facts and phenomena together", None))
     boards = []
     for name, title, kind in kinds:
         tasks = section.tasks(kind)
         if len(tasks) == 1:
             title = f"{title}: {section.task_card(tasks[0]).title}"
-        boards.append(_board(section, measure, name, title, kind, tasks))
+        boards.append(_board(section, view, name, title, kind, tasks))
     return [board for board in boards if board.columns]
 
 
-def task_board(section: Section, measure: str, task: TaskKey) -> Board:
+def task_board(section: Section, view: str, task: TaskKey) -> Board:
     """Return the board of one task."""
     card = section.task_card(task)
-    return _board(section, measure, task_slug(task), card.title, card.kind, [task])
+    return _board(section, view, task_slug(task), card.title, card.kind, [task])
 
 
 def _board(
-    section: Section, measure: str, name: str, title: str, kind: TaskKind | None, tasks: Sequence[TaskKey]
+    section: Section, view: str, name: str, title: str, kind: TaskKind | None, tasks: Sequence[TaskKey]
 ) -> Board:
     entries = {m: [section.entries[t][m] for t in tasks if m in section.entries[t]] for m in section.methods}
     entries = {method: members for method, members in entries.items() if members}
     # A method that is tuned for each task is not one method: its mean over tasks is not ranked.
     mixed = {m: differing_settings(entry.result for entry in members) for m, members in entries.items()}
     complete = [m for m, members in entries.items() if len(members) == len(tasks) and not mixed[m]]
-    values = [{m: section.entries[t][m].values[measure] for m in complete} for t in tasks]
-    ranked, rank_criterion = _ranked_methods(values, measure, ranked=not section.limited)
-    scores = {m: _scores(members, measure, kind, ranked if m in complete else {}) for m, members in entries.items()}
-    present = {criterion for method_scores in scores.values() for criterion in method_scores}
-    columns = [
-        Column(score, COMPOSITE_TITLES[score], COMPOSITE_NOTES[score])
-        for score in RANK_CRITERIA
-        if score in present and score in COMPOSITE_TITLES
-    ]
-    columns += [Column(c.name, c.title, c.question) for c in CRITERIA.values() if c.name in present]
-    ranks = ranked.get(rank_criterion, {})
+    values = [{m: section.entries[t][m].case_values for m in complete} for t in tasks]
+    scored = {row.method: row for row in rank_by_edit_score(values, ranked=not section.limited)} if complete else {}
+    ranked = dict(scored)
+    for method, members in entries.items():
+        if method not in scored:
+            scored |= {row.method: row for row in rank_by_edit_score([{method: e.case_values} for e in members])}
+    if view == EDIT_SCORE_VIEW:
+        scores: Mapping[str, Mapping[str, Score]] = {m: edit_score_cells(row) for m, row in scored.items()}
+        columns = edit_score_columns({name for found in scores.values() for name in found})
+    else:
+        scores = _measure_scores(section, entries, complete, view, kind, tasks)
+        columns = _measure_columns({name for found in scores.values() for name in found})
     rows = [
         _row(
             method,
             members,
-            scores[method],
-            measure,
+            scores.get(method, {}),
+            True if view == EDIT_SCORE_VIEW else is_share(view),
             columns,
-            ranks.get(method),
-            _unranked(section, members, tasks, mixed[method]),
+            scored.get(method),
+            _unranked(section, members, tasks, mixed[method], has_score=method in ranked),
         )
         for method, members in entries.items()
     ]
-    rows.sort(key=lambda row: (bool(row.unranked), -_sort_value(row, rank_criterion), row.method))
-    titles = {column.name: column.title for column in columns}
-    return Board(name, title, kind, columns, _with_tie_groups(rows), tasks, titles.get(rank_criterion, ""))
+    rows.sort(key=lambda row: (bool(row.unranked), -(row.scored.value if row.scored else -1.0), row.method))
+    kinds = {m: members[0].result.editor.kind for m, members in entries.items()}
+    violations = control_violations({m: row.value for m, row in ranked.items()}, kinds)
+    return Board(name, title, kind, columns, _with_tie_groups(rows), tasks, violations)
 
 
-def _ranked_methods(
-    values: Sequence[Mapping[str, Values]], measure: str, *, ranked: bool
-) -> tuple[dict[str, dict[str, RankedMethod]], str]:
-    """Return the composite scores of complete methods, and the criterion that ranks them.
+def _measure_columns(present: Collection[str]) -> list[Column]:
+    """Return the columns of a measure: the scores of the literature, then the criteria."""
+    columns = [Column(name, title, COMPOSITE_NOTES[name]) for name, title in COMPOSITE_TITLES.items()]
+    columns += [Column(c.name, c.title, c.question) for c in CRITERIA.values()]
+    return [column for column in columns if column.name in present]
 
-    Returns:
-        By score, then by method, the score with its interval. The first of :data:`RANK_CRITERIA` that is defined has
-        ranks. Its name; empty if none is defined.
-    """
-    by_score: dict[str, dict[str, RankedMethod]] = {}
-    for score in RANK_CRITERIA if is_share(measure) else RANK_CRITERIA[-1:]:
-        is_first = not by_score
-        if score in COMPOSITE_TITLES or is_first:
-            methods = rank_methods(values, score, ranked=ranked and is_first)
-            if methods:
-                by_score[score] = {method.editor: method for method in methods}
-    return by_score, next(iter(by_score), "")
+
+def _measure_scores(
+    section: Section,
+    entries: Mapping[str, Sequence[Entry]],
+    complete: Sequence[str],
+    measure: str,
+    kind: TaskKind | None,
+    tasks: Sequence[TaskKey],
+) -> dict[str, dict[str, Score]]:
+    """Return criteria and scores of the literature by a measure, by method."""
+    composites: dict[str, dict[str, RankedMethod]] = {}
+    if is_share(measure) and complete:
+        values = [{m: section.entries[t][m].values[measure] for m in complete} for t in tasks]
+        for score in COMPOSITE_TITLES:
+            composites[score] = {row.editor: row for row in rank_methods(values, score, ranked=False)}
+    return {m: _scores(members, measure, kind, composites if m in complete else {}) for m, members in entries.items()}
 
 
 def _unranked(
-    section: Section, entries: Sequence[Entry], tasks: Sequence[TaskKey], mixed: Mapping[str, Sequence[Any]]
+    section: Section,
+    entries: Sequence[Entry],
+    tasks: Sequence[TaskKey],
+    mixed: Mapping[str, Sequence[Any]],
+    *,
+    has_score: bool,
 ) -> str:
     """Return the reason why a method is not ranked; empty if it is ranked."""
     if mixed:
         return f"settings differ between tasks: {', '.join(mixed)}"
     if len(entries) < len(tasks):
         return f"{len(entries)} of {len(tasks)} tasks"
-    return "limited" if section.limited else ""
-
-
-def _sort_value(row: BoardRow, criterion: str) -> float:
-    return row.scores[criterion].value if criterion in row.scores else -1.0
+    if section.limited:
+        return "limited"
+    return "" if has_score else "no edit score"
 
 
 def _scores(
     entries: Sequence[Entry],
     measure: str,
     kind: TaskKind | None,
-    ranked: Mapping[str, Mapping[str, RankedMethod]],
+    composites: Mapping[str, Mapping[str, RankedMethod]],
 ) -> dict[str, Score]:
     """Return a method's scores by criterion: of one task the summary of the result, of several tasks their mean."""
     if len(entries) == 1:
@@ -209,7 +214,7 @@ def _scores(
                 estimate.value, estimate.low, estimate.high, estimate.method, cases, tasks=len(tasks)
             )
     for score in COMPOSITE_TITLES:
-        method = ranked.get(score, {}).get(entries[0].method)
+        method = composites.get(score, {}).get(entries[0].method)
         if method:
             scores[score] = Score(method.value, method.low, method.high, "percentile", method.cases, tasks=len(entries))
     return scores
@@ -219,23 +224,25 @@ def _row(
     method: str,
     entries: Sequence[Entry],
     scores: Mapping[str, Score],
-    measure: str,
+    share: bool,
     columns: Sequence[Column],
-    ranked: RankedMethod | None,
+    scored: ScoredMethod | None,
     unranked: str,
 ) -> BoardRow:
     seconds = [s for e in entries if (s := e.result.cost.edit_seconds) is not None]
-    has_rank = ranked is not None and not unranked
+    has_rank = scored is not None and not unranked
     return BoardRow(
         method=method,
         summary=entries[0].result.editor.summary,
+        kind=entries[0].result.editor.kind or ("control" if method in LIMITS else ""),
         badges=sorted({badge for entry in entries for badge in entry.badges}),
-        rank=_format_rank(ranked.best, ranked.worst) if ranked and has_rank else "",
+        rank=_format_rank(scored.best, scored.worst) if scored and has_rank else "",
         unranked=unranked,
         tie_group=0,
-        best_rank=ranked.best if ranked and has_rank else 0,
-        cells=[cell(scores.get(column.name), measure) for column in columns],
+        best_rank=scored.best if scored and has_rank else 0,
+        cells=[cell(scores.get(column.name), share=share) for column in columns],
         scores=scores,
+        scored=scored,
         seconds=median(seconds) if seconds else None,
         failed=sum(e.result.records.failed for e in entries),
         tasks=len(entries),
@@ -253,11 +260,11 @@ def _with_tie_groups(rows: Sequence[BoardRow]) -> list[BoardRow]:
     return [replace(row, tie_group=groups.get(row.best_rank, 0)) for row in rows]
 
 
-def board_csv(board: Board, section: Section, measure: str) -> str:
+def board_csv(board: Board, section: Section, view: str) -> str:
     """Return the numbers of a board as CSV: one line per method and criterion."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    rows = board_records(board, section, measure)
+    rows = board_records(board, section, view)
     writer.writerow(rows[0] if rows else [])
     for row in rows:
         # A leading quote prevents spreadsheets from evaluating a name as a formula.
@@ -266,12 +273,12 @@ def board_csv(board: Board, section: Section, measure: str) -> str:
     return out.getvalue()
 
 
-def board_json(board: Board, section: Section, measure: str) -> str:
+def board_json(board: Board, section: Section, view: str) -> str:
     """Return the numbers of a board as JSON, with the keys of :func:`board_csv`."""
-    return json.dumps(board_records(board, section, measure), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(board_records(board, section, view), indent=1, ensure_ascii=False) + "\n"
 
 
-def board_records(board: Board, section: Section, measure: str) -> list[dict[str, Any]]:
+def board_records(board: Board, section: Section, view: str) -> list[dict[str, Any]]:
     """Return the numbers of a board for export, one record per method and criterion."""
     return [
         {
@@ -280,7 +287,7 @@ def board_records(board: Board, section: Section, measure: str) -> list[dict[str
             "method": row.method,
             "rank": row.rank,
             "criterion": criterion,
-            "measure": measure,
+            "measure": view,
             "value": score.value,
             "low": score.low,
             "high": score.high,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..benchmark.core.errors import KnbenchError
@@ -17,7 +17,14 @@ MARKER = "knbench-site"
 """File that marks a folder as a site of knbench, which may be replaced."""
 
 
-def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench", on_broken: OnBroken = reraise) -> Path:
+def build_site(
+    results: Sequence[Path],
+    output: Path,
+    *,
+    title: str = "KNBench",
+    on_broken: OnBroken = reraise,
+    on_violation: Callable[[str], object] = lambda _: None,
+) -> Path:
     """Build the site of the results below some folders.
 
     The site is built in a temporary folder and then moved to ``output``. A failure leaves an existing site unchanged.
@@ -28,6 +35,7 @@ def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench",
         title: title of the site.
         on_broken: called with the error of each file that cannot be shown. If it does not raise, the site is built
             without the file.
+        on_violation: called with a sentence for each board whose controls score more than they must.
 
     Returns:
         The path of the front page.
@@ -45,7 +53,8 @@ def build_site(results: Sequence[Path], output: Path, *, title: str = "KNBench",
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as work:
         new = Path(work) / "site"
         with gc_paused():
-            SiteRenderer(new, title, results, on_broken).render(runs)
+            for violation in SiteRenderer(new, title, results, on_broken).render(runs):
+                on_violation(violation)
         (new / MARKER).write_text("Built by knbench. The next build replaces this folder.\n", encoding="utf-8")
         new.chmod(0o755)
         _replace(new, output, Path(work) / "old")

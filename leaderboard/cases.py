@@ -183,6 +183,8 @@ def _answer_view(observation: Observation | None) -> AnswerView | None:
         return None
     if observation.text is not None:
         return AnswerView(observation.text.strip() or "(empty)", "", "")
+    if not observation.has_answers:
+        return AnswerView("", "" if observation.kl is None else f"KL {observation.kl:.2g} nats per token", "")
     return AnswerView(
         "" if observation.generated is None else observation.generated.strip() or "(empty)",
         format_probability(observation.target.logprob),

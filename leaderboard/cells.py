@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..benchmark.core.documents import SummaryRow
-from ..benchmark.scoring.criteria import MEASURES
 from ..benchmark.scoring.formatting import MINUS, format_value
 
 INTERVAL_NAMES = {
@@ -68,11 +67,10 @@ class Cell:
     plain: str
 
 
-def cell(score: Score | None, measure: str) -> Cell | None:
-    """Format a score by a measure. None stays None."""
+def cell(score: Score | None, *, share: bool) -> Cell | None:
+    """Format a score, in percent if it is a share. None stays None."""
     if score is None:
         return None
-    share = MEASURES[measure].share
     note = f"{score.cases} cases, "
     note += f"{score.probes} probes" if score.probes is not None else f"{score.tasks} tasks"
     if score.low is None or score.high is None:

@@ -34,17 +34,30 @@ def site() -> None:
     help="Output folder. An existing site is replaced.",
 )
 @click.option("--title", default="KNBench", show_default=True, help="Title of the site.")
-def build(results: Sequence[Path], output: Path, title: str) -> None:
+@click.option("--check-controls", is_flag=True, help="Fail if a control scores more than it must on a board.")
+def build(results: Sequence[Path], output: Path, title: str, check_controls: bool) -> None:
     """Render the run folders below RESULTS as a static site, which works from disk and on any host.
 
     Broken results are reported and left out. The site is still built, and the exit status is 2.
+
+    A board on which a control (none, random, destroyed, parrot, logit-bias) scores more than it must shows a warning,
+    which is also printed here. With --check-controls the exit status is then 2, too.
     """
     errors: list[str] = []
-    index = build_site(list(results), output, title=title, on_broken=lambda error: errors.append(str(error)))
+    violations: list[str] = []
+    index = build_site(
+        list(results),
+        output,
+        title=title,
+        on_broken=lambda error: errors.append(str(error)),
+        on_violation=violations.append,
+    )
     click.echo(f"Site: {index}")
     for error in errors:
         click.echo(f"knbench: left out: {printable(error)}", err=True)
-    if errors:
+    for violation in violations:
+        click.echo(f"knbench: do not trust the board {printable(violation)}", err=True)
+    if errors or (violations and check_controls):
         raise click.exceptions.Exit(2)
 
 

@@ -17,6 +17,7 @@ from ..benchmark.results.layout import slug
 from ..benchmark.results.method_names import describe_differences, differing_settings
 from ..benchmark.results.runs import Run
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
+from ..benchmark.scoring.edit_score import CaseValues
 from ..benchmark.scoring.formatting import SPLIT_NOTES, format_regime
 from ..benchmark.scoring.summary import Table
 
@@ -37,11 +38,13 @@ class Entry:
     Attributes:
         run: the result and its location.
         values: by measure and criterion, the mean of each case over its probes.
+        case_values: what the edit score is computed from.
         badges: names of the result's badges.
     """
 
     run: Run
     values: Mapping[str, Values]
+    case_values: CaseValues
     badges: Sequence[str]
 
     @property

@@ -50,7 +50,16 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Properties:
 def summary_cell(result: Result, criterion: str, measure: str = SHOWN_MEASURE) -> Cell | None:
     """Return a criterion of a result as a cell; None if the result does not have it."""
     rows = (row for row in result.summary if (row.criterion, row.measure) == (criterion, measure))
-    return next((cell(Score.of_task(row), measure) for row in rows), None)
+    return next((cell(Score.of_task(row), share=MEASURES[measure].share) for row in rows), None)
+
+
+def score_cells(result: Result) -> list[Cell | None]:
+    """Return edit score, gain and preservation of a result as cells."""
+    found = result.edit_score
+    if found is None:
+        return [None, None, None]
+    parts = [(found.value, found.low, found.high), (found.gain, None, None), (found.preservation, None, None)]
+    return [cell(Score(*part, "percentile", found.cases, tasks=1), share=True) for part in parts]
 
 
 # --- results -----------------------------------------------------------------------------------------------------
@@ -95,7 +104,7 @@ def result_view(result: Result, stem: str) -> ResultView:
         environment=flatten(result.environment),
         measures=[(m.title, m.definition) for m in measures],
         rows=[
-            (title, [cell(scores.get((name, m.name)), m.name) for m in measures])
+            (title, [cell(scores.get((name, m.name)), share=m.share) for m in measures])
             for name, title in titles.items()
             if any((name, m.name) in scores for m in measures)
         ],
@@ -125,7 +134,7 @@ class EntryRow:
 
     Attributes:
         page: path of the result's page.
-        cells: reliability, S and S extended.
+        cells: edit score, gain and preservation.
         seconds: median seconds per edit; None if no time was measured.
         cases: number of cases.
         failed: number of failed edits.
@@ -163,7 +172,7 @@ def _entry_row(section: Section, entry: Entry) -> EntryRow:
         task=result.task,
         page=result_page(section.key, result),
         badges=entry.badges,
-        cells=[summary_cell(result, criterion) for criterion in ("reliability", "score", "extended_score")],
+        cells=score_cells(result),
         seconds=result.cost.edit_seconds,
         cases=result.records.cases,
         failed=result.records.failed,

@@ -1,4 +1,4 @@
-"""Figures of a board: edit quality against its costs, and all criteria of each method."""
+"""Figures of a board: gain against preservation, the edit score against its costs, and the parts of each method."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..benchmark.results.figures import plot_style, series_style, to_svg
-from ..benchmark.scoring.criteria import CRITERIA
-from .boards import Board, BoardRow
+from ..benchmark.results.score_figure import ScorePoint, score_figure
+from .boards import COMPOSITE_TITLES, Board
 
-QUALITY_CRITERIA = ("reliability", "paraphrase", "symmetry", "synonym")
-"""Edit quality is the harmonic mean of the criteria among these that a board has."""
 MAX_SERIES = 14
 """Maximum number of methods in a legend. Of more methods, only those on a Pareto front are named."""
 
@@ -35,7 +33,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cost:
-    """A quantity that edit quality is plotted against.
+    """A quantity that the edit score is plotted against.
 
     Attributes:
         title: label of the axis.
@@ -48,14 +46,6 @@ class Cost:
     more_is_better: bool
     log: bool
     values: Mapping[str, float]
-
-
-def quality(row: BoardRow) -> float | None:
-    """Return the harmonic mean of a method's :data:`QUALITY_CRITERIA`, in percent; None if it has none of them."""
-    values = [row.scores[name].value for name in QUALITY_CRITERIA if name in row.scores]
-    if not values:
-        return None
-    return 0.0 if min(values) <= 0 else 100 * len(values) / sum(1 / value for value in values)
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -72,8 +62,35 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return sorted(front, key=lambda name: points[name])
 
 
+def gain_figure(board: Board) -> str:
+    """Draw each method by gain and preservation.
+
+    Returns:
+        SVG text; empty for fewer than two methods with an edit score.
+    """
+    rows = [row for row in board.rows if row.scored][:MAX_SERIES]
+    if len(rows) < 2:
+        return ""
+    return score_figure(
+        [
+            ScorePoint(
+                method=row.method,
+                gain=row.scored.gain,
+                preservation=row.scored.preservation,
+                control=row.kind == "control",
+                gain_low=row.scored.gain_low,
+                gain_high=row.scored.gain_high,
+                preservation_low=row.scored.preservation_low,
+                preservation_high=row.scored.preservation_high,
+            )
+            for row in rows
+            if row.scored
+        ]
+    )
+
+
 def tradeoff_figure(board: Board, drift: Mapping[str, float]) -> str:
-    """Draw edit quality against locality, seconds per edit and drift, with the Pareto front of each.
+    """Draw the edit score against seconds per edit and drift, with the Pareto front of each.
 
     Args:
         board: means over tasks, or one task.
@@ -83,11 +100,9 @@ def tradeoff_figure(board: Board, drift: Mapping[str, float]) -> str:
         SVG text; empty if no cost was measured for at least two methods.
     """
     rows = {row.method: row for row in board.rows}
-    qualities = {name: q for name, row in rows.items() if (q := quality(row)) is not None}
-    locality = {n: 100 * row.scores["neighbourhood"].value for n, row in rows.items() if "neighbourhood" in row.scores}
+    qualities = {name: 100 * row.scored.value for name, row in rows.items() if row.scored}
     seconds = {n: max(row.seconds, 1e-3) for n, row in rows.items() if row.seconds is not None}
     costs = [
-        Cost("Neighbourhood, %", True, False, locality),
         Cost("Seconds per edit", False, True, seconds),
         Cost("Perplexity drift, nats per token", False, False, drift),
     ]
@@ -102,7 +117,7 @@ def tradeoff_figure(board: Board, drift: Mapping[str, float]) -> str:
         figure, axes = plt.subplots(1, len(costs), figsize=(4.6 * len(costs), 4.2), squeeze=False, layout="constrained")
         for axis, cost in zip(axes.flat, costs, strict=True):
             _draw_cost(axis, cost, qualities, named)
-        axes[0, 0].set_ylabel("Edit quality, %")
+        axes[0, 0].set_ylabel("Edit score")
         handles: dict[str, Any] = {}
         for axis in axes.flat:
             series, labels = axis.get_legend_handles_labels()
@@ -141,12 +156,12 @@ def _draw_cost(axis: Any, cost: Cost, qualities: Mapping[str, float], named: Seq
 
 
 def profile_figure(board: Board) -> str:
-    """Draw the criteria of each method as a line. Only the first :data:`MAX_SERIES` methods are drawn.
+    """Draw the columns of a board, of each method as a line. Only the first :data:`MAX_SERIES` methods are drawn.
 
     Returns:
         SVG text; empty for fewer than three criteria or two methods.
     """
-    columns = [c for c in board.columns if c.name in CRITERIA and c.name not in ("fluency", "extension")]
+    columns = [c for c in board.columns if c.name not in ("fluency", "extension", *COMPOSITE_TITLES)]
     rows = [row for row in board.rows if row.scores][:MAX_SERIES]
     if len(columns) < 3 or len(rows) < 2:
         return ""

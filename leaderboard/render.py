@@ -21,12 +21,14 @@ from ..benchmark.results.io import ANALYSIS
 from ..benchmark.results.layout import slug
 from ..benchmark.results.runs import Run
 from ..benchmark.results.store import BADGES, badges_of, read_status
-from ..benchmark.scoring.criteria import CRITERIA, MEASURES, Measure
+from ..benchmark.scoring.criteria import CRITERIA, MEASURES
+from ..benchmark.scoring.edit_score import case_values
 from ..benchmark.scoring.protocols import PROTOCOLS
 from ..benchmark.scoring.summary import case_table, in_order
 from . import boards, entries, pages, pairs, paths, plots
 from .cards import card_html, cards_in, reported_in
 from .cases import CaseLink, CaseView, ExtremeCases, case_view
+from .columns import EDIT_SCORE_VIEW, VIEWS, View
 from .entries import BOARD_MEASURES, Entry, Section, TaskKey
 from .models import KNOWN_COLUMNS, Model, model_view
 from .plots import Figure
@@ -40,13 +42,17 @@ VENDORED_FILES = {
 }
 """Files of the site that are concatenated from files of DataTables."""
 FIGURE_NOTES = {
-    "tradeoff": (
-        "Edit quality and its costs",
-        "Edit quality is the harmonic mean of reliability, paraphrase, symmetry and synonymous invariance, where they "
-        "are defined. Up and to the right is better. The line is the Pareto front: no other method is at least as good "
-        "in both quantities and better in one.",
+    "gain": (
+        "Gain and preservation",
+        "Up and to the right is better. A grey line joins points of equal edit score, which is written at its end. "
+        "Bars are 95% intervals. Controls, with open markers, show what is reached without editing knowledge.",
     ),
-    "profile": ("All criteria", "Means over the tasks that have the criterion, in percent."),
+    "tradeoff": (
+        "The edit score and its costs",
+        "Up and to the right is better. The line is the Pareto front: no other method is at least as good in both "
+        "quantities and better in one.",
+    ),
+    "profile": ("All columns", "Means over the tasks that have the column, in percent."),
 }
 """Title and caption of each figure of a board."""
 
@@ -134,8 +140,12 @@ class SiteRenderer:
         )
         return environment
 
-    def render(self, runs: Sequence[Run]) -> None:
-        """Write all pages."""
+    def render(self, runs: Sequence[Run]) -> Sequence[str]:
+        """Write all pages.
+
+        Returns:
+            One sentence for each board whose controls score more than they must.
+        """
         self.version = ", ".join(sorted({run.result.benchmark_version for run in runs}))
         methods: dict[str, set[str]] = {}
         for run in runs:
@@ -156,7 +166,7 @@ class SiteRenderer:
                 raise KnbenchError("none of the results can be shown")
             sections = entries.sections_of(members)
             self.front_key = sections[0].key
-            list(parallel_map(partial(self.write_boards, sections), BOARD_MEASURES))
+            by_view: list[Sequence[str]] = list(parallel_map(partial(self.write_boards, sections), VIEWS))
             self.write_pairs(sections, parallel_map)
             self.write_models(sections, parallel_map)
         self.write_methods(sections, extremes)
@@ -171,6 +181,7 @@ class SiteRenderer:
             measures=MEASURES.values(), protocols=PROTOCOLS.values(), changes=card_html(changes),
         )  # fmt: skip
         self.write_static_files()
+        return by_view[0]  # they are equal in all views
 
     def write_static_files(self) -> None:
         """Write style sheets and scripts."""
@@ -196,7 +207,8 @@ class SiteRenderer:
         """Read the records of a result once, and write its page with all cases."""
         records = in_order(run.final_records())
         table = case_table(records, BOARD_MEASURES)
-        entry = Entry(run, entries.values_of(records, table), badges_of(run, self.status))
+        values = case_values(records, run.result.task.kind)
+        entry = Entry(run, entries.values_of(records, table), values, badges_of(run, self.status))
         cases = [case_view(record) for record in records]
         alone = Section(entries.section_key(entry.result), {entry.task: {entry.method: entry}})
         path = paths.result_page(alone.key, entry.result)
@@ -211,30 +223,38 @@ class SiteRenderer:
 
     # --- boards ------------------------------------------------------------------------------------------------------
 
-    def board_page(self, section: Section, task: TaskCard | None = None, measure: str = BOARD_MEASURES[0]) -> str:
-        """Return the path of a section's overview, or of the board of one of its tasks."""
+    def board_page(self, section: Section, task: TaskCard | None = None, view: str = EDIT_SCORE_VIEW) -> str:
+        """Return the path of a section's overview, or of the board of one of its tasks, in a view."""
         is_overview = task is None or len(section.entries) == 1  # the only task of a section is its overview
         name = "overview" if task is None or is_overview else paths.task_slug((task.name, task.version))
         if section.key == self.front_key and is_overview:
-            return "index.html" if measure == BOARD_MEASURES[0] else f"{slug(measure.replace('_', '-'))}.html"
-        return f"boards/{section.key}/{slug(f'{name}-{measure}')}.html"
+            return "index.html" if view == EDIT_SCORE_VIEW else f"{slug(view.replace('_', '-'))}.html"
+        return f"boards/{section.key}/{slug(f'{name}-{view}')}.html"
 
-    def write_boards(self, sections: Sequence[Section], name: str) -> None:
-        """Write the overviews and the task boards of all sections by one measure."""
-        measure = MEASURES[name]
+    def write_boards(self, sections: Sequence[Section], name: str) -> list[str]:
+        """Write the overviews and the task boards of all sections in one view.
+
+        Returns:
+            One sentence for each overview whose controls score more than they must.
+        """
+        violations = []
+        view = VIEWS[name]
         for section in sections:
             tasks = section.tasks()
-            self.write_board(section, sections, None, measure, boards.overview_boards(section, name))
+            overviews = boards.overview_boards(section, name)
+            self.write_board(section, sections, None, view, overviews)
+            violations += [f"{section.key}, {board.name}: {found}" for board in overviews for found in board.violations]
             for task in tasks if len(tasks) > 1 else ():
                 board = boards.task_board(section, name, task)
-                self.write_board(section, sections, section.task_card(task), measure, [board] if board.columns else [])
+                self.write_board(section, sections, section.task_card(task), view, [board] if board.columns else [])
+        return violations
 
     def write_board(
         self,
         section: Section,
         sections: Sequence[Section],
         task: TaskCard | None,
-        measure: Measure,
+        view: View,
         tables: Sequence[boards.Board],
     ) -> None:
         """Write the page of a section's boards, with their exports and figures.
@@ -243,37 +263,37 @@ class SiteRenderer:
             section: the section.
             sections: all sections, for the tabs.
             task: the task of the page; None for the overview.
-            measure: the measure of the boards.
+            view: the view of the boards.
             tables: the boards.
         """
-        path = self.board_page(section, task, measure.name)
+        path = self.board_page(section, task, view.name)
         root = "../" * path.count("/")
-        names = [f"data/{section.key}/{slug(f'{board.name}-{measure.name}')}" for board in tables]
+        names = [f"data/{section.key}/{slug(f'{board.name}-{view.name}')}" for board in tables]
         for board, name in zip(tables, names, strict=True):
-            self.write(f"{name}.csv", boards.board_csv(board, section, measure.name))
-            self.write(f"{name}.json", boards.board_json(board, section, measure.name))
+            self.write(f"{name}.csv", boards.board_csv(board, section, view.name))
+            self.write(f"{name}.json", boards.board_json(board, section, view.name))
         cards = [section.task_card(key) for key in section.tasks()]
-        task_tabs = [("All", root + self.board_page(section, None, measure.name), task is None)]
+        task_tabs = [("All", root + self.board_page(section, None, view.name), task is None)]
         if len(cards) > 1:
-            task_tabs += [(t.title, root + self.board_page(section, t, measure.name), t is task) for t in cards]
+            task_tabs += [(t.title, root + self.board_page(section, t, view.name), t is task) for t in cards]
         figures: list[Figure] = []
-        if tables and measure.share:
-            figures += [] if task else self._overview_figures(section, tables[-1], measure)
+        if tables and view.share:
+            figures += self._figures(section, tables[0], view)
             shown_task = cards[0] if len(cards) == 1 else task
-            figures += self._retention_figures(section, tables[-1], shown_task, measure) if shown_task else []
+            figures += self._retention_figures(section, tables[0], shown_task, view) if shown_task else []
         for figure in figures:
             self.write(figure.path, figure.svg)
         self.page(
             path, "board.html",
-            section=section, notes=entries.protocol_notes(section), measure=measure, boards=tables, files=names,
+            section=section, notes=entries.protocol_notes(section), view=view, boards=tables, files=names,
             task=task, figures=figures,
             section_tabs=[
-                (self._section_title(s, sections), root + self.board_page(s, None, measure.name), s.key == section.key)
+                (self._section_title(s, sections), root + self.board_page(s, None, view.name), s.key == section.key)
                 for s in sections
             ],
-            measure_tabs=[
-                (MEASURES[name].title, root + self.board_page(section, task, name), name == measure.name)
-                for name in BOARD_MEASURES
+            view_tabs=[
+                (other.title, root + self.board_page(section, task, other.name), other is view)
+                for other in VIEWS.values()
             ],
             task_tabs=task_tabs,
         )  # fmt: skip
@@ -287,20 +307,22 @@ class SiteRenderer:
         return " · ".join([section.model.name, *own])
 
     @staticmethod
-    def _overview_figures(section: Section, board: boards.Board, measure: Measure) -> list[Figure]:
-        """Return the figures of an overview."""
+    def _figures(section: Section, board: boards.Board, view: View) -> list[Figure]:
+        """Return the figures of a board in a view."""
         drift = {
             name: value for name in section.methods if (value := pages.perplexity_drift(section.of(name))) is not None
         }
-        svgs = {"tradeoff": plots.tradeoff_figure(board, drift), "profile": plots.profile_figure(board)}
+        svgs = {"profile": plots.profile_figure(board)}
+        if view.name == EDIT_SCORE_VIEW:
+            svgs = {"gain": plots.gain_figure(board), "tradeoff": plots.tradeoff_figure(board, drift), **svgs}
         return [
-            Figure(f"figures/{section.key}-{slug(measure.name)}-{name}.svg", svg, *FIGURE_NOTES[name])
+            Figure(f"figures/{section.key}-{slug(f'{board.name}-{view.name}')}-{name}.svg", svg, *FIGURE_NOTES[name])
             for name, svg in svgs.items()
             if svg
         ]
 
     @staticmethod
-    def _retention_figures(section: Section, board: boards.Board, task: TaskCard, measure: Measure) -> list[Figure]:
+    def _retention_figures(section: Section, board: boards.Board, task: TaskCard, view: View) -> list[Figure]:
         """Return the retention figure of a task, if its runs are sequential.
 
         Methods have the order of the board, and therefore the colours of the other figures.
@@ -311,8 +333,9 @@ class SiteRenderer:
         if not sequential:
             return []
         name = paths.task_slug((task.name, task.version))
-        path = f"figures/{section.key}-{name}-{slug(measure.name)}-retention.svg"
-        return [Figure(path, retention_figure(sequential, measure.name), *pages.RETENTION_NOTE)]
+        path = f"figures/{section.key}-{name}-{slug(view.name)}-retention.svg"
+        measure = "success" if view.name == EDIT_SCORE_VIEW else view.name
+        return [Figure(path, retention_figure(sequential, measure), *pages.RETENTION_NOTE)]
 
     # --- methods, pairs and models -----------------------------------------------------------------------------------
 

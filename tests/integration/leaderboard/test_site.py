@@ -111,14 +111,14 @@ def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
 
 def test_a_cell_shows_a_number_with_its_interval():
     score = Score(value=0.256, low=0.1, high=0.5, interval="wilson", cases=9, probes=18)
-    shown = cell(score, "success")
+    shown = cell(score, share=True)
     assert (shown.text, shown.low, shown.high, shown.bar, shown.value) == ("25.6", "10.0", "50.0", 25.6, 0.256)
     assert shown.note == "9 cases, 18 probes; 95% interval, Wilson"
-    bare = cell(replace(score, low=None, high=None, interval="none"), "success")
+    bare = cell(replace(score, low=None, high=None, interval="none"), share=True)
     assert (bare.text, bare.low, bare.bar) == ("25.6", "", 25.6)
     assert bare.note.endswith("no interval")
-    assert cell(replace(score, interval="bca"), "magnitude").text == "0.256"
-    assert cell(None, "success") is None
+    assert cell(replace(score, interval="bca"), share=False).text == "0.256"
+    assert cell(None, share=True) is None
 
 
 @pytest.mark.parametrize("module", [cases, pages, plots])

@@ -1,0 +1,104 @@
+"""The columns of the edit score: the score, its parts, the families of gain, and the criteria of preservation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from ..benchmark.results.edit_scores import ScoredMethod
+from ..benchmark.scoring.criteria import CRITERIA, MEASURES
+from ..benchmark.scoring.edit_score import FAMILIES, PRESERVATION
+from .cells import Score
+from .entries import BOARD_MEASURES
+
+EDIT_SCORE_VIEW = "edit_score"
+"""Name of the view that shows the edit score and its parts."""
+EDIT_SCORE_DEFINITION = (
+    "Gain times preservation: 0 for no edit and for a destroyed model, 100 for an ideal edit. Gain is the progress on "
+    "what the edit must change, relative to the unedited model. Preservation is the closeness to the unedited model on "
+    "everything else."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score, family or criterion of a board.
+
+    Attributes:
+        name: identifier in exports and saved table states.
+        title: heading.
+        note: tooltip of the heading.
+    """
+
+    name: str
+    title: str
+    note: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A choice of columns. All views of a board have the same rows in the same order.
+
+    Attributes:
+        name: identifier in paths: ``edit_score`` or the name of a measure.
+        title: heading.
+        definition: the definition in words.
+        share: whether the values lie between 0 and 1.
+    """
+
+    name: str
+    title: str
+    definition: str
+    share: bool
+
+
+VIEWS: Mapping[str, View] = {
+    EDIT_SCORE_VIEW: View(EDIT_SCORE_VIEW, "Edit score", EDIT_SCORE_DEFINITION, share=True),
+    **{name: View(name, m.title, m.definition, m.share) for name, m in MEASURES.items() if name in BOARD_MEASURES},
+}
+"""Views of a board. The first one is the front page. The others show criteria and the scores of the literature."""
+
+
+def _titles(criteria: Collection[str]) -> str:
+    return ", ".join(CRITERIA[name].title.casefold() for name in criteria)
+
+
+_PARTS = (
+    Column("edit_score", "Edit score", EDIT_SCORE_DEFINITION),
+    Column("gain", "Gain", "Mean over the families of criteria, relative to what the unedited model leaves to gain."),
+    Column(
+        "preservation",
+        "Preservation",
+        "Geometric mean of the criteria that must stay as before: keeping one does not pay for destroying another.",
+    ),
+    *(Column(name, name.capitalize(), f"Gain on {_titles(criteria)}.") for name, criteria in FAMILIES.items()),
+)
+_KEPT = tuple(
+    Column(
+        f"kept_{name}",
+        f"{CRITERIA[name].title} kept",
+        f"{CRITERIA[name].question} Mean closeness to the unedited model: exp(-KL), or 0 if the preference changed.",
+    )
+    for name in PRESERVATION
+)
+
+
+def edit_score_columns(present: Collection[str]) -> list[Column]:
+    """Return the score and its two parts, and the other columns that some method has, in their order."""
+    shown = {"edit_score", "gain", "preservation", *present}
+    return [column for column in (*_PARTS, *_KEPT) if column.name in shown]
+
+
+def edit_score_cells(row: ScoredMethod) -> Mapping[str, Score]:
+    """Return the numbers of a method by the name of their column."""
+
+    def score(value: float, low: float | None = None, high: float | None = None) -> Score:
+        return Score(value, low, high, "percentile", row.cases, tasks=row.tasks)
+
+    return {
+        "edit_score": score(row.value, row.low, row.high),
+        "gain": score(row.gain, row.gain_low, row.gain_high),
+        "preservation": score(row.preservation, row.preservation_low, row.preservation_high),
+        **{name: score(value) for name, value in row.families.items()},
+        **{f"kept_{name}": score(value) for name, value in row.kept.items()},
+    }
