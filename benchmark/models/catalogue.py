@@ -81,7 +81,7 @@ def check_model_name(name: str) -> None:
     """
     if name in catalogue():
         return
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
             raise KnbenchError(

@@ -6,6 +6,7 @@ transformers initialises tensors that a weights file lacks with random numbers, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED_DTYPES = ("F64", "F32", "F16", "BF16")
 """Types of weights in safetensors files that can be read without a scale from elsewhere."""
-GGUF_VERSIONS = (2, 3)
 _SHOWN = 3
 _LARGEST_HEADER = 100_000_000  # the limit of the safetensors library
 
@@ -100,44 +100,12 @@ def check_safetensors(path: Path) -> None:
         raise KnbenchError(
             f"'{path}' is {state}: it has {size} bytes and its header describes {expected}; copy it again"
         )
-    other = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype[0] in "FUI" and dtype not in STORED_DTYPES]
+    other = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in STORED_DTYPES]
     if quantised := [name for name in other if ".weight" in name or "qweight" in name]:
         raise KnbenchError(
             f"'{path}' stores quantised weights: {_some(quantised)}; quantised weights are not supported, "
             "use the unquantised model"
         )
-
-
-def check_gguf(path: Path) -> None:
-    """Check that a GGUF file is not empty, has the magic bytes and a known version, and is not a Git LFS pointer.
-
-    Raises:
-        KnbenchError: the file is not a GGUF file that can be read.
-    """
-    check_no_pointer(path)
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        magic, version = stream.read(4), int.from_bytes(stream.read(4), "little")
-    if size < 24:
-        raise KnbenchError(f"GGUF file '{path}' is cut: it has {size} bytes, fewer than its header; copy it again")
-    if magic != b"GGUF":
-        raise KnbenchError(f"'{path}' is not a GGUF file: it does not start with the GGUF magic bytes")
-    if version not in GGUF_VERSIONS:
-        raise KnbenchError(f"GGUF file '{path}' has format version {version}; supported: 2 and 3")
-
-
-def gguf_damage(path: Path) -> str | None:
-    """Return why a GGUF file cannot be parsed, or None if it can.
-
-    It reads the vocabulary, which takes seconds. Call it only after loading failed.
-    """
-    from gguf import GGUFReader
-
-    try:
-        GGUFReader(str(path))
-    except Exception as error:  # the reader checks nothing: a cut file raises whatever the next operation raises
-        return f"GGUF file '{path}' is cut or damaged ({first_line(error)}); copy it again"
-    return None
 
 
 def check_unquantised(label: str, config: Any) -> None:
@@ -241,19 +209,52 @@ def check_vocabulary(label: str, tokenizer: Any, model: Any) -> None:
 
 
 def check_tokenizer(label: str, tokenizer: Any) -> None:
-    """Check that a tokenizer has a vocabulary.
+    """Check that a tokenizer has a vocabulary and, if it is a BPE tokenizer, the merges that make its tokens.
+
+    transformers builds a tokenizer without vocabulary if files are missing. With a cut list of merges, words are split
+    into smaller tokens than those that the model was trained on.
 
     Raises:
-        KnbenchError: no token encodes a word, which transformers builds if files of the tokenizer are missing.
+        KnbenchError: no token encodes a word, or the merges do not make more than :data:`_MOST_WITHOUT_MERGES`
+            of the tokens.
     """
     ids = tokenizer("capital", add_special_tokens=False).input_ids
     unknown = tokenizer.unk_token_id
     if not ids or (unknown is not None and set(ids) == {unknown} and len(tokenizer) <= _EMPTY_VOCABULARY):
         raise KnbenchError(f"model '{label}': the vocabulary of its tokenizer is empty; copy all tokenizer files")
+    share, example = _without_merges(tokenizer)
+    if share > _MOST_WITHOUT_MERGES:
+        raise KnbenchError(
+            f"model '{label}': the merges of its tokenizer are cut: {share:.0%} of its tokens, for example "
+            f"{example!r}, are never used; copy all tokenizer files (tokenizer.json, merges.txt) again"
+        )
 
 
 _EMPTY_VOCABULARY = 16
 """A tokenizer with at most this number of tokens has special tokens only."""
+_MOST_WITHOUT_MERGES = 0.05
+"""Largest share of the tokens of a BPE vocabulary that its merges do not make; whole tokenizers have below 0.002."""
+_SAMPLE = 2000
+"""Number of tokens whose merges are checked."""
+
+
+def _without_merges(tokenizer: Any) -> tuple[float, str]:
+    """Return the share of the longer tokens of a BPE vocabulary that its merges do not make, and one of them.
+
+    Single characters, bytes ("<0x0A>") and added tokens need no merges.
+    """
+    model = tokenizer.backend_tokenizer.model
+    if type(model).__name__ != "BPE":
+        return 0.0, ""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted((t for t in vocabulary if len(t) > 1 and t not in added), key=lambda t: vocabulary[t])
+    sample = [token for token in tokens[:: len(tokens) // _SAMPLE + 1] if not _BYTE.fullmatch(token)]
+    missing = [token for token in sample if [part.value for part in model.tokenize(token)] != [token]]
+    return len(missing) / max(len(sample), 1), missing[0] if missing else ""
+
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 def _size(shape: Iterable[int]) -> str:

@@ -20,8 +20,7 @@ from ..core.text import border, join_answer
 from .families import ModelFamily
 from .identity import config_hash, tokenizer_hash
 from .modules import ModelModules
-
-BosPolicy = Literal["auto", "always", "never"]
+from .special_tokens import BosPolicy, find_bos
 
 
 @dataclass(frozen=True)
@@ -92,32 +91,24 @@ class LanguageModel(ModelModules):
         self.unused_tensors = tuple(unused_tensors)
         self.bos_policy = bos
         self.prompt_prefix = ""
-        self.bos_id = self._find_bos(bos)
+        self.bos_id = find_bos(tokenizer, bos, name, causal=self.causal)
+        self._vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {len(self.blocks)} layers, {self.dtype}, {self.device})"
 
     # --- tokenisation ----------------------------------------------------------------------------------------
 
-    def _find_bos(self, policy: BosPolicy) -> int | None:
-        bos: int | None = self.tokenizer.bos_token_id
-        if policy == "always":
-            if bos is None:
-                raise KnbenchError(f"model '{self.name}' has no BOS token; use bos='auto' or bos='never'")
-            return bos
-        if policy == "never" or bos is None or not self.causal:
-            return None
-        ids = self.tokenizer("a").input_ids
-        return bos if ids and ids[0] == bos else None
-
     @property
     def start_id(self) -> int:
         """The token that conditions a text without context: BOS, otherwise end of text, as in lm-eval.
 
+        A token that the tokenizer adds to every text counts as BOS.
+
         Raises:
             KnbenchError: the tokenizer has neither.
         """
-        for candidate in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+        for candidate in (self.bos_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             if candidate is not None:
                 return int(candidate)
         raise KnbenchError(
@@ -125,9 +116,16 @@ class LanguageModel(ModelModules):
         )
 
     def encode(self, text: str) -> Tokens:
-        """Tokenise a text. A causal model may get BOS first; a masked model gets its special tokens."""
+        """Tokenise a text. A causal model may get BOS first; a masked model gets its special tokens.
+
+        Raises:
+            ValueError: the text spells a special token for which the model has no embedding.
+        """
         encoded = self.tokenizer(text, add_special_tokens=not self.causal, return_offsets_mapping=True)
         ids, spans = tuple(encoded.input_ids), tuple((a, b) for a, b in encoded.offset_mapping)
+        if max(ids, default=0) >= self._vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise ValueError(f"{text!r} contains the token {token!r}, for which the model has no embedding")
         if self.bos_id is not None:
             ids, spans = (self.bos_id, *ids), ((0, 0), *spans)
         return Tokens(ids, spans)
@@ -148,10 +146,13 @@ class LanguageModel(ModelModules):
         text, start = join_answer(prompt, target), border(prompt, target)
         tokens = self.encode(text)
         cut = next((i for i, span in enumerate(tokens.spans) if _continues(text, start, span)), len(tokens.ids))
+        if cut and tokens.spans[cut - 1][1] > start:
+            raise ValueError(
+                f"one token contains the end of {prompt!r} and the start of {target!r}, hence the target has no "
+                "probability of its own; write other words before the target"
+            )
         if cut == len(tokens.ids):
             raise ValueError(f"the target {target!r} has no separate token after {prompt!r}")
-        if cut and tokens.spans[cut - 1][1] > start:
-            raise ValueError(f"one token contains the end of {prompt!r} and the start of {target!r}")
         context = tokens.ids[:cut] or (self.start_id,)
         return context, tokens.ids[cut:]
 
@@ -241,7 +242,7 @@ class LanguageModel(ModelModules):
         lengths = torch.tensor([len(row) for row in rows])
         width = int(lengths.max())
         filler = self.tokenizer.pad_token_id
-        if filler is None or filler >= self.model.get_input_embeddings().weight.shape[0]:  # added without a row for it
+        if filler is None or filler >= self._vocabulary:  # added without a row for it
             filler = self.start_id
         ids = torch.full((len(rows), width), filler)
         mask = torch.zeros((len(rows), width), dtype=torch.long)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import KnbenchError, unknown_name
-from . import checkpoint
+from . import checkpoint, gguf_files
 from .catalogue import ADAPTER_ADVICE, catalogue, check_model_name, model_folder_format, model_label
 from .packaged import packaged_folder
 from .quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from .families import ModelFamily
-    from .language_model import BosPolicy, LanguageModel
+    from .language_model import LanguageModel
+    from .special_tokens import BosPolicy
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -104,7 +105,7 @@ def _load(
     placement = {} if device_map is None else {"device_map": device_map}
     try:
         if gguf is not None:
-            checkpoint.check_gguf(gguf)
+            gguf_files.check_gguf(gguf)
             location, options["gguf_file"] = str(gguf.parent), gguf.name
         elif path.is_dir():
             checkpoint.check_folder(path)
@@ -115,9 +116,11 @@ def _load(
         raise
     except Exception as error:  # readers of damaged files raise errors of every type
         hint = "" if path.exists() else "; offline, use a local folder or a packaged model (see: knbench list models)"
-        damage = None if gguf is None else checkpoint.gguf_damage(gguf)
+        damage = None if gguf is None else gguf_files.gguf_damage(gguf)
         raise KnbenchError(f"cannot load model '{label}': {damage or _reason(error) + hint}") from error
     unused = checkpoint.check_loading_report(label, report)
+    if gguf is not None:
+        gguf_files.check_gguf_settings(gguf, tokenizer, model)
     checkpoint.check_vocabulary(label, tokenizer, model)
     checkpoint.check_finite(label, model)
     if unused:

@@ -12,11 +12,12 @@ import pytest
 import torch
 from knbench.benchmark.core.documents import ModelCard
 from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.models.catalogue import check_model_name
 from knbench.benchmark.models.loading import load_model
 from knbench.benchmark.running.provenance import describe_model
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import make_lm
+from tests.conftest import make_lm, train_tokenizer
 
 WEIGHTS = "model.safetensors"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
@@ -296,14 +297,58 @@ def test_adapters_are_refused(copy, full):
     assert "is an adapter (adapter_config.json); merge it into its base model" in refusal(folder)
 
 
+def test_a_cut_list_of_merges_is_refused(copy):
+    """The words would be split into characters, which the model can read and was not trained on."""
+    folder = copy("gpt2")
+    file = folder / "tokenizer.json"
+    state = json.loads(file.read_text())
+    merges = state["model"]["merges"]
+    for kept in (0, len(merges) // 2, int(0.9 * len(merges))):
+        state["model"]["merges"] = merges[:kept]
+        file.write_text(json.dumps(state))
+        assert "the merges of its tokenizer are cut" in refusal(folder)
+    state["model"]["merges"] = merges
+    file.write_text(json.dumps(state))
+    assert load_model(str(folder)).encode("The capital").ids == make_lm("gpt2").encode("The capital").ids
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64])
+def test_weights_of_a_type_that_loses_values_are_refused(copy, dtype):
+    name = "model.norm.weight"
+    folder = copy("llama", lambda tensors: {**tensors, name: tensors[name].to(dtype)})
+    assert name in refusal(folder)
+
+
+def test_a_token_that_the_tokenizer_adds_starts_each_text_although_no_bos_is_named(originals, tmp_path):
+    """Without it the model would read texts that it was not trained on."""
+    folder = shutil.copytree(originals / "llama", tmp_path / "model")
+    train_tokenizer(bos=True).save_pretrained(folder)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if k != "bos_token"}))
+    lm = load_model(str(folder))
+    named = make_lm("llama", bos=True)
+    assert (lm.tokenizer.bos_token_id, lm.bos_id, lm.start_id) == (None, named.bos_id, named.start_id)
+    assert lm.encode("Rome").ids == named.encode("Rome").ids
+    assert lm.split("", "Rome") == named.split("", "Rome")
+
+
+def test_the_home_folder_may_be_abbreviated(originals, monkeypatch):
+    monkeypatch.setenv("HOME", str(originals))
+    check_model_name("~/llama")
+    assert load_model("~/llama").name == "llama"
+
+
 # --- GGUF ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def gguf_file(originals, tmp_path_factory):
-    """A function that writes a tiny Llama model as a GGUF file, without the tensors that contain a text."""
+    """A function that writes a tiny Llama model as a GGUF file.
 
-    def write(without: str | None = None) -> Path:
+    It leaves out the tensors that contain the text ``without``, and passes the writer to ``extra``.
+    """
+
+    def write(without: str | None = None, extra=None, pre: str = "smollm") -> Path:
         path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
         lm = make_lm("llama")
         config = lm.model.config
@@ -321,7 +366,7 @@ def gguf_file(originals, tmp_path_factory):
         vocabulary = lm.tokenizer.get_vocab()
         tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("smollm")
+        writer.add_tokenizer_pre(pre)
         writer.add_token_list(tokens)
         writer.add_token_types([3 if token in ("<s>", "</s>") else 1 for token in tokens])
         writer.add_token_merges([" ".join(merge) for merge in backend["merges"]])
@@ -332,6 +377,8 @@ def gguf_file(originals, tmp_path_factory):
             stored = names.get_name(name, try_suffixes=(".weight",))
             if without is None or without not in stored:
                 writer.add_tensor(stored, value.numpy().astype(np.float32))
+        if extra is not None:
+            extra(writer)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -349,6 +396,41 @@ def test_a_whole_gguf_file_is_read(gguf_file):
 @pytest.mark.parametrize("missing", ["ffn_up", "blk.1.attn_norm", "token_embd"])
 def test_a_gguf_file_without_some_tensors_is_refused(gguf_file, missing):
     assert "lack tensors that its config.json implies" in refusal(gguf_file(missing))
+
+
+def linear(writer):
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(4.0)
+
+
+def frequencies(value):
+    return lambda writer: writer.add_tensor("rope_freqs.weight", np.full(4, value, np.float32))
+
+
+def bias(writer):
+    writer.add_tensor("blk.0.attn_q.bias", np.ones(32, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"extra": linear}, "scales the rotary positions (rope.scaling)"),
+        ({"extra": frequencies(8.0)}, "scales the rotary positions (rope_freqs.weight)"),  # as in Llama 3.1
+        ({"extra": bias}, "has tensors that the architecture LlamaForCausalLM lacks: 57920 values instead of 57888"),
+        ({"pre": "deepseek-llm"}, "has the pre-tokenizer 'deepseek-llm', which transformers does not know"),
+    ],
+)
+def test_settings_that_transformers_ignores_are_refused(gguf_file, options, expected):
+    """transformers loads these files without a message, and its logits or tokens are wrong."""
+    file = gguf_file(**options)
+    message = refusal(file)
+    assert expected in message
+    assert str(file) in message
+
+
+@pytest.mark.parametrize("options", [{"extra": frequencies(1.0)}, {"pre": "llama-bpe"}, {"pre": "qwen2"}])
+def test_settings_that_transformers_reads_are_accepted(gguf_file, options):
+    assert load_model(str(gguf_file(**options))).n_layers == 4
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.language_model import LanguageModel
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tests.conftest import CAUSAL, make_lm, train_tokenizer
@@ -144,6 +146,44 @@ def test_bos_follows_the_tokenizer_unless_overridden():
 
     assert [first(plain, p) for p in ("auto", "always", "never")] == [False, True, False]
     assert [first(adding, p) for p in ("auto", "always", "never")] == [True, True, False]
+
+
+def test_a_masked_model_has_the_special_tokens_of_its_tokenizer_alone():
+    lm = make_lm("bert")
+    assert LanguageModel(lm.model, lm.tokenizer, lm.family, name="m", bos="never").bos_id is None
+    with pytest.raises(KnbenchError, match="'m' is masked, and its tokenizer adds its special tokens"):
+        LanguageModel(lm.model, lm.tokenizer, lm.family, name="m", bos="always")
+
+
+def test_a_tokenizer_that_starts_texts_with_several_tokens_is_an_error():
+    tokenizer = copy.deepcopy(train_tokenizer(bos=True))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> </s> $A </s>", special_tokens=[(t, tokenizer.convert_tokens_to_ids(t)) for t in ("<s>", "</s>")]
+    )
+    model, family = make_lm("llama").model, family_of("LlamaForCausalLM")
+    with pytest.raises(KnbenchError, match=r"starts each text with several tokens \(<s> </s>\), one is supported"):
+        LanguageModel(model, tokenizer, family, name="m")
+    assert LanguageModel(model, tokenizer, family, name="m", bos="never").bos_id is None
+
+
+def test_a_text_that_spells_a_token_without_an_embedding_is_an_error():
+    tokenizer = copy.deepcopy(train_tokenizer(bos=False))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    lm = LanguageModel(make_lm("llama").model, tokenizer, family_of("LlamaForCausalLM"), name="m")
+    assert lm.encode("An image").ids
+    with pytest.raises(ValueError, match="contains the token '<image>', for which the model has no embedding"):
+        lm.split("An <image> of", "Rome")
+
+
+def test_a_token_across_the_border_is_named_with_its_remedy():
+    inner = Tokenizer(models.WordLevel({"[UNK]": 0, "L'Italie": 1}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", eos_token="[UNK]")
+    lm = LanguageModel(make_lm("llama").model, tokenizer, family_of("LlamaForCausalLM"), name="m")
+    with pytest.raises(
+        ValueError, match=r"one token contains the end of .L'. and the start of 'Italie'.*; write other"
+    ):
+        lm.split("L'", "Italie")
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
