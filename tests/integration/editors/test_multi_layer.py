@@ -167,8 +167,7 @@ def test_alphaedit_with_recomputed_keys_equals_equation_14(lm):
     assert edit.state is None
 
 
-def test_alphaedit_stores_the_keys_of_each_edit_right_after_it(lm):
-    """Three edits in sequence: the keys of the first are those after the first edit, not those of the current model."""
+def test_alphaedit_stores_the_keys_of_each_edit_and_follows_equation_14(lm):
     editor, free = alphaedit_in_half_of_the_space(lm)
     old, state, digests = [], None, []
     with EditStack(lm) as stack:
@@ -188,6 +187,22 @@ def test_alphaedit_stores_the_keys_of_each_edit_right_after_it(lm):
             expected = torch.cat(old, 1)
             assert float((stored - expected).norm() / expected.norm()) < 1e-5
     assert len(set(digests)) == len(digests)
+
+
+def test_stored_keys_are_those_right_after_each_edit(lm):
+    """Later edits of layer 0 change the keys of layer 1, and the stored ones stay."""
+    editor = AlphaEdit(AlphaEditConfig(layers=(0, 1), ridge=0.5, **SMALL))
+    right_after, state = [], None
+    with EditStack(lm) as stack:
+        for number, request in enumerate(REQUESTS):
+            edit = editor.edit_next(lm, [request], REQUESTS[:number], state)
+            stack.push(edit)
+            right_after.append(stacked(lm, [request], 1, 1)[0])
+            state = edit.state
+        now, _ = stacked(lm, REQUESTS, 1, 1)
+    stored, expected = state.tensors["1"].double(), torch.cat(right_after, 1)
+    assert float((stored - expected).norm() / expected.norm()) < 1e-5
+    assert float((now - expected).norm() / expected.norm()) > 1e-3
 
 
 def test_more_stored_keys_than_dimensions_are_replaced_by_a_factor_of_their_sum():
