@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support, digest
+from ..benchmark.core.text import Join, joined_prompt
 from .tables import Row, read_table
 
 
@@ -43,6 +45,8 @@ def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
             )
         try:
             case = _case(spec, row, row_of_object[target], rows)
+            if "join" in spec:
+                case = _joined(case, spec["join"])
         except KnbenchError as error:
             raise KnbenchError(f"{definition}: {error}") from None
         yield case
@@ -144,6 +148,15 @@ def _case(spec: Mapping[str, Any], row: Row, new_row: Row, rows: Sequence[Row]) 
     if "unrelated" in probe_specs:
         probes += _unrelated(spec, probe_specs["unrelated"], row, rows)
     return Case(id=row[spec["id"]], request=request, probes=tuple(probes), source=spec["data"][0].removeprefix("../"))
+
+
+def _joined(case: Case, join: Join) -> Case:
+    """Return a case whose prompts are separated from their targets by one space or by nothing."""
+    request = case.request
+    support = tuple(replace(s, prompt=joined_prompt(s.prompt, [s.target], join)) for s in request.support)
+    prompt = joined_prompt(request.prompt, [request.target_new, request.target_true], join)
+    probes = tuple(replace(p, prompt=joined_prompt(p.prompt, [p.target, p.rival], join)) for p in case.probes)
+    return replace(case, request=replace(request, prompt=prompt, support=support), probes=probes)
 
 
 def _consequences(criterion: str, probe_spec: Mapping[str, Any] | None, row: Row, new_row: Row) -> Iterator[Probe]:

@@ -23,7 +23,7 @@ import yaml
 
 from ..core.errors import KnbenchError, unknown_name
 from ..core.schema import SLOT, Case, Probe
-from ..core.text import separator
+from ..core.text import join_answer
 from ..editing import Edit
 from ..models.attribution import Neuron
 from ..models.language_model import LanguageModel
@@ -83,8 +83,8 @@ def build_frames(cases: Sequence[Case], words: WordClass) -> list[Frame]:
     for case in cases:
         request = case.request
         if request.subject in group_of:
-            left, right = request.prompt.split(SLOT)
-            right += separator(request.text, request.target_true) + request.target_true
+            left = request.prompt.split(SLOT)[0]
+            right = join_answer(request.text, request.target_true)[len(left + request.subject) :]
             frames.append(Frame(left.rstrip(" "), right, group_of[request.subject]))
         elif request.target_true in group_of:
             frames.append(Frame(request.text, "", group_of[request.target_true]))

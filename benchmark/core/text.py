@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from typing import Literal
 
 UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
@@ -14,6 +16,9 @@ UNSPACED = (
     "\U0001b000-\U0001b16f\U00020000-\U0003ffff"  # Kana supplements, Han supplements
 )
 """Characters of scripts that are written without spaces between words, as ranges of a regular expression."""
+Join = Literal["space", "none"]
+WORD_JOINER = "\u2060"
+"""At the end of a prompt: no space precedes the target. The character itself is not part of the text."""
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _ELIDED = re.compile(r"(?:^|[\s(«“\"])(?:[cdjlmnost]|\w*qu|(?:de|a|ne|su|da)ll|un|quest|quell)['’]$", re.IGNORECASE)
 
@@ -43,7 +48,8 @@ def separator(prompt: str, target: str) -> str:
 
     Nothing separates them in these cases:
 
-    - The prompt is empty or ends with white space or a zero-width space, or the target begins with white space.
+    - The prompt is empty or ends with white space, a zero-width space or a word joiner (U+2060), or the target begins
+      with white space.
     - The prompt ends with an opening quotation mark or bracket, or with an elided article ("l'").
     - The prompt ends with a script without spaces. Punctuation such as ":" may follow if the target belongs to such a
       script, too.
@@ -53,7 +59,12 @@ def separator(prompt: str, target: str) -> str:
     """
     if not prompt or not target or prompt[-1].isspace() or target[0].isspace():
         return ""
-    if prompt[-1] == "\u200b" or is_unspaced(prompt[-1]) or _ends_with_opening_mark(prompt) or _ELIDED.search(prompt):
+    if (
+        prompt[-1] in ("\u200b", WORD_JOINER)
+        or is_unspaced(prompt[-1])
+        or _ends_with_opening_mark(prompt)
+        or _ELIDED.search(prompt)
+    ):
         return ""
     if prompt[-1].isalpha() or not is_unspaced(target[0]):
         return " "
@@ -62,12 +73,30 @@ def separator(prompt: str, target: str) -> str:
 
 
 def join_answer(prompt: str, target: str) -> str:
-    """Return a prompt with its continuation as one text.
+    """Return a prompt with its continuation as one text. A word joiner at the end of the prompt is removed.
 
     >>> join_answer("The capital of Norway is", "Oslo"), join_answer("挪威的首都是", "奥斯陆")
     ('The capital of Norway is Oslo', '挪威的首都是奥斯陆')
     """
-    return prompt + separator(prompt, target) + target
+    return prompt.removesuffix(WORD_JOINER) + separator(prompt, target) + target
+
+
+def joined_prompt(prompt: str, targets: Iterable[str], join: Join) -> str:
+    """Return a prompt that is separated from its targets by one space or by nothing, whatever their script.
+
+    A prompt that ends with white space is returned unchanged.
+
+    >>> joined_prompt("答案:", ["奥斯陆"], "space"), joined_prompt("Oslo is in", ["Norway"], "space")
+    ('答案: ', 'Oslo is in')
+    >>> join_answer(joined_prompt("Answer: (", ["a"], "space"), "a"), join_answer(joined_prompt("un", [], "none"), "do")
+    ('Answer: ( a', 'undo')
+    """
+    if not prompt or prompt[-1].isspace():
+        return prompt
+    prompt = prompt.removesuffix(WORD_JOINER)
+    if join == "none":
+        return prompt + WORD_JOINER
+    return prompt if all(separator(prompt, target) for target in targets if target) else f"{prompt} "
 
 
 def border(prompt: str, target: str) -> int:
@@ -79,6 +108,8 @@ def border(prompt: str, target: str) -> int:
     >>> border("Oslo is ", "in"), border("Oslo is", "in"), border("Oslo:\\n", "in")
     (7, 7, 6)
     """
+    if prompt.endswith(WORD_JOINER):
+        return len(prompt) - 1
     return len(prompt) - (prompt.endswith(" ") and not target[:1].isspace())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..core.errors import KnbenchError
 from ..core.schema import SLOT
-from ..core.text import border, join_answer
+from ..core.text import WORD_JOINER, border, join_answer
 from .families import ModelFamily
 from .identity import config_hash, tokenizer_hash
 from .modules import ModelModules
@@ -121,6 +121,7 @@ class LanguageModel(ModelModules):
         Raises:
             ValueError: the text spells a special token for which the model has no embedding.
         """
+        text = text.removesuffix(WORD_JOINER)  # at the end of a prompt; see core/text.py
         encoded = self.tokenizer(text, add_special_tokens=not self.causal, return_offsets_mapping=True)
         ids, spans = tuple(encoded.input_ids), tuple((a, b) for a, b in encoded.offset_mapping)
         if max(ids, default=0) >= self._vocabulary:

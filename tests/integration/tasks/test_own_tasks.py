@@ -14,6 +14,8 @@ from knbench.benchmark.probing.known import KnowledgeCache, knowledge, right_pai
 from knbench.benchmark.probing.prober import make_prober
 from knbench.editors.none import NoEdit
 
+from tests.conftest import make_lm
+from tests.files import load_result
 from tests.files import run_folders as run
 from tests.references.slow_probing import slow_answer
 
@@ -168,3 +170,33 @@ def test_pairs_without_a_shared_prefix_are_scored_as_sentences(tmp_path, lm, cap
         run(lm, [NoEdit], [task], tmp_path / "out", RunSettings())
     main(["describe", f"blimp:{uid}", "--data", f"blimp={tmp_path}"])
     assert "none: no pair can be keyed on a cue" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+@pytest.mark.parametrize(("join", "text"), [("none", "Ann lives in:Rome"), ("space", "Ann lives in: Rome")])
+def test_a_task_decides_the_space_before_its_targets(folder, kind, join, text):
+    """Compares tokens, probabilities and a whole run with those of the text as it is written."""
+    source = DEFINITION.replace(
+        'edit: "{} lives in"', f'join: {join}\n  edit: "{{}} lives in:"\n  support: ["{{}} stays in:"]'
+    )
+    (folder / "towns.yaml").write_text(source.replace('lives in"], count', 'lives in:"], count'))
+    task = registry.resolve_tasks("towns", [folder])[0][0]
+    case = next(case for case in task.cases if case.request.subject == "Ann")
+    lm = make_lm(kind)
+    joined = [(p.prompt, p.target) for p in case.probes] + [(s.prompt, s.target) for s in case.request.support]
+    for prompt, target in [*joined, (case.request.text, "Rome")]:
+        written = prompt.removesuffix("\u2060").removesuffix(" ") + (" " if join == "space" else "") + target
+        if lm.causal:
+            assert sum(lm.split(prompt, target), ()) == lm.encode(written).ids
+        else:
+            assert lm.locate_target(prompt, target, ".")[0] == lm.encode(f"{written}.").ids
+    assert lm.encode(case.request.text).ids == lm.encode("Ann lives in:").ids
+    if lm.causal:
+        context, ids = lm.split(case.request.text, "Rome")
+        assert context + ids == lm.encode(text).ids
+        assert context == lm.encode("Ann lives in:").ids
+        tokens, span = lm.subject_span(case.request.prompt, "Ann", "Rome")
+        assert tokens.ids == lm.encode(text).ids
+        assert lm.decode(tokens.ids[span.start : span.stop]).strip() == "Ann"
+    (done,) = run(lm, [NoEdit], [task], folder / "out", RunSettings(new_tokens=2))
+    assert load_result(done / "result.json")["records"]["failed"] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from knbench.benchmark.core import registry
-from knbench.benchmark.core.text import border, join_answer, separator
+from knbench.benchmark.core.text import WORD_JOINER, border, join_answer, joined_prompt, separator
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,31 @@ def test_built_in_facts_are_joined_by_a_space():
                 if probe.kind == "completion":
                     assert separator(probe.prompt, probe.target) == separator(probe.prompt, probe.rival) == " "
                     assert border(probe.prompt, probe.target) == len(probe.prompt)
+
+
+@pytest.mark.parametrize(
+    ("join", "prompt", "targets", "text"),
+    [
+        ("none", "un", ("do", "tie"), "undo"),
+        ("none", "Answer:", ("A", "B"), "Answer:A"),
+        ("none", "Answer:\n", ("A", "B"), "Answer:\nA"),
+        ("none", "首都是", ("奥斯陆", ""), "首都是奥斯陆"),
+        ("space", "首都是", ("奥斯陆", "柏林"), "首都是 奥斯陆"),
+        ("space", "The capital is", ("奥斯陆", "Oslo"), "The capital is 奥斯陆"),
+        ("space", "1:", ("一", "Oslo"), "1: 一"),
+        ("space", "l'", ("Italie",), "l' Italie"),
+        ("space", "Answer:\n", ("A", "B"), "Answer:\nA"),
+    ],
+)
+def test_a_task_may_decide_the_space(join, prompt, targets, text):
+    joined = joined_prompt(prompt, targets, join)
+    assert join_answer(joined, targets[0]) == text
+    assert joined_prompt(joined, targets, join) == joined
+    # The border precedes the target and its space.
+    before = text[: border(joined, targets[0])]
+    assert before == text.removesuffix(targets[0]).removesuffix(" ")
+
+
+def test_a_word_joiner_is_no_part_of_a_joined_text():
+    assert join_answer(f"un{WORD_JOINER}", "") == "un"
+    assert join_answer(f"un{WORD_JOINER}", "do") == "undo"

@@ -295,6 +295,8 @@ def test_an_invalid_support_template_is_an_error(tmp_path, template, message):
         ("facts:", "fakts:", "did you mean 'facts'?"),
         ("name: towns", "name: villages", "'villages' differs from the file name; write 'towns'"),
         ("name: towns", "name: [", "not valid YAML"),
+        ("new: new", "new: new, join: no", "facts.join: invalid value False; use space or none"),
+        ("new: new", "new: new, join: tab", "facts.join: invalid value 'tab'; use space or none"),
     ],
 )
 def test_an_invalid_definition_is_an_error_with_file_and_key(tmp_path, old, new, message):
@@ -371,6 +373,16 @@ def test_a_row_without_another_object_is_an_error(tmp_path, rows):
     path = write(tmp_path, GOOD.replace("new: new", "new: { seed: 1 }"), "id,who,town\n" + rows)
     with pytest.raises(KnbenchError, match=r"facts.new: id '[12]' has no other object to change '\w+' to; add rows"):
         load_definition(path).cases[0]
+
+
+@pytest.mark.parametrize(("join", "end"), [("none", "\u2060"), ("space", "")])
+def test_the_space_before_targets_is_an_option_of_a_task(tmp_path, join, end):
+    text = SUPPORTED.replace("new: new", f"new: new, join: {join}")
+    plain = load_definition(write(tmp_path, SUPPORTED)).cases
+    for case, before in zip(load_definition(write(tmp_path, text)).cases, plain, strict=True):
+        assert case.request.prompt == before.request.prompt + end
+        assert [p.prompt for p in case.probes] == [p.prompt + end for p in before.probes]
+        assert [s.prompt for s in case.request.support] == [s.prompt + end for s in before.request.support]
 
 
 def test_a_prompt_may_end_with_a_line_break(tmp_path):
