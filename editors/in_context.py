@@ -26,4 +26,5 @@ class InContext(Editor[NoConfig]):
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Return an edit whose prefix is the requests' prompts, each completed with its new target."""
         del lm
-        return Edit(prefix="".join(f"{join_answer(request.text, request.target_new)}. " for request in requests))
+        facts = [f"{join_answer(request.text, request.target_new)}. " for request in requests]
+        return Edit(prefix="".join(facts), entries=len(facts))

@@ -51,7 +51,12 @@ class LogitBias(Editor[LogitBiasConfig]):
         for token, constant in found:
             constants[token] = max(constants.get(token, 0.0), constant)
         diagnostics = {"tokens": [token for token, _ in found], "constants": [round(c, 6) for _, c in found]}
-        return Edit(outputs={lm.module_name(lm.head): adder(constants)}, diagnostics=diagnostics)
+        return Edit(
+            outputs={lm.module_name(lm.head): adder(constants)},
+            diagnostics=diagnostics,
+            memory={"constants": torch.tensor([*constants.values()])},
+            entries=len(requests),
+        )
 
     def constant(self, lm: LanguageModel, request: EditRequest) -> tuple[int, float]:
         """Return the id of the token to raise, and the smallest constant of at least 0, in nats.

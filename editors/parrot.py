@@ -73,6 +73,8 @@ class Parrot(Editor[ParrotConfig]):
         return Edit(
             outputs={lm.module_name(lm.head): lambda logits: logits + bias.to(logits)},
             diagnostics={"others": float(bias.min()), "spelt": spelt},
+            memory={"bias": bias},
+            entries=len(requests),
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..core.progress import Reporter
 from ..editing import Editor
 from .checks_declaration import both_layouts, declared, masked_models
-from .checks_edit import declared_parameters_only, half_precision, own_tensors, plain_json
+from .checks_edit import declared_parameters_only, half_precision, own_tensors, plain_json, reports_its_size
 from .checks_model_state import leaves_the_model_alone, restores_exactly, survives_an_exception
 from .checks_reproducibility import deterministic, no_state_between_models
 from .checks_requests import batch_of_one, leaves_the_requests_alone, partial_requests, refuses_with_reason
@@ -27,6 +27,7 @@ MODEL_CHECKS = (
     plain_json,
     own_tensors,
     half_precision,
+    reports_its_size,
     deterministic,
     no_state_between_models,
     batch_of_one,

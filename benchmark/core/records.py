@@ -146,6 +146,22 @@ class Failure(JsonStruct, frozen=True):
     traceback: str | None = None
 
 
+class SizeRecord(JsonStruct, frozen=True):
+    """Size of an edit.
+
+    Attributes:
+        weights: bytes of the replaced parameters.
+        memory: bytes kept outside of the weights, the prefix included.
+        state: bytes of the state that the method hands to the next edit.
+        entries: number of facts kept outside of the weights.
+    """
+
+    weights: int
+    memory: int
+    state: int
+    entries: int
+
+
 class EditRecord(JsonStruct, frozen=True):
     """Description of an applied edit.
 
@@ -157,6 +173,7 @@ class EditRecord(JsonStruct, frozen=True):
         diagnostics: JSON values from the editor.
         state: fingerprint after the edit of the weights, and of the state that the method hands to the next edit;
             sequential runs only.
+        size: size of the edit; None if it failed, and in records of version 0.1.
     """
 
     parameters: tuple[str, ...]
@@ -165,6 +182,7 @@ class EditRecord(JsonStruct, frozen=True):
     prefix: str
     diagnostics: dict[str, Any]
     state: str | None = None
+    size: SizeRecord | None = None
 
 
 class Timings(JsonStruct, frozen=True):

@@ -26,13 +26,14 @@ An entry point in the group ``knbench.editors`` registers it. ``knbench check-ed
 from __future__ import annotations
 
 from .building import build_editor, editor_class, editor_classes, parse_overrides
-from .edit import Edit, EditStack, NonFiniteEditError, OutputFunctionError
+from .edit import Edit, EditSize, EditStack, NonFiniteEditError, OutputFunctionError
 from .editor import Editor, EditorKind
 from .hyperparameters import NoConfig, Published, hyperparameter
 from .state import State
 
 __all__ = [
     "Edit",
+    "EditSize",
     "EditStack",
     "Editor",
     "EditorKind",

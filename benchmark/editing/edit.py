@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -25,6 +25,23 @@ class OutputFunctionError(Exception):
 
 
 @dataclass(frozen=True)
+class EditSize:
+    """What an edit adds to a model, in bytes. Tensors that share memory are counted once.
+
+    Attributes:
+        weights: size of the replaced parameters.
+        memory: size of what is kept outside of the weights: :attr:`Edit.memory` and the prefix in UTF-8.
+        state: size of the tensors of :attr:`Edit.state`.
+        entries: number of facts that are kept outside of the weights.
+    """
+
+    weights: int
+    memory: int
+    state: int
+    entries: int
+
+
+@dataclass(frozen=True)
 class Edit:
     """A change to a model that has been computed and not yet applied.
 
@@ -36,6 +53,8 @@ class Edit:
         prefix: text that is prepended to every prompt (in-context editing).
         diagnostics: JSON values that are stored with the edit's record, for example the losses of an optimisation.
         state: data for the next sequential edit, see :meth:`Editor.edit_next`. It has no effect on the model.
+        memory: tensors by name that the functions of ``outputs`` use. They are stated to be counted in :attr:`size`.
+        entries: number of facts that the edit keeps outside of the weights.
     """
 
     weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -43,6 +62,19 @@ class Edit:
     prefix: str = ""
     diagnostics: JsonObject = field(default_factory=dict)
     state: State | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    entries: int = 0
+
+    @property
+    def size(self) -> EditSize:
+        """The size of the edit's parts."""
+        state = {} if self.state is None else self.state.tensors
+        return EditSize(
+            weights=_bytes(self.weights.values()),
+            memory=_bytes(self.memory.values()) + len(self.prefix.encode()),
+            state=_bytes(state.values()),
+            entries=self.entries,
+        )
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
@@ -136,6 +168,12 @@ class EditStack:
         self._before_last = None
         for parameter, tensor in tensors:
             parameter.data = tensor
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the number of bytes of some tensors, of which those that share memory count once."""
+    found = {(t.data_ptr(), t.numel() * t.element_size()) for t in tensors}
+    return sum(size for _, size in found)
 
 
 def _guarded(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

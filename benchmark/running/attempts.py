@@ -192,17 +192,22 @@ def check_edit(editor: Editor[Any], method: str, edit: object) -> None:
     # An editor can set other types than those that Edit declares.
     weights, outputs = cast(object, edit.weights), cast(object, edit.outputs)
     prefix, diagnostics = cast(object, edit.prefix), cast(object, edit.diagnostics)
-    for label, mapping in (("weights", weights), ("outputs", outputs), ("diagnostics", diagnostics)):
+    memory, entries = cast(object, edit.memory), cast(object, edit.entries)
+    mappings = (("weights", weights), ("outputs", outputs), ("diagnostics", diagnostics), ("memory", memory))
+    for label, mapping in mappings:
         if not isinstance(mapping, Mapping):
             raise KnbenchError(f"{source} an Edit whose {label} is {_kind(mapping)}; use a dict")
-    for name, tensor in cast("Mapping[object, object]", weights).items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise KnbenchError(f"{source} an Edit whose weights[{name!r}] is {_kind(tensor)}; use {{name: tensor}}")
+    for label, tensors in (("weights", weights), ("memory", memory)):
+        for name, tensor in cast("Mapping[object, object]", tensors).items():
+            if not isinstance(name, str) or not isinstance(tensor, Tensor):
+                raise KnbenchError(f"{source} an Edit whose {label}[{name!r}] is {_kind(tensor)}; use {{name: tensor}}")
     for name, change in cast("Mapping[object, object]", outputs).items():
         if not isinstance(name, str) or not callable(change):
             raise KnbenchError(f"{source} an Edit whose outputs[{name!r}] is {_kind(change)}; use {{name: function}}")
     if not isinstance(prefix, str):
         raise KnbenchError(f"{source} an Edit whose prefix is {_kind(prefix)}; use a string")
+    if not isinstance(entries, int) or isinstance(entries, bool) or entries < 0:
+        raise KnbenchError(f"{source} an Edit whose entries is {entries!r}; use a number of facts")
     if problem := state_error(edit.state):
         raise KnbenchError(f"{source} an Edit whose {problem}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.records import EditRecord, Failure, Observation, ProbeRecord, Record, Timings
+from ..core.records import EditRecord, Failure, Observation, ProbeRecord, Record, SizeRecord, Timings
 from ..core.schema import Case
 from ..editing import Edit
 from .attempts import Attempt
@@ -53,6 +54,7 @@ def make_record(
             prefix=edit.prefix,
             diagnostics=json_values(edit.diagnostics),
             state=state,
+            size=None if attempt.edit is None else SizeRecord(**dataclasses.asdict(edit.size)),
         ),
         probes=tuple(
             ProbeRecord(**vars(probe), before=b, after=a)

@@ -532,6 +532,23 @@ class TrueAnswerNotDeclared(Good):
         return super().read(lm, request)
 
 
+@wrong("reports-its-size")
+class CountsNothing(Good):
+    kind = "memory"
+
+
+@wrong("reports-its-size")
+class CountsTwice(Good):
+    def edit(self, lm, requests):
+        return dataclasses.replace(super().edit(lm, requests), entries=2 * len(requests))
+
+
+@wrong("reports-its-size")
+class MemoryNeedsGradients(Good):
+    def edit(self, lm, requests):
+        return dataclasses.replace(super().edit(lm, requests), memory={"k": torch.zeros(2, requires_grad=True)})
+
+
 class KeepsKeys(Good):
     """Adds less in the direction of earlier keys, which its state holds."""
 

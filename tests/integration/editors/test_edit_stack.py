@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from knbench.benchmark.core.errors import KnbenchError
-from knbench.benchmark.editing import Edit, EditStack
+from knbench.benchmark.editing import Edit, EditSize, EditStack, State
 
 NAME = "model.layers.1.mlp.down_proj.weight"
 
@@ -78,3 +78,16 @@ def test_pop_reverts_the_last_push_only_once(lm):
             stack.pop()
         assert (lm.parameter(NAME) == 1).all()
     assert lm.weight_hash() == before
+
+
+def test_the_size_counts_shared_memory_once():
+    tensor = torch.zeros(3, 4)  # 48 bytes
+    edit = Edit(
+        weights={"a": torch.zeros(10), "b": torch.zeros(6, dtype=torch.bfloat16)},
+        prefix="é. ",
+        memory={"keys": tensor, "again": tensor, "other": torch.zeros(2, dtype=torch.float64)},
+        state=State({"sum": torch.zeros(5)}, {"edits": 1}),
+        entries=2,
+    )
+    assert edit.size == EditSize(weights=40 + 12, memory=48 + 16 + 4, state=20, entries=2)
+    assert Edit().size == EditSize(0, 0, 0, 0)

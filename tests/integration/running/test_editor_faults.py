@@ -64,6 +64,8 @@ def test_anything_but_an_edit_is_refused(lm, tmp_path, returned, kind, change):
         ({"outputs": {"model.norm": 3}}, "an Edit whose outputs['model.norm'] is a int"),
         ({"prefix": None}, "an Edit whose prefix is None; use a string"),
         ({"diagnostics": [1]}, "an Edit whose diagnostics is a list; use a dict"),
+        ({"memory": {"m": 1}}, "an Edit whose memory['m'] is a int; use {name: tensor}"),
+        ({"entries": -1}, "an Edit whose entries is -1; use a number of facts"),
         ({"state": {}}, "an Edit whose state is a dict; use State(tensors={name: tensor}"),
         ({"state": State({"k": [1.0]})}, "an Edit whose state.tensors['k'] is not a detached tensor"),
         ({"state": State(settings={"k": {1}})}, "an Edit whose state.settings cannot be written as JSON"),

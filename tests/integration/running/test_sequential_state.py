@@ -39,8 +39,10 @@ class Counts(Editor[NoConfig]):
 
 def test_each_edit_gets_the_state_of_the_previous_one(lm, tmp_path):
     (folder,) = run(lm, [Counts], [task()], tmp_path, replace(SETTINGS, sequential=4))
-    states = [r["edit"]["state"] for r in json_lines(folder / "records.jsonl")]
-    assert len(set(states)) == 4
+    edits = [r["edit"] for r in json_lines(folder / "records.jsonl")]
+    assert len({edit["state"] for edit in edits}) == 4
+    weights = 4 * lm.parameter(lm.mlp_weight_name(1)).numel()
+    assert [edit["size"] for edit in edits] == [{"weights": weights, "memory": 0, "state": 8, "entries": 0}] * 4
 
 
 def test_single_and_batch_edits_get_no_state(lm, tmp_path):
