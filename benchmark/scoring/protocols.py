@@ -79,23 +79,24 @@ def _own() -> Protocol:
 _TOKENS = "share of target tokens that are most probable, with the true previous tokens fed"
 
 
-def _counterfact(p: str, success: str, magnitude: str, entropy: str) -> tuple[Column, ...]:
+def _counterfact(p: str, mean: str, success: str, magnitude: str, entropy: str) -> tuple[Column, ...]:
     """Return the columns of CounterFact.
 
     Args:
         p: symbol of the probability of an answer.
+        mean: how p combines the probabilities of an answer's tokens.
         success: measure of ES, PS, NS and S.
         magnitude: measure of EM, PM and NM.
         entropy: measure of GE.
     """
-    new, old = f"{p}(o*)", f"{p}(o)"
+    new, old, where = f"{p}(o*)", f"{p}(o)", f"{p}: {mean} over tokens"
     return (
-        Column("ES", "reliability", success, f"share of edits with {new} > {old} after the edited prompt"),
-        Column("EM", "reliability", magnitude, f"mean {new} - {old} after the edited prompt"),
-        Column("PS", "paraphrase", success, f"share with {new} > {old} after paraphrases, cases averaged"),
-        Column("PM", "paraphrase", magnitude, f"mean {new} - {old} after paraphrases"),
-        Column("NS", "neighbourhood", success, f"share with {old} > {new} after prompts about neighbours"),
-        Column("NM", "neighbourhood", magnitude, f"mean {old} - {new} after prompts about neighbours"),
+        Column("ES", "reliability", success, f"share of edits with {new} > {old} after the edited prompt; {where}"),
+        Column("EM", "reliability", magnitude, f"mean {new} - {old} after the edited prompt; {where}"),
+        Column("PS", "paraphrase", success, f"share with {new} > {old} after paraphrases, cases averaged; {where}"),
+        Column("PM", "paraphrase", magnitude, f"mean {new} - {old} after paraphrases; {where}"),
+        Column("NS", "neighbourhood", success, f"share with {old} > {new} after prompts about neighbours; {where}"),
+        Column("NM", "neighbourhood", magnitude, f"mean {old} - {new} after prompts about neighbours; {where}"),
         Column("S", "score", success, "harmonic mean of ES, PS and NS over the cases that have all three"),
         Column("GE", "fluency", entropy, "2- and 3-gram entropy in bits of text sampled after the subject"),
     )
@@ -152,7 +153,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "counterfact",
             "CounterFact",
             "Meng et al. 2022 (NeurIPS), section 3.4",
-            _counterfact("P", "success", "magnitude", "entropy"),
+            _counterfact("P", "product", "success", "magnitude", "entropy"),
             "P is the probability of the whole answer, the product over its tokens, as in the text of the paper. "
             "Published tables contain the other form, counterfact-code. Answers of which one begins the other are "
             "left out. GE needs a run with --fluency-tokens 100. Consistency (RS) needs reference texts and is not "
@@ -162,7 +163,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "counterfact-code",
             "CounterFact, released code",
             "Meng et al. 2022 (NeurIPS), released code (experiments/py/eval_utils_counterfact.py)",
-            _counterfact("p", "success_per_token", "magnitude_per_token", "entropy_treebank"),
+            _counterfact("p", "geometric mean", "success_per_token", "magnitude_per_token", "entropy_treebank"),
             "p is exp(-mean NLL), the geometric mean of the probabilities of an answer's tokens, as in the released "
             "code and in published tables. No probe is left out. GE has the tokens of nltk.word_tokenize and needs a "
             "run with --fluency-tokens 100. Consistency (RS) is not computed.",
