@@ -221,14 +221,22 @@ class SecondMoments:
     def _rows(self, lm: LanguageModel, reporter: Reporter) -> Tensor:
         """Return the corpus as token ids, (text, length)."""
         count = self._tokens(lm) // self.corpus.length
-        if self.corpus.source == SELF:
-            path = self._folder(lm) / "text.json"
-            if not path.exists():
-                write_json(path, _sampled(lm, count, self.corpus, reporter).tolist())
-            rows = torch.tensor(json.loads(path.read_text(encoding="utf-8")))
-        else:
-            rows = _read(lm, self.corpus, count)
-        return rows.to(lm.device)
+        if self.corpus.source != SELF:
+            return text_rows(lm, self.corpus, count, reporter)
+        path = self._folder(lm) / "text.json"
+        if not path.exists():
+            write_json(path, text_rows(lm, self.corpus, count, reporter).tolist())
+        return torch.tensor(json.loads(path.read_text(encoding="utf-8"))).to(lm.device)
+
+
+def text_rows(lm: LanguageModel, corpus: Corpus, count: int, reporter: Reporter) -> Tensor:
+    """Return texts of a corpus as token ids, (count, length).
+
+    Raises:
+        KnbenchError: the corpus cannot be read or is too short.
+    """
+    rows = _sampled(lm, count, corpus, reporter) if corpus.source == SELF else _read(lm, corpus, count)
+    return rows.to(lm.device)
 
 
 def _keys(lm: LanguageModel, rows: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:

@@ -176,6 +176,16 @@ class LeavesGrad(Good):
 
 
 @wrong("leaves-the-model-alone")
+class LeavesGradOfText(Good):
+    def prepare(self, lm, reporter):
+        parameter = lm.parameter(lm.mlp_weight_name(0)).requires_grad_(True)
+        with torch.enable_grad():
+            lm.model(input_ids=torch.tensor([[5, 6, 7]])).logits.sum().backward()
+        parameter.requires_grad_(False)
+        return {}
+
+
+@wrong("leaves-the-model-alone")
 class LeavesTrainingMode(Good):
     def edit(self, lm, requests):
         edit = super().edit(lm, requests)
