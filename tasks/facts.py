@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from ..benchmark.core.errors import KnbenchError
-from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support, digest
+from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support
 from ..benchmark.core.text import Join, joined_prompt
+from .draws import FactDraws, aliases, new_targets
 from .tables import Row, read_table
 
 
@@ -31,6 +32,7 @@ def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
         targets = new_targets(spec, rows)
     except KnbenchError as error:
         raise KnbenchError(f"{definition}: facts.new: {error}") from None
+    draws = FactDraws(spec, rows)
     for row in rows:
         target = targets[row[spec["id"]]]
         if target == row[spec["object"]]:
@@ -44,7 +46,7 @@ def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
                 f"'{spec['object']}'; use the object of another row"
             )
         try:
-            case = _case(spec, row, row_of_object[target], rows)
+            case = _case(spec, row, row_of_object[target], draws)
             if "join" in spec:
                 case = _joined(case, spec["join"])
         except KnbenchError as error:
@@ -90,48 +92,12 @@ def _named_columns(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{name}.{key}", group[key]
 
 
-def new_targets(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
-    """Return the new target of each row by id.
-
-    If ``spec["new"]`` is a column, the new target is its cell. Otherwise it is drawn with the given seed from the
-    objects of all rows, or of the rows with "1" in the column ``among``. Draws are balanced: each object is used about
-    equally often. A drawn target is neither the row's object, nor one of its aliases, nor a part of its subject.
-
-    Raises:
-        KnbenchError: a row has no other object that it can be changed to.
-    """
-    if isinstance(spec["new"], str):
-        return {row[spec["id"]]: row.get(spec["new"], "") for row in rows}
-    seed, among = spec["new"]["seed"], spec["new"].get("among")
-    uses = {row[spec["object"]]: 0 for row in rows if among is None or row.get(among) == "1"}
-    targets: dict[str, str] = {}
-    for row in sorted(rows, key=lambda row: digest([seed, row[spec["id"]]])):
-        true = {name.casefold() for name in (row[spec["object"]], *_aliases(spec, row))}
-        options = [o for o in uses if o.casefold() not in true and o.casefold() not in row[spec["subject"]].casefold()]
-        if not options:
-            raise KnbenchError(
-                f"id '{row[spec['id']]}' has no other object to change '{row[spec['object']]}' to; add rows with other "
-                "objects"
-            )
-        target = min(options, key=lambda o: (uses[o], digest([seed, row[spec["id"]], o])))
-        uses[target] += 1
-        targets[row[spec["id"]]] = target
-    return targets
-
-
-def _aliases(spec: Mapping[str, Any], row: Row) -> tuple[str, ...]:
-    """Return the other spellings of a row's object: the parts of a cell that ``|`` separates."""
-    if "aliases" not in spec:
-        return ()
-    return tuple(filter(None, (alias.strip() for alias in row.get(spec["aliases"], "").split("|"))))
-
-
-def _case(spec: Mapping[str, Any], row: Row, new_row: Row, rows: Sequence[Row]) -> Case:
+def _case(spec: Mapping[str, Any], row: Row, new_row: Row, draws: FactDraws) -> Case:
     """Return the case of a row whose new target is the object of ``new_row``."""
     subject, true, new = row[spec["subject"]], row[spec["object"]], new_row[spec["object"]]
     support = tuple(Support(_fill(with_column(t, spec), row), true) for t in spec.get("support", ()))
     request = EditRequest(spec["edit"], subject, target_new=new, target_true=true, support=support)
-    new_aliases = _aliases(spec, new_row)
+    new_aliases = aliases(spec, new_row)
     probes = [Probe("reliability", "completion", request.text, new, true, "new", new_aliases)]
     probe_specs = spec["probes"]
     for template in probe_specs.get("paraphrase", ()):
@@ -144,9 +110,9 @@ def _case(spec: Mapping[str, Any], row: Row, new_row: Row, rows: Sequence[Row]) 
     for criterion in ("synonym", "portability"):
         probes += _consequences(criterion, probe_specs.get(criterion), row, new_row)
     if "neighbourhood" in probe_specs:
-        probes += _neighbours(spec, probe_specs["neighbourhood"], row, new, rows)
+        probes += _neighbours(spec, row, new, draws)
     if "unrelated" in probe_specs:
-        probes += _unrelated(spec, probe_specs["unrelated"], row, rows)
+        probes += _unrelated(probe_specs["unrelated"], row, draws)
     return Case(id=row[spec["id"]], request=request, probes=tuple(probes), source=spec["data"][0].removeprefix("../"))
 
 
@@ -169,40 +135,19 @@ def _consequences(criterion: str, probe_spec: Mapping[str, Any] | None, row: Row
             yield Probe(criterion, "completion", _fill(template, row), new, old, "new")
 
 
-def _neighbours(
-    spec: Mapping[str, Any], probe_spec: Mapping[str, Any], row: Row, new: str, rows: Sequence[Row]
-) -> Iterator[Probe]:
-    """Yield probes of other subjects, drawn by hash. Subjects whose answer is the new target are excluded.
-
-    With ``same_object``, the subjects share the true answer (Meng et al. 2022). A bijective relation has no such
-    subjects; without ``same_object``, the subjects have other answers.
-    """
-    own = row[spec["object"]]
-    same_object = probe_spec.get("same_object", False)
-    pool = [
-        other
-        for other in rows
-        if other[spec["id"]] != row[spec["id"]]
-        and other[spec["object"]] != new
-        and (other[spec["object"]] == own) == same_object
-        and ("among" not in probe_spec or other.get(probe_spec["among"]) == "1")
-    ]
-    pool.sort(key=lambda other: digest([row[spec["id"]], other[spec["id"]]]))
-    for other in pool[: probe_spec["count"]]:
-        for template in probe_spec["templates"]:
-            true = other[spec["object"]]
-            prompt = _fill(template, other)
-            yield Probe("neighbourhood", "completion", prompt, true, new, "unchanged", _aliases(spec, other))
+def _neighbours(spec: Mapping[str, Any], row: Row, new: str, draws: FactDraws) -> Iterator[Probe]:
+    """Yield probes of other subjects; the rival is the new target."""
+    for other in draws.neighbours(row, new):
+        for template in spec["probes"]["neighbourhood"]["templates"]:
+            true, prompt = other[spec["object"]], _fill(template, other)
+            yield Probe("neighbourhood", "completion", prompt, true, new, "unchanged", aliases(spec, other))
 
 
-def _unrelated(
-    spec: Mapping[str, Any], probe_spec: Mapping[str, Any], row: Row, rows: Sequence[Row]
-) -> Iterator[Probe]:
+def _unrelated(probe_spec: Mapping[str, Any], row: Row, draws: FactDraws) -> Iterator[Probe]:
     """Yield probes of other facts of the subject; the rival is the answer of another subject."""
     true = row.get(probe_spec["answer"])
-    rivals = sorted({other.get(probe_spec["answer"]) or "" for other in rows} - {"", true})
-    if true and rivals:
-        rival = min(rivals, key=lambda r: digest([row[spec["id"]], r]))
+    rival = draws.rival(row, probe_spec["answer"]) if true else None
+    if true and rival:
         for template in probe_spec["templates"]:
             yield Probe("unrelated", "completion", _fill(template, row), true, rival, "unchanged")
 

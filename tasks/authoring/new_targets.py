@@ -14,7 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from ..facts import new_targets, read_rows
+from ..draws import new_targets
+from ..facts import read_rows
 
 FOLDER = Path(__file__).parent.parent
 DRAWS: dict[str, dict[str, int | str]] = {

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import SLOT, Case, EditRequest, Probe, Task
 from ..contrasts import contrast_of
-from ..sampling import HashSampler
+from ..sampling import HashOrderedPool, HashSampler
 from ..specificity import specificity_probes
-from .shared.cases import NEIGHBOURHOOD_PROBES, HashOrderedPool, build_cases, make_request
+from .shared.cases import NEIGHBOURHOOD_PROBES, build_cases, make_request
 from .shared.fields import equal_ignoring_case, required_text, task_name_from
 from .shared.published_task import PublishedReader, TaskCard, build_task
 from .shared.rows import Row, load_rows, source_not_found

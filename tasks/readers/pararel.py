@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import SLOT, Case, Probe, Task
 from ...benchmark.scoring.answers import normalise
-from .shared.cases import NEIGHBOURHOOD_PROBES, HashOrderedPool, build_cases, make_request
+from ..sampling import HashOrderedPool
+from .shared.cases import NEIGHBOURHOOD_PROBES, build_cases, make_request
 from .shared.fields import equal_ignoring_case, strings_in, task_name_from
 from .shared.masked_patterns import MASK, Pattern, infer_patterns
 from .shared.published_task import PublishedReader, TaskCard, build_task

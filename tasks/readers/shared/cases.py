@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from ....benchmark.core.schema import SLOT, Case, EditRequest, Probe, digest
+from ....benchmark.core.schema import SLOT, Case, EditRequest, Probe
 from ....benchmark.scoring.answers import normalise
 from .fields import equal_ignoring_case
 from .skips import SkipRecord, SkipReport, SourceLocation
@@ -143,27 +142,3 @@ def build_cases(
         else:
             cases[case.id] = case
     return list(cases.values())
-
-
-class HashOrderedPool(Generic[T]):
-    """Items in the order of the digests of their names, from which each case draws a reproducible selection.
-
-    A draw starts at a position that depends on the key alone and wraps around at the end. Sorting all items for each
-    case by a digest of item and case would need n^2 digests instead of n.
-    """
-
-    def __init__(self, items: Iterable[T], name: Callable[[T], str]) -> None:
-        pairs = sorted(((digest(name(item)), item) for item in items), key=lambda pair: pair[0])
-        self._digests = [pair[0] for pair in pairs]
-        self._items = [pair[1] for pair in pairs]
-
-    def pick(self, key: str, count: int, accept: Callable[[T], bool]) -> list[T]:
-        """Return the first ``count`` accepted items from the position of ``key`` on; fewer if the pool has fewer."""
-        start = bisect(self._digests, digest(["pick", key]))
-        picked: list[T] = []
-        for item in self._items[start:] + self._items[:start]:
-            if len(picked) == count:
-                break
-            if accept(item):
-                picked.append(item)
-        return picked
