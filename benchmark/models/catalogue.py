@@ -111,8 +111,7 @@ def model_folder_format(path: Path) -> Literal["gguf", "safetensors"]:
     Raises:
         KnbenchError: the folder contains no model, an adapter, or only pickled weights.
     """
-    if (path / "adapter_config.json").exists():
-        raise KnbenchError(f"folder '{path}' is an adapter (adapter_config.json); {ADAPTER_ADVICE}")
+    check_no_adapter(path)
     if not (path / "config.json").exists():
         if len(list(path.glob("*.gguf"))) == 1:
             return "gguf"
@@ -127,3 +126,13 @@ def model_folder_format(path: Path) -> Literal["gguf", "safetensors"]:
             "convert them with save_pretrained(..., safe_serialization=True)"
         )
     raise KnbenchError(f"folder '{path}' is not a model folder: it has a config.json but no *.safetensors file")
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Check that a folder contains no adapter, which transformers applies to the model beside it.
+
+    Raises:
+        KnbenchError: the folder contains an adapter.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise KnbenchError(f"folder '{folder}' is an adapter (adapter_config.json); {ADAPTER_ADVICE}")

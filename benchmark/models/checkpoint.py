@@ -19,6 +19,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED_DTYPES = ("F64", "F32", "F16", "BF16")
 """Types of weights in safetensors files that can be read without a scale from elsewhere."""
+_SHARD = re.compile(r"[^/\\:\x00]+\.safetensors")
+"""Name of a file in a folder, without a path. transformers reads a file with another ending by ``torch.load``."""
 _SHOWN = 3
 _LARGEST_HEADER = 100_000_000  # the limit of the safetensors library
 
@@ -39,6 +41,11 @@ def check_folder(folder: Path) -> None:
         )
     for path in _weights_files(folder):
         check_safetensors(path)
+
+
+def stored_bytes(folder: Path) -> int:
+    """Return the size of the weights files that transformers reads from a folder, in bytes."""
+    return sum(path.stat().st_size for path in _weights_files(folder))
 
 
 def check_no_pointer(path: Path) -> None:
@@ -62,9 +69,14 @@ def _weights_files(folder: Path) -> list[Path]:
         found = _some(sorted(path.name for path in folder.glob("*.safetensors")))
         raise KnbenchError(f"folder '{folder}' has {found}, but neither {WEIGHTS} nor {WEIGHTS_INDEX}; copy the index")
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()), key=str)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise KnbenchError(f"'{index}' is not an index of safetensors files: {first_line(error)}") from error
+    foreign = [str(name) for name in names if not isinstance(name, str) or not _SHARD.fullmatch(name)]
+    if foreign:
+        raise KnbenchError(
+            f"'{index}' names {_some(foreign)}; an index may name only *.safetensors files of its own folder"
+        )
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise KnbenchError(

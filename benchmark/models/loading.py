@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import KnbenchError, unknown_name
 from . import checkpoint, gguf_files
-from .catalogue import ADAPTER_ADVICE, catalogue, check_model_name, model_folder_format, model_label
+from .catalogue import (
+    ADAPTER_ADVICE,
+    catalogue,
+    check_model_name,
+    check_no_adapter,
+    model_folder_format,
+    model_label,
+)
+from .claims import check_claims, no_pickled_files
 from .packaged import packaged_folder
 from .quiet import quiet_transformers
 
@@ -103,14 +111,18 @@ def _load(
     elif not path.exists():
         options["revision"] = revision
     placement = {} if device_map is None else {"device_map": device_map}
+    stored = None
     try:
         if gguf is not None:
             gguf_files.check_gguf(gguf)
+            check_no_adapter(gguf.parent)
+            stored = gguf.stat().st_size
             location, options["gguf_file"] = str(gguf.parent), gguf.name
         elif path.is_dir():
             checkpoint.check_folder(path)
-        with quiet_transformers():
-            family, tokenizer, model, report = _read(location, label, getattr(torch, dtype), options, placement)
+            stored = checkpoint.stored_bytes(path)
+        with quiet_transformers(), no_pickled_files():
+            family, tokenizer, model, report = _read(location, label, getattr(torch, dtype), options, placement, stored)
             model = model.to(device) if device_map is None else _check_no_offload(model, label)
     except KnbenchError:
         raise
@@ -131,7 +143,12 @@ def _load(
 
 
 def _read(
-    location: str, label: str, dtype: Any, options: Mapping[str, Any], placement: Mapping[str, Any]
+    location: str,
+    label: str,
+    dtype: Any,
+    options: Mapping[str, Any],
+    placement: Mapping[str, Any],
+    stored_bytes: int | None,
 ) -> tuple[ModelFamily, Any, Any, Mapping[str, Any]]:
     """Return the family, the tokenizer, the model and the loading report of transformers."""
     import transformers
@@ -139,6 +156,7 @@ def _read(
     from .families import family_of
 
     config = transformers.AutoConfig.from_pretrained(location, **options)
+    check_claims(label, config, stored_bytes)
     weights: dict[str, Any] = {}
     if "gguf_file" not in options:
         checkpoint.check_unquantised(label, config)
