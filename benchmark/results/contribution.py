@@ -51,11 +51,16 @@ def contribution(folder: Path, base: str) -> Contribution:
         base: a commit, branch or tag, such as ``origin/main``.
 
     Raises:
-        KnbenchError: the folder is not in a git repository, the base is unknown, or the two have no common commit.
+        KnbenchError: the folder is a link or not in a git repository, the base is unknown, or the two have no commit in
+            common.
     """
+    if folder.is_symlink():
+        raise KnbenchError(
+            f"'{folder}' is a symbolic link, which may lead to another repository; use the folder itself"
+        )
     if not folder.is_dir():
         raise KnbenchError(f"'{folder}' is not a directory")
-    top = Path(_git(folder, "rev-parse", "--show-toplevel").strip("\n"))
+    top = Path(_git(folder.parent, "rev-parse", "--show-toplevel").strip("\n"))
     store = os.path.relpath(folder.parent.resolve() / folder.name, top.resolve())
     merge_base = _merge_base(top, base)
     problems: list[str] = []
@@ -111,9 +116,9 @@ def _merge_base(top: Path, base: str) -> str:
 
 def _changes(top: Path, merge_base: str, store: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the status and the names of each changed file: all committed ones, and those in the store that are not."""
-    options = ("--name-status", "-z", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
-    inside = dict(_parsed(_git(top, "diff", *options, merge_base, "--", f":(top,literal){store}")))
-    committed = dict(_parsed(_git(top, "diff", *options, merge_base, "HEAD")))
+    options = ("--name-status", "-z", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
+    inside = dict(_parsed(_git(top, "diff", *options, "-M", merge_base, "--", f":(top,literal){store}")))
+    committed = dict(_parsed(_git(top, "diff", *options, "--no-renames", merge_base, "HEAD")))
     untracked = _git(top, "ls-files", "-z", "--others", "--exclude-standard", "--", f":(top,literal){store}")
     yield from ((status, list(names)) for names, status in inside.items())
     for names, status in committed.items():

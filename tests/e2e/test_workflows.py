@@ -188,6 +188,10 @@ HOSTILE = {
         with_honest(lambda r: (r / ".github" / "workflow.yml").write_text("on: pull_request_target\n")),
         "changes .github/workflow.yml outside results",
     ),
+    "a card that was a file elsewhere": (
+        with_honest(lambda r: (r / ".github" / "workflow.yml").replace(r / "results/memit/reported.json")),
+        "changes .github/workflow.yml outside results",
+    ),
     "attributes as well": (
         with_honest(lambda r: (r / ".gitattributes").write_text("*.json eol=crlf\n")),
         "changes .gitattributes outside results",
@@ -201,7 +205,7 @@ HOSTILE = {
         lambda r: (add_method(r, "memit"), link(r, "results/memit/card.md", "/etc/hostname")),
         "symbolic links are not followed",
     ),
-    "results that are a link": (lambda r: link(r, "results", "../results"), "deletes results/"),
+    "results that are a link": (lambda r: link(r, "results", "../results"), "is a symbolic link"),
     "no results at all": (lambda r: shutil.rmtree(r / "results"), "'submitted/results' is not a directory"),
     "a card further down": (
         with_honest(lambda r: shutil.copytree(r / "results/rome", r / "results/x/rome")),
