@@ -18,10 +18,10 @@ from ..core.progress import Reporter
 from ..core.records import to_json
 from ..core.version import __version__
 from ..models.language_model import LanguageModel
-from ..results.io import ANALYSIS, PART, PARTS, JsonLinesFile, read_lines, sha256_of
+from ..results.io import ANALYSIS, PART, PARTS, JsonLinesFile, read_json, read_lines, sha256_of
 from ..results.json_schema import check
 from ..running.environment import describe_environment
-from ..running.run_folder import claim, locked
+from ..running.run_folder import check_hash, claim, locked
 
 SCHEMA_VERSION = 1
 
@@ -72,7 +72,8 @@ def run_analysis(
         The content of ``analysis.json``.
 
     Raises:
-        KnbenchError: the folder contains another analysis, or another process is writing to it.
+        KnbenchError: the folder contains another analysis, its parts changed after the analysis was written, or another
+            process is writing to it.
     """
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -84,7 +85,13 @@ def run_analysis(
     }
     with locked(folder):
         claim(folder, manifest)
+        if (folder / ANALYSIS).exists():
+            finished = read_json(folder / ANALYSIS)
+            check(finished, "analysis", str(folder / ANALYSIS))
+            check_hash(folder / PARTS, finished["parts"]["sha256"], ANALYSIS)
         parts_file = JsonLinesFile(folder / PARTS, PART)
+        if any(part.key not in parts_file.keys for part in parts):  # an analysis with more parts may be interrupted
+            (folder / ANALYSIS).unlink(missing_ok=True)
         reporter.begin(len(parts))
         for part in parts:
             if part.key not in parts_file.keys:

@@ -193,13 +193,27 @@ def _check_unchanged(folder: Path) -> None:
     result = load_result(folder / RESULT)
     scored = {RECORDS: result.records, CHECKPOINTS: result.checkpoints, DRIFT: result.drift}
     for name, info in scored.items():
-        path = folder / name
-        if info is not None and (not path.exists() or sha256_of(path) != info.sha256):
-            change = "changed" if path.exists() else "was removed"
-            raise KnbenchError(
-                f"{path}: {change} after {RESULT} was written; restore it from a copy, or delete {folder} to run it "
-                "again"
-            )
+        if info is not None:
+            check_hash(folder / name, info.sha256, RESULT)
+
+
+def check_hash(path: Path, sha256: str, written: str) -> None:
+    """Check that a file of a finished folder is the one that another file was computed from.
+
+    Args:
+        path: the file.
+        sha256: its hash when the other file was computed.
+        written: name of the other file, for the message.
+
+    Raises:
+        KnbenchError: the file is missing or has another hash.
+    """
+    if not path.exists() or sha256_of(path) != sha256:
+        change = "changed" if path.exists() else "was removed"
+        raise KnbenchError(
+            f"{path}: {change} after {written} was written; restore it from a copy, or delete {path.parent} to run it "
+            "again"
+        )
 
 
 def finish(folder: Path) -> Run:

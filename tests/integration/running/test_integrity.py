@@ -7,8 +7,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from knbench.benchmark.analyses.base import AnalysisPart, run_analysis
 from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.settings import DriftSettings, RunSettings
+from knbench.benchmark.running.provenance import describe_model
 from knbench.editors.none import NoEdit
 
 from tests.conftest import called
@@ -41,8 +44,8 @@ CHANGES = {
     "the order of lines": swapped,
     "a line less": lambda data: b"".join(data.splitlines(keepends=True)[:-1]),
     "half a line less": lambda data: data[:-40],
-    "empty": lambda data: b"",
-    "missing": lambda data: None,
+    "empty": lambda _: b"",
+    "missing": lambda _: None,
 }
 
 
@@ -174,3 +177,38 @@ def test_a_stopped_retry_of_failed_cases_goes_on(lm, tmp_path, monkeypatch):
     (whole,) = run(lm, [Sometimes], [towns(6)], tmp_path / "b", SETTINGS)
     assert measured(folder) == measured(whole)
     assert load_result(folder / "result.json")["records"]["failed"] == 0
+
+
+def test_an_analysis_whose_parts_changed_is_refused_and_can_be_extended(lm, tmp_path):
+    stopped = []
+
+    def part(name):
+        def compute():
+            if name in stopped:
+                raise KeyboardInterrupt
+            return {"found": 0.5}
+
+        return AnalysisPart(name, "towns", "fact", compute)
+
+    def analyse(*names):
+        parts = [part(name) for name in names]
+        return run_analysis(
+            "localise", lm, describe_model(lm), {"a": 1}, parts, lambda rows: {"count": len(rows)}, tmp_path, Reporter()
+        )
+
+    analyse("one", "two")
+    stopped.append("three")
+    with pytest.raises(KeyboardInterrupt):
+        analyse("one", "two", "four", "three")
+    assert not (tmp_path / "analysis.json").exists()
+    stopped.clear()
+    assert analyse("one", "two", "four", "three")["result"] == {"count": 4}
+    path = tmp_path / "parts.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.6", 1))
+    before = contents(tmp_path)
+    with pytest.raises(KnbenchError, match=r"parts\.jsonl: changed after analysis\.json was written; restore it"):
+        analyse("one", "two", "four", "three")
+    assert contents(tmp_path) == before
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(KnbenchError, match=r"holds parts\.jsonl and no manifest\.json"):
+        analyse("one")
