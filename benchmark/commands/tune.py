@@ -47,10 +47,10 @@ The same command continues an interrupted tuning. A larger grid reuses the point
 )
 @click.option(
     "--measure",
-    type=click.Choice([measure.name for measure in MEASURES.values() if measure.share and measure.stored]),
-    default="success",
+    type=click.Choice(["edit_score", *(m.name for m in MEASURES.values() if m.share and m.stored)]),
+    default="edit_score",
     show_default=True,
-    help="Measure that S is computed by.",
+    help="Objective: the edit score, or S by a measure.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random choices.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
@@ -83,12 +83,14 @@ def tune_command(
     """Choose an editor's hyper-parameters on held-out cases.
 
     Every combination of the --grid values is run over the tuning cases of the tasks: about one case in five, which
-    'knbench run' leaves out. The best combination has the highest S, the harmonic mean of reliability, paraphrase and
-    neighbourhood, averaged over the tasks. Ties are broken by the margin, the mean P(wanted) - P(rival) of the same
-    criteria; then by the share of neighbours whose next token does not change; then by the order of the grid.
+    'knbench run' leaves out. The best combination has the highest edit score, computed from the families direct and
+    wording and from preservation, averaged over the tasks. With another --measure, it has the highest S, the harmonic
+    mean of reliability, paraphrase and neighbourhood. Ties are broken by the margin, the mean P(wanted) - P(rival) of
+    these three criteria; then by the share of neighbours whose next token does not change; then by the order of the
+    grid.
 
-    Symmetry, synonymous invariance and the other criteria are not used, because they judge the methods. Tuning on them
-    would leak the test criteria into the methods.
+    The families inverse and consequence are not used, because they judge the methods. Tuning on them would leak the
+    test criteria into the methods.
 
     Hyper-parameters without --grid keep their published or default values. A --grid with one value sets a
     hyper-parameter.
@@ -127,14 +129,22 @@ def tune_command(
     fields = list(points[0].values)
     notes = [cls.name, lm.name, f"{outcomes[0].cases} tuning cases of {len(chosen)} tasks", measure]
     notes += ["known only"] if known_only else []
-    header = [*fields, *ROME_SCORE, "S", "margin", "same token", "s/edit", "failed"]
+    header = [
+        *fields,
+        *ROME_SCORE,
+        "edit score" if measure == "edit_score" else "S",
+        "margin",
+        "same token",
+        "s/edit",
+        "failed",
+    ]
     rows = [_row(point, fields, [*ROME_SCORE, "score"]) for point in summary["points"]]
     print_table(", ".join(notes), header, rows)
     click.echo(
-        "Means over tasks, best first: by S, then margin, then same token (neighbours with unchanged next token).\n"
+        "Means over tasks, best first: by edit score or S, then margin, then same token (neighbours with unchanged next token).\n"
     )
     if summary["published"] is None:
-        click.echo("No point has an edit that works: S is 0 or all edits failed. Try other --grid values.")
+        click.echo("No point has an edit that works: the score is 0 or all edits failed. Try other --grid values.")
     else:
         click.echo("Entry for editors/published.yaml:\n")
         click.echo(yaml_block(summary["published"]))

@@ -3,13 +3,12 @@
 Every point of the grid is an ordinary run over the cases of the split ``tune`` (see :mod:`~.core.split`), with its own
 run folder. An interrupted tuning therefore continues where it stopped, and ``knbench score`` recomputes every number.
 
-The objective is ROME's S, the harmonic mean of reliability, paraphrase and neighbourhood (Meng et al. 2022), averaged
-over the tasks. Symmetry, synonymous invariance and the other criteria are not used, because they judge the methods:
-tuning on them would leak the test criteria into the methods.
+The objective is the edit score with the families direct and wording only, averaged over the tasks. The families
+inverse and consequence are not used, because they judge the methods: tuning on them would leak the test criteria into
+the methods. ROME's S, the harmonic mean of reliability, paraphrase and neighbourhood by one measure (Meng et al. 2022),
+can be chosen instead; it often reaches 100 at several points. Ties are broken by
 
-On few cases, S often reaches 100 at several points. Ties are broken by
-
-1. the margin, which does not saturate: the mean magnitude, P(wanted) - P(rival), of the same three criteria. A point
+1. the margin, which does not saturate: the mean magnitude, P(wanted) - P(rival), of the three criteria of S. A point
    gains nothing by raising the probability of the new answer at an equal cost to the neighbours;
 2. the share of neighbours whose next token is the same as before the edit;
 3. the order of the grid.
@@ -29,7 +28,6 @@ from typing import Any
 
 import yaml
 
-from ..core.documents import Result
 from ..core.errors import KnbenchError
 from ..core.local_paths import public_value
 from ..core.progress import Reporter
@@ -41,10 +39,14 @@ from ..core.version import __version__
 from ..editing import Editor, build_editor, parse_overrides
 from ..models.language_model import LanguageModel
 from ..results.io import RECORD, RECORDS, read_lines
+from ..results.runs import Run
+from ..scoring.edit_score import TUNING_SCORE, case_values, score
 from ..scoring.summary import ROME_SCORE, in_order
 from .provenance import describe_model
 from .runner import run
 
+EDIT_SCORE_OBJECTIVE = "edit_score"
+"""Name of the objective that is the edit score without the families that judge the methods."""
 REPORT = "tuning.json"
 """File name of the report in a tuning's folder."""
 DECIMALS = 9
@@ -82,10 +84,11 @@ class Outcome:
 
     Attributes:
         point: the hyper-parameters.
-        score: the objective, ROME's S, between 0 and 1.
-        margin: the first tie-break, the mean magnitude of the criteria of S, between -1 and 1.
+        score: the objective, between 0 and 1.
+        margin: the first tie-break, the mean magnitude of reliability, paraphrase and neighbourhood, between -1 and 1.
         same_token: the second tie-break, the share of neighbours whose next token is the same as before the edit.
-        criteria: reliability, paraphrase and neighbourhood, between 0 and 1, by name.
+        criteria: reliability, paraphrase and neighbourhood, between 0 and 1, by name. With the edit score as
+            objective, they are by success.
         seconds: median seconds per edit, or None if every edit failed.
         failed: number of failed edits over all tasks.
         cases: number of edits over all tasks.
@@ -147,7 +150,7 @@ def check_tasks(tasks: Sequence[Task]) -> None:
     """Check that every task can be used for tuning.
 
     Raises:
-        KnbenchError: a task has no tuning cases, or no probe for a criterion of S.
+        KnbenchError: a task has no tuning cases, or no probe of reliability, paraphrase or neighbourhood.
     """
     for task in tasks:
         cases = task.cases
@@ -161,7 +164,7 @@ def check_tasks(tasks: Sequence[Task]) -> None:
         missing = [criterion for criterion in ROME_SCORE if criterion not in probed]
         if missing:
             raise KnbenchError(
-                f"task '{task.name}' has no probes for {', '.join(missing)}, which S needs; choose another task"
+                f"task '{task.name}' has no probes for {', '.join(missing)}, which tuning needs; choose another task"
             )
 
 
@@ -173,7 +176,7 @@ def tune(
     output: Path,
     settings: RunSettings,
     *,
-    measure: str = "success",
+    measure: str = EDIT_SCORE_OBJECTIVE,
     reporter: Reporter | None = None,
 ) -> list[Outcome]:
     """Run the editor at every point over the tuning cases, and return the outcomes, best first.
@@ -185,7 +188,7 @@ def tune(
         points: the hyper-parameters; see :func:`parse_grid`.
         output: folder with one run folder per point. Existing records of the same run are not measured again.
         settings: settings of the runs. ``split`` and the editor's ``editor_args`` are overridden.
-        measure: the measure that S is computed by, for example ``success``.
+        measure: ``edit_score``, or the measure that S is computed by.
         reporter: receives the progress of all points as that of one run.
 
     Raises:
@@ -201,7 +204,7 @@ def tune(
         grid_reporter.label = f"{number}/{len(points)}"
         point_settings = dataclasses.replace(settings, split="tune", editor_args={cls.name: point.texts})
         runs = run(lm, [cls], tasks, output / point.folder, point_settings, grid_reporter)
-        outcomes.append(average_results(point, [finished.result for finished in runs], measure))
+        outcomes.append(average_results(point, runs, measure))
     return sorted(outcomes, key=Outcome.sort_key)
 
 
@@ -233,18 +236,18 @@ class _GridReporter(Reporter):
             yield step
 
 
-def average_results(point: Point, results: Sequence[Result], measure: str) -> Outcome:
+def average_results(point: Point, runs: Sequence[Run], measure: str) -> Outcome:
     """Average the results of a point over its tasks.
 
     Args:
         point: the hyper-parameters.
-        results: one result per task.
-        measure: the measure that S is computed by.
+        runs: one finished run per task.
+        measure: ``edit_score``, or the measure that S is computed by.
 
     Raises:
-        KnbenchError: a task has no S by this measure.
+        KnbenchError: a task has no edit score, or no S by this measure.
     """
-    by_task = {result.task.name: _task_numbers(result, measure) for result in results}
+    by_task = {run.result.task.name: _task_numbers(run, measure) for run in runs}
     rows = list(by_task.values())
     times = [row["seconds"] for row in rows if row["seconds"] is not None]
     return Outcome(
@@ -260,7 +263,8 @@ def average_results(point: Point, results: Sequence[Result], measure: str) -> Ou
     )
 
 
-def _task_numbers(result: Result, measure: str) -> dict[str, Any]:
+def _task_numbers(run: Run, objective: str) -> dict[str, Any]:
+    result, measure = run.result, "success" if objective == EDIT_SCORE_OBJECTIVE else objective
     values = {
         (row.criterion, row.measure): row.value for row in result.summary if row.criterion in ("score", *ROME_SCORE)
     }
@@ -271,7 +275,7 @@ def _task_numbers(result: Result, measure: str) -> dict[str, Any]:
         )
     magnitudes = [values[criterion, "magnitude"] for criterion in ROME_SCORE if (criterion, "magnitude") in values]
     return {
-        "score": values["score", measure],
+        "score": values["score", measure] if objective == measure else _tuning_score(run),
         **{criterion: values[criterion, measure] for criterion in ROME_SCORE},
         # A task of minimal pairs has neither at any point of the grid, where 0 breaks no tie.
         "margin": _mean(magnitudes) if magnitudes else 0.0,
@@ -280,6 +284,16 @@ def _task_numbers(result: Result, measure: str) -> dict[str, Any]:
         "failed": result.records.failed,
         "cases": result.records.cases,
     }
+
+
+def _tuning_score(run: Run) -> float:
+    found = score(case_values(run.final_records(), run.result.task.kind, TUNING_SCORE))
+    if found is None:
+        raise KnbenchError(
+            f"task '{run.result.task.name}' has no edit score: the unedited model already fulfils reliability and "
+            "paraphrase; choose another task"
+        )
+    return float(found.value)
 
 
 def _mean(values: Iterator[float] | Sequence[float]) -> float:
@@ -303,7 +317,7 @@ def published_entry(lm: LanguageModel, cls: type[Editor[Any]], best: Outcome, co
         command: the command line, which becomes the entry's source.
 
     Returns:
-        The entry, or None if S is 0 or every edit failed.
+        The entry, or None if the objective is 0 or every edit failed.
     """
     if best.score <= 0 or best.failed == best.cases:
         return None
@@ -349,7 +363,7 @@ def report(
         outcomes: the outcomes, best first; see :func:`tune`.
         output: the folder of the runs, from whose records the case ids are read.
         settings: the settings that :func:`tune` received.
-        measure: the measure that S was computed by.
+        measure: ``edit_score``, or the measure that S was computed by.
         command: the command line.
 
     Returns:

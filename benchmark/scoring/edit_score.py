@@ -72,6 +72,9 @@ class Definition:
 EDIT_SCORE = Definition(HEADLINE, FAMILIES, PRESERVATION)
 """The definition of the edit score."""
 
+TUNING_SCORE = replace(EDIT_SCORE, families={name: FAMILIES[name] for name in ("direct", "wording")})
+"""The part of the edit score that hyper-parameters may be tuned by. The other families judge the methods."""
+
 
 @dataclass(frozen=True, eq=False)
 class CaseValues:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -18,7 +19,11 @@ from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.core.split import split_cases
 from knbench.benchmark.editing import Edit, Editor, Published
+from knbench.benchmark.results.io import RECORD, read_lines
+from knbench.benchmark.results.runs import Run
 from knbench.benchmark.running.tuning import Point, average_results, parse_grid, published_entry, report, tune
+from knbench.benchmark.scoring.edit_score_estimates import edit_score
+from knbench.benchmark.scoring.summary import in_order
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
@@ -89,7 +94,7 @@ def case_ids(folder):
 
 def test_best_point_is_first_and_every_number_is_recomputable(lm, tmp_path):
     points = parse_grid(Rigged, GRID)
-    outcomes = tune(lm, Rigged, [towns(), towns(name="cities")], points, tmp_path, SETTINGS)
+    outcomes = tune(lm, Rigged, [towns(), towns(name="cities")], points, tmp_path, SETTINGS, measure="success")
     assert outcomes[0].point.values == {"says": "answer"}
     assert [o.score for o in outcomes] == [1.0, 0.0, 0.0]
     by_setting = {o.point.values["says"]: o for o in outcomes}
@@ -107,6 +112,18 @@ def test_best_point_is_first_and_every_number_is_recomputable(lm, tmp_path):
             rows = {(r["criterion"], r["measure"]): r["value"] for r in result["summary"]}
             by_task[task] = rows["score", "success"]
         assert outcome.score == pytest.approx(sum(by_task.values()) / 2)
+
+
+def test_objective_is_the_edit_score_without_the_families_that_judge(lm, tmp_path):
+    """A point that only damages the model loses against no edit that works, and inverse and consequence are unread."""
+    points = parse_grid(Rigged, [*GRID, "push=0.5,60"])
+    outcomes = tune(lm, Rigged, [towns()], points, tmp_path, SETTINGS)
+    assert [o.score for o in outcomes] == sorted((o.score for o in outcomes), reverse=True)
+    for outcome in outcomes:
+        records = read_lines(tmp_path / outcome.point.folder / "rigged" / "towns" / "records.jsonl", RECORD)
+        kept = [[p for p in r.probes if p.criterion not in ("symmetry", "portability")] for r in in_order(records)]
+        reduced = [msgspec.structs.replace(r, probes=tuple(p)) for r, p in zip(in_order(records), kept, strict=True)]
+        assert outcome.score == pytest.approx(edit_score(reduced, "fact").value)
 
 
 def test_tuning_and_test_cases_are_disjoint(lm, tmp_path):
@@ -192,9 +209,13 @@ def measured(score, magnitudes=(0.5, 0.5, 0.5), same_token=0.5, symmetry=0.0, na
     )
 
 
+def finished(*results):
+    return [Run(Path(), result) for result in results]
+
+
 def test_ties_are_broken_by_margin_then_next_token_then_order():
     def result(name, *results):
-        return average_results(Point({}, {"name": name}), results, "success")
+        return average_results(Point({}, {"name": name}), finished(*results), "success")
 
     candidates = [
         result("low", measured(0.8, (0.9, 0.9, 0.9), 1.0)),
@@ -210,21 +231,21 @@ def test_ties_are_broken_by_margin_then_next_token_then_order():
 
 def test_criteria_outside_s_are_ignored():
     point = Point({}, {})
-    assert average_results(point, [measured(0.9, symmetry=0.0)], "success") == average_results(
-        point, [measured(0.9, symmetry=1.0)], "success"
+    assert average_results(point, finished(measured(0.9, symmetry=0.0)), "success") == average_results(
+        point, finished(measured(0.9, symmetry=1.0)), "success"
     )
 
 
 def test_published_entry_does_not_depend_on_earlier_entries(lm, monkeypatch):
     monkeypatch.setattr(Rigged, "published", (Published({"width": 32}, {"says": "nothing", "push": 7.0}, "a paper"),))
     (point,) = parse_grid(Rigged, ["says=answer"])
-    best = average_results(point, [measured(0.9)], "success")
+    best = average_results(point, finished(measured(0.9)), "success")
     entry = published_entry(lm, Rigged, best, "knbench tune --editor rigged")
     (row,) = entry["editors"]["rigged"]
     assert row["values"] == {"says": "answer", "push": 7.0}
     assert entry["shapes"] == {"tiny-llama": lm.shape}
     assert row["source"] == "tuned by this project: knbench tune --editor rigged (5 held-out cases)"
-    assert published_entry(lm, Rigged, average_results(point, [measured(0.0)], "success"), "") is None
+    assert published_entry(lm, Rigged, average_results(point, finished(measured(0.0)), "success"), "") is None
 
 
 @pytest.mark.parametrize(
@@ -266,7 +287,7 @@ def test_invalid_tuning_is_reported_before_anything_runs(lm, tmp_path):
 
     with pytest.raises(KnbenchError, match="task 'towns' has no tuning cases among its 12"):
         attempt([towns(), towns(12)])
-    with pytest.raises(KnbenchError, match="has no probes for paraphrase, neighbourhood, which S needs"):
+    with pytest.raises(KnbenchError, match="has no probes for paraphrase, neighbourhood, which tuning needs"):
         attempt([towns(without=("paraphrase", "neighbourhood"))])
     with pytest.raises(KnbenchError, match="push must not be below 0"):
         attempt([towns()], parse_grid(Rigged, ["says=answer", "push=1,-1"]))
@@ -312,7 +333,7 @@ def test_command_prints_points_and_entry_and_writes_the_report(rigged, model_fol
 def test_help_names_the_criteria_that_tuning_ignores(capsys):
     assert knbench("tune", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Symmetry, synonymous invariance and the other criteria are not used" in text
+    assert "The families inverse and consequence are not used" in text
     assert "leak the test criteria into the methods" in text
     assert "Examples:" in text
 
