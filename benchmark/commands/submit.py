@@ -12,13 +12,14 @@ import click
 from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text
+from ..results.confirmation import disagreement
 from ..results.contribution import contribution
 from ..results.documents import comparable, different_conditions
 from ..results.layout import CARD, slug
 from ..results.runs import Run, find_runs
 from ..results.store import store_card, store_run, unpack_run, write_status
 from ..results.submission import runs_to_submit
-from ..results.validation import Verdict, disagreement, validate
+from ..results.validation import Verdict, validate
 from .options import JSON_FLAG
 
 

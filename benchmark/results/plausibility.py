@@ -52,7 +52,7 @@ def _flaws_of_records(result: Result, records: Sequence[Record]) -> Iterator[str
             yield f"/{number}/timings/{flaw}"
         for position, probe in enumerate(record.probes):
             for side, observation in (("before", probe.before), ("after", probe.after)):
-                flaw = observation and impossible(result.model, probe, observation)
+                flaw = None if observation is None else impossible(result.model, probe, observation)
                 if flaw:
                     yield f"/{number}/probes/{position}/{side}/{flaw}"
 

@@ -24,7 +24,11 @@ def text_flaw(
             flaw = _flaw(text, limit, written="generated" in place)
             if flaw:
                 return f"/{number}/{place} {flaw}"
-    for label, lines in (("checkpoint", checkpoints), ("drift", drift)):
+    files: tuple[tuple[str, Sequence[CheckpointLine | DriftLine]], ...] = (
+        ("checkpoint", checkpoints),
+        ("drift", drift),
+    )
+    for label, lines in files:
         for number, line in enumerate(lines):
             for place, text, limit in _texts_of_line(line):
                 flaw = _flaw(text, limit, written="generated" in place)
@@ -65,8 +69,8 @@ def _texts_of(record: Record) -> Iterator[tuple[str, str, int]]:
             yield place, text, MAX_TEXT_LENGTH
         for observation in (probe.before, probe.after):
             if observation is not None:
-                for text in (observation.generated, observation.text, observation.top):
-                    yield f"{place}/generated", text or "", MAX_TEXT_LENGTH
+                for written in (observation.generated, observation.text, observation.top):
+                    yield f"{place}/generated", written or "", MAX_TEXT_LENGTH
 
 
 def _texts_of_line(line: CheckpointLine | DriftLine) -> Iterator[tuple[str, str, int]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from ..core.errors import KnbenchError
 from ..core.printable import printable
 from ..core.schema import Task
-from ..scoring.criteria import MEASURES
 from .audit import check_task
 from .documents import first_difference, manifest_of
 from .io import CHECKPOINTS, DRIFT, RECORDS
@@ -29,8 +28,6 @@ from .unedited import UneditedModels
 
 MAX_FILE_BYTES = 1 << 26
 """Maximum size of a file in a submission."""
-MIN_AGREEMENT = 0.98
-"""Minimum share of equal verdicts between a result and a run by somebody else."""
 LINE_FILES = (RECORDS, CHECKPOINTS, DRIFT)
 """Files of JSON lines that a result may have."""
 REFERENCE_METHOD = "none"
@@ -214,29 +211,6 @@ def _check_run(run: Run, tasks: Mapping[str, Task], *, is_new: bool) -> RunLines
     if flaw is not None:
         raise KnbenchError(f"{run.path(DRIFT)}: {flaw}")
     return lines
-
-
-def disagreement(run: Run, again: Run) -> str | None:
-    """Return why another run does not confirm a result, or None if it does.
-
-    Machines round differently, which may change a few verdicts: at least :data:`MIN_AGREEMENT` of them must be equal.
-    """
-    verdicts, others = _verdicts(run), _verdicts(again)
-    if verdicts.keys() != others.keys():
-        return "it has other probes"
-    share = sum(value == others[key] for key, value in verdicts.items()) / max(1, len(verdicts))
-    if share >= MIN_AGREEMENT:
-        return None
-    return f"only {share:.1%} of the verdicts are equal; at least {MIN_AGREEMENT:.0%} must be"
-
-
-def _verdicts(run: Run) -> dict[tuple[str, int], float | None]:
-    return {
-        (record.case_id, number): MEASURES["success"].of(probe, probe.before, probe.after or probe.before)
-        for record in run.records()
-        for number, probe in enumerate(record.probes)
-        if probe.before is not None and probe.before.has_answers
-    }
 
 
 def _notes(run: Run, tasks: Mapping[str, Task]) -> list[str]:
