@@ -129,19 +129,13 @@ def tune_command(
     fields = list(points[0].values)
     notes = [cls.name, lm.name, f"{outcomes[0].cases} tuning cases of {len(chosen)} tasks", measure]
     notes += ["known only"] if known_only else []
-    header = [
-        *fields,
-        *ROME_SCORE,
-        "edit score" if measure == "edit_score" else "S",
-        "margin",
-        "same token",
-        "s/edit",
-        "failed",
-    ]
+    objective = "edit score" if measure == "edit_score" else "S"
+    header = [*fields, *ROME_SCORE, objective, "margin", "same token", "s/edit", "failed"]
     rows = [_row(point, fields, [*ROME_SCORE, "score"]) for point in summary["points"]]
     print_table(", ".join(notes), header, rows)
     click.echo(
-        "Means over tasks, best first: by edit score or S, then margin, then same token (neighbours with unchanged next token).\n"
+        f"Means over tasks, best first: by {objective}, then margin, then same token (neighbours with unchanged next "
+        "token).\n"
     )
     if summary["published"] is None:
         click.echo("No point has an edit that works: the score is 0 or all edits failed. Try other --grid values.")

@@ -311,7 +311,7 @@ def rigged(monkeypatch):
 def test_command_prints_points_and_entry_and_writes_the_report(rigged, model_folder, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["tune", "--editor", "rigged", "--model", model_folder, "--tasks", "towns,cities"]
-    arguments += ["--limit", "3", "--grid", "says=answer,nothing", "--output", out]
+    arguments += ["--grid", "says=answer,nothing", "--limit", "3", "--measure", "success", "--output", out]
     assert knbench(*arguments) == 0
     text = capsys.readouterr().out
     assert text.index("answer") < text.index("nothing")
@@ -323,7 +323,7 @@ def test_command_prints_points_and_entry_and_writes_the_report(rigged, model_fol
         assert len(about["cases"]) == 3
         assert set(about["cases"]) < held_out(rigged[about["name"]])
     wanted = f"knbench tune --editor rigged --model {model_folder.name} --tasks towns,cities --grid says=answer,nothing"
-    assert written["command"] == f"{wanted} --limit 3"  # a published command names no folders
+    assert written["command"] == f"{wanted} --limit 3 --measure success"  # a published command names no folders
     assert knbench("score", out) == 0
     capsys.readouterr()
     assert knbench(*arguments, "--json") == 0
