@@ -15,6 +15,7 @@ from ..benchmark.core.errors import KnbenchError, nearest
 from ..benchmark.core.schema import Case, JsonObject, LazySequence, Task
 from ..benchmark.core.split import ordered_cases
 from ..benchmark.scoring.criteria import CRITERIA
+from .checks import fact_warnings
 from .facts import fact_cases, with_column
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
 from .phenomena import minimal_pairs, phenomenon_cases
@@ -58,6 +59,11 @@ def load_definition(path: Path) -> Task:
             cases = phenomenon_cases(definition["phenomenon"], path)
         return ordered_cases(name, version, cases)
 
+    cases = LazySequence(make_cases)
+
+    def make_warnings() -> tuple[str, ...]:
+        return tuple(fact_warnings(definition["facts"], path, cases)) if "facts" in definition else ()
+
     def make_pairs() -> tuple[JsonObject, ...]:
         return tuple(minimal_pairs(definition["phenomenon"], path)) if "phenomenon" in definition else ()
 
@@ -72,8 +78,9 @@ def load_definition(path: Path) -> Task:
         source=definition["source"],
         relation=definition["relation"],
         criteria=_criteria(definition),
-        cases=LazySequence(make_cases),
+        cases=cases,
         pairs=LazySequence(make_pairs),
+        warnings=LazySequence(make_warnings),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,24 +14,33 @@ import click
 from ..core import registry
 from ..core.errors import unknown_name
 from ..core.files import json_text
+from ..core.printable import printable
 from ..core.schema import Task
 from ..models.catalogue import catalogue, check_model_name
 from ..scoring.protocols import PROTOCOLS
 from .main import load_command
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, chosen_tasks
 
+DESCRIBE_EXAMPLES = """\b
+Examples:
+  knbench describe capital
+  knbench describe rome --json
+  knbench describe my_tasks/towns.yaml --check
+"""
+
 
 @click.command("list", epilog="\b\nExamples:\n  knbench list editors\n  knbench list tasks --json\n")
-@click.argument("category", metavar="[editors|tasks|models|protocols]")
+@click.argument("category", metavar="[editors|guards|tasks|models|protocols]")
 @INCLUDE_OPTION
 @JSON_FLAG
 def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> None:
-    """List editors, tasks, models or protocols.
+    """List editors, guards, tasks, models or protocols.
 
     Names the plug-ins that cannot be used, also those of commands and of readers of published data.
     """
     listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "editors": _list_editors,
+        "guards": _list_guards,
         "tasks": lambda: _list_tasks(include_path),
         "models": _list_models,
         "protocols": _list_protocols,
@@ -58,6 +67,13 @@ def _list_editors() -> list[dict[str, Any]]:
     ]
 
 
+def _list_guards() -> list[dict[str, Any]]:
+    from ..editing import guard_class
+
+    guards = registry.load_all(registry.GUARDS, lambda point: guard_class(point.name))
+    return [{"name": name, "summary": cls.summary, "paper": cls.paper} for name, cls in guards.items()]
+
+
 def _list_tasks(include: Sequence[Path]) -> list[dict[str, Any]]:
     return [
         {"name": t.name, "version": t.version, "kind": t.kind, "title": t.title, "cases": len(t.cases)}
@@ -77,23 +93,33 @@ def _list_protocols() -> list[dict[str, Any]]:
     ]
 
 
-@click.command("describe", epilog="\b\nExamples:\n  knbench describe capital\n  knbench describe rome --json\n")
+@click.command("describe", epilog=DESCRIBE_EXAMPLES)
 @click.argument("name")
+@click.option("--check", is_flag=True, help="Print the rows of a task whose numbers are hard to interpret.")
 @click.option("--model", help="Model whose knowledge of the task, before any edit, is also shown.")
 @INCLUDE_OPTION
 @DATA_OPTION
 @JSON_FLAG
 def describe_command(
-    name: str, model: str | None, include_path: Sequence[Path], data: Sequence[str], as_json: bool
+    name: str, check: bool, model: str | None, include_path: Sequence[Path], data: Sequence[str], as_json: bool
 ) -> None:
     """Describe a task, an editor or a model.
 
     A task is shown with its source, licence and examples; an editor with its hyper-parameters and their published
-    values; a model with its source and licence.
+    values; a model with its source and licence. NAME may be the YAML file of a task.
+
+    With --check, each finding about a task's data is one line with row numbers: subjects with several answers, targets
+    of different length, prompts that contain an answer, subjects within targets.
     """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        name, include_path = path.stem, [*include_path, path.parent]
     tasks, editors = registry.tasks(include_path), registry.registered(registry.EDITORS)
     if name.partition(":")[0] in registry.registered(registry.READERS):
         tasks[name] = chosen_tasks(name, include_path, data)[0]
+    if check:
+        _print_findings(name, tasks, as_json=as_json)
+        return
     if name in tasks:
         description = _describe_task(tasks[name])
         if model is not None:
@@ -121,6 +147,24 @@ def describe_command(
         rows = description["hyper_parameters"]
         description["hyper_parameters"] = [{**row, "default": _as_argument(row["default"])} for row in rows]
     print_card(description)
+
+
+def _print_findings(name: str, tasks: Mapping[str, Task], *, as_json: bool) -> None:
+    """Print the findings about the data of a task.
+
+    Raises:
+        KnbenchError: the task is unknown.
+    """
+    if name not in tasks:
+        raise unknown_name("task", name, tasks)
+    task = tasks[name]
+    if as_json:
+        click.echo(json_text(list(task.warnings)), nl=False)
+        return
+    for line in task.warnings:
+        click.echo(printable(line))
+    count = len(task.warnings)
+    click.echo(f"{name}: {count} finding{'' if count == 1 else 's'} in {len(task.cases)} cases")
 
 
 def _describe_task(task: Task) -> dict[str, Any]:

@@ -170,6 +170,7 @@ class Task:
         criteria: the criteria that the probes measure.
         cases: the cases, in an order that is the same on every machine.
         pairs: minimal pairs of a linguistic task, with the keys of the JSONL files of BLiMP; empty for facts.
+        warnings: findings about the data that do not prevent a run, one line each.
     """
 
     name: str
@@ -184,14 +185,15 @@ class Task:
     criteria: tuple[str, ...]
     cases: Sequence[Case] = field(repr=False)
     pairs: Sequence[JsonObject] = field(default=(), repr=False)
+    warnings: Sequence[str] = field(default=(), repr=False)
 
     def content_hash(self) -> str:
         """Return a sha256 over all cases and minimal pairs."""
         return digest([[case.to_json() for case in self.cases], [dict(pair) for pair in self.pairs]])
 
     def card(self) -> dict[str, Any]:
-        """Return all attributes except cases and pairs, as JSON values."""
-        attributes = {k: v for k, v in self.__dict__.items() if k not in ("cases", "pairs")}
+        """Return all attributes except cases, pairs and warnings, as JSON values."""
+        attributes = {k: v for k, v in self.__dict__.items() if k not in ("cases", "pairs", "warnings")}
         return {**attributes, "criteria": list(self.criteria)}
 
 
