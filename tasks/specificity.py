@@ -109,6 +109,6 @@ def _prompt(frame: str, cue: str, form: str, contrast: Contrast, sampler: HashSa
 @cache
 def _read_contexts() -> tuple[Mapping[str, Sequence[str]], Mapping[str, _Context]]:
     """Return the lists of words and the contexts by name."""
-    text = files(__package__).joinpath("data", "specificity.yaml").read_text(encoding="utf-8")
+    text = files(__package__).joinpath("data").joinpath("specificity.yaml").read_text(encoding="utf-8")
     content: Mapping[str, Any] = yaml.safe_load(text)
     return content["words"], {name: _Context(**lists) for name, lists in content["contexts"].items()}
