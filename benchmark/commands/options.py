@@ -120,6 +120,27 @@ def names_of(text: str, known: Mapping[str, Any], what: str) -> list[str]:
     return names
 
 
+def known_editors(text: str) -> dict[str, Any]:
+    """Return the registered editors, and the compositions with guards that a list of names contains.
+
+    Args:
+        text: the value of the option, for example ``memit,memit+rect``.
+
+    Raises:
+        KnbenchError: a composition names an unknown guard.
+    """
+    known: dict[str, Any] = dict(registry.registered(registry.EDITORS))
+    guards = registry.registered(registry.GUARDS)
+    for name in (part.strip() for part in text.split(",")):
+        base, *added = name.split("+")
+        for guard in added:
+            if guard not in guards:
+                raise unknown_name(f"guard of '{name}'", guard, guards)
+        if added and base in known:
+            known[name] = known[base]
+    return known
+
+
 def read_editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, dict[str, str]]:
     """Parse ``--editor-args``: items of the form ``rome.layer=7``, or comma-separated lists of them.
 
@@ -135,8 +156,8 @@ def read_editor_args(items: Sequence[str], editors: Sequence[str]) -> dict[str, 
     """
     found: dict[str, dict[str, str]] = {}
     for item in items:
-        for part in re.split(r",(?=[\w-]+\.\w+=)", item):
-            match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", part.strip(), flags=re.DOTALL)
+        for part in re.split(r",(?=[\w+-]+\.\w+=)", item):
+            match = re.fullmatch(r"([\w+-]+)\.(\w+)=(.*)", part.strip(), flags=re.DOTALL)
             if match is None:
                 raise KnbenchError(f"--editor-args '{part}': expected EDITOR.FIELD=VALUE, for example rome.layer=7")
             editor, name, value = match.groups()

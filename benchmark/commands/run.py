@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ..core import registry
 from ..core.errors import InterruptedRun, KnbenchError
 from ..core.files import json_text
 from ..core.records import to_json
@@ -30,6 +29,7 @@ from .options import (
     check_installed,
     chosen_tasks,
     command_line,
+    known_editors,
     names_of,
     read_editor_args,
 )
@@ -241,7 +241,7 @@ def run_command(
     result.json (the scores).
     """
     check_model_name(model)
-    editor_names = names_of(editors, registry.registered(registry.EDITORS), "editor")
+    editor_names = names_of(editors, known_editors(editors), "editor")
     chosen = chosen_tasks(tasks, include_path, data)
     args = read_editor_args(editor_args, editor_names)
     settings = RunSettings(

@@ -26,7 +26,7 @@ def declared(fixture: ClassFixture) -> Iterator[str]:
     """
     cls = fixture.cls
     name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+(\+[\w-]+)*", name):
         yield f"name is {name!r}; use only letters, digits, '-' and '_'"
     registered = fixture.name or next((n for n, c in _registered_classes(cls) if c is cls), name)
     if registered != name:

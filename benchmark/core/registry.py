@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .schema import Task
 
 EDITORS = "knbench.editors"
+GUARDS = "knbench.guards"
 TASKS = "knbench.tasks"
 FAMILIES = "knbench.families"
 COMMANDS = "knbench.commands"

@@ -25,9 +25,10 @@ An entry point in the group ``knbench.editors`` registers it. ``knbench check-ed
 
 from __future__ import annotations
 
-from .building import build_editor, editor_class, editor_classes, parse_overrides
+from .building import build_editor, editor_class, editor_classes, guard_class, parse_overrides
 from .edit import Edit, EditSize, EditStack, NonFiniteEditError, OutputFunctionError
 from .editor import Editor, EditorKind
+from .guard import Guard, guarded
 from .hyperparameters import NoConfig, Published, hyperparameter
 from .state import State
 
@@ -37,6 +38,7 @@ __all__ = [
     "EditStack",
     "Editor",
     "EditorKind",
+    "Guard",
     "NoConfig",
     "NonFiniteEditError",
     "OutputFunctionError",
@@ -45,6 +47,8 @@ __all__ = [
     "build_editor",
     "editor_class",
     "editor_classes",
+    "guard_class",
+    "guarded",
     "hyperparameter",
     "parse_overrides",
 ]

@@ -12,19 +12,44 @@ from ..core import registry
 from ..core.errors import KnbenchError, unknown_name
 from ..models.language_model import LanguageModel
 from .editor import Editor
+from .guard import Guard, guarded
 from .hyperparameters import convert
 
 
 def editor_class(name: str) -> type[Editor[Any]]:
-    """Return the registered editor class.
+    """Return the registered editor class, or one that composes it with guards, for example ``memit+rect``.
 
     Raises:
-        KnbenchError: no editor has this name, its package cannot be imported, or its class lacks an attribute.
+        KnbenchError: no editor or guard has this name, its package cannot be imported, its class lacks an attribute,
+            or guards do not apply to the editor.
     """
+    name, *guards = name.split("+")
+    if guards:
+        return guarded(editor_class(name), tuple(guard_class(guard) for guard in guards))
     points = registry.registered(registry.EDITORS)
     if name not in points:
         raise unknown_name("editor", name, points)
     return _load_editor(points[name])
+
+
+def guard_class(name: str) -> type[Guard[Any]]:
+    """Return the registered guard class.
+
+    Raises:
+        KnbenchError: no guard has this name, its package cannot be imported, or its class lacks an attribute.
+    """
+    points = registry.registered(registry.GUARDS)
+    if name not in points:
+        raise unknown_name("guard", name, points)
+    cls: Any = registry.load(points[name])
+    if not isinstance(cls, type) or not issubclass(cls, Guard) or cls.__abstractmethods__:
+        raise KnbenchError(f"{registry.label(points[name])} is not a subclass of Guard with a method 'update'")
+    for attribute in ("name", "summary", "Config"):
+        if not hasattr(cls, attribute):
+            raise KnbenchError(f"{registry.label(points[name])} has no attribute '{attribute}'; set it in the class")
+    if cls.name != name:
+        raise KnbenchError(f"{registry.label(points[name])} has name '{cls.name}'; use the entry point's name")
+    return cls
 
 
 def editor_classes() -> dict[str, type[Editor[Any]]]:

@@ -36,11 +36,21 @@ UNMARKED_VERSION = 2
 """Names state the version of a task from the next one on, so that results of several versions have a place."""
 RESULT_DEPTH = 4
 """Number of parts of a result's path in its store."""
-_METHOD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_PART = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
+_METHOD = re.compile(r"[a-z0-9]+([-+][a-z0-9]+)*")
+_PART = re.compile(r"[a-z0-9_]([a-z0-9._+-]*[a-z0-9_])?")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 _LINES = tuple(f".{name}.gz" for name in (RECORDS, CHECKPOINTS, DRIFT))
-_LOOK_ALIKE = (("rn", "m"), ("vv", "w"), ("cl", "d"), ("0", "o"), ("1", "l"), ("i", "l"), ("5", "s"), ("-", ""))
+_LOOK_ALIKE = (
+    ("rn", "m"),
+    ("vv", "w"),
+    ("cl", "d"),
+    ("0", "o"),
+    ("1", "l"),
+    ("i", "l"),
+    ("5", "s"),
+    ("-", ""),
+    ("+", ""),
+)
 
 
 def slug(text: str) -> str:
@@ -49,19 +59,19 @@ def slug(text: str) -> str:
     >>> slug("../Org/My Model")
     'org-my-model'
     """
-    return re.sub(r"[^a-z0-9._]+", "-", text.casefold()).strip("-.") or "unnamed"
+    return re.sub(r"[^a-z0-9._+]+", "-", text.casefold()).strip("-.") or "unnamed"
 
 
 def method_name_flaw(name: str) -> str | None:
     """Return why a name cannot be that of a stored method, or None.
 
-    >>> method_name_flaw("r-rome"), method_name_flaw("Rome")
-    (None, 'has other characters than lower-case letters, digits and single hyphens')
+    >>> method_name_flaw("r-rome"), method_name_flaw("memit+rect"), method_name_flaw("Rome")
+    (None, None, 'has other characters than lower-case letters, digits and single hyphens or plus signs')
     """
     if len(name) > MAX_METHOD_LENGTH:
         return f"has {len(name)} characters; at most {MAX_METHOD_LENGTH} are allowed"
     if not _METHOD.fullmatch(name):
-        return "has other characters than lower-case letters, digits and single hyphens"
+        return "has other characters than lower-case letters, digits and single hyphens or plus signs"
     return "is the name of a device on Windows" if _DEVICE.fullmatch(name) else None
 
 
@@ -249,5 +259,5 @@ def _part_flaw(name: str) -> str | None:
     if len(name) > MAX_NAME_LENGTH:
         return f"it has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed"
     if not _PART.fullmatch(name):
-        return "it has other characters than lower-case letters, digits, '.', '_' and '-'"
+        return "it has other characters than lower-case letters, digits, '.', '_', '+' and '-'"
     return "it is the name of a device on Windows" if _DEVICE.fullmatch(name) else None

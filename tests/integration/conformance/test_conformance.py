@@ -34,6 +34,25 @@ def test_every_registered_editor_passes(name):
     assert [r.name for r in results] == [check.name for check in CHECKS]
 
 
+@pytest.mark.parametrize("name", ["ft+rect", "memit+prune-each"])
+def test_compositions_with_guards_pass(name):
+    overrides = {} if name == "ft+rect" else {"prune_each_base": "100"}  # for the small matrices of the tiny models
+    results = check_editor(editing.editor_class(name), name=name, overrides=overrides)
+    assert {r.name: r.message for r in results if not r.ok} == {}
+
+
+class DoublePrecisionGuard(editing.Guard[editing.NoConfig]):
+    name, summary, Config = "double", "returns float64", editing.NoConfig
+
+    def update(self, lm, name, original, current, proposed):
+        return proposed.double()
+
+
+def test_a_guard_that_returns_another_type_fails():
+    failed = {r.name for r in check_editor(editing.guarded(Good, (DoublePrecisionGuard,))) if not r.ok}
+    assert failed == {"declared-parameters-only"}
+
+
 # --- an editor that passes, and subclasses that break one rule each ----------------------------------------
 
 
