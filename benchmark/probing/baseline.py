@@ -11,6 +11,7 @@ from ..core.records import Observation
 from ..core.schema import SLOT, Case, EditRequest, Probe, Task
 from ..core.settings import RunSettings
 from ..core.split import MIN_SPLIT_CASES, lite_cases, split_cases
+from ..scoring.criteria import MEASURES
 from .base import Prober, Reference
 from .known import KnowledgeCache, known_cases, readable_cases
 from .passages import PassageReference, integrity_probe
@@ -197,8 +198,10 @@ def measure_baseline(
 def _answers_correctly(probe: Probe, observation: Observation) -> bool:
     """Return whether the model answers an ``unchanged`` probe correctly; texts have no wrong answer.
 
-    The target must be more probable than the rival. Without a rival, each of its tokens must be the most probable one.
+    The target must be more probable than the rival. Without a rival, or where one of the two begins the other, each
+    token of the target must be the most probable one.
     """
     if probe.kind in ("generation", "passages"):
         return True
-    return observation.prefers_target if probe.rival else not any(observation.target.ranks)
+    preferred = MEASURES["success"].of(probe, observation, observation)
+    return not any(observation.target.ranks) if preferred is None else bool(preferred)

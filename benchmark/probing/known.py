@@ -6,27 +6,31 @@ A model knows a case
 - by ``exact``: each token of the true answer is the most probable token;
 - by ``generated``: the greedy continuation begins with the true answer.
 
-A true answer is *ranked first* if it is the most probable of all true answers of the task. *Sentence accuracy* is the
-share of a phenomenon's minimal pairs whose grammatical sentence is more probable, the measure of BLiMP (Warstadt et al.
-2020).
+``success`` is undefined where one of the two answers begins the other, which makes their probabilities incomparable
+(:func:`~..scoring.answers.one_begins_other`); such a case is neither known nor unknown.
+
+A true answer is *ranked first* if it is the most probable of all comparable true answers of the task. *Sentence
+accuracy* is the share of a phenomenon's minimal pairs whose grammatical sentence is more probable, the measure of BLiMP
+(Warstadt et al. 2020).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.files import cache_folder, exclusive, write_json
 from ..core.schema import Case, Probe, Task, digest
-from ..scoring.answers import begins_with
+from ..scoring.answers import begins_with, one_begins_other
 from ..scoring.criteria import MEASURES
 from .base import Prober
 from .prober import make_prober
 
-VERSION = 3
+VERSION = 4
 """Part of the cache key. Increment it when the measurement or the format of a cached value changes."""
 KNOWN_BY = ("success", "exact", "generated")
 """The definitions of knowing a case, of which ``--known-by`` selects one."""
@@ -103,29 +107,29 @@ def readable_cases(prober: Prober, cases: Iterable[Case]) -> tuple[list[Case], d
     return readable, unreadable
 
 
-def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool]]:
+def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool | None]]:
     """Return whether the model knows each readable case, by case id and by definition in :data:`KNOWN_BY`.
 
-    A case without a true answer is not known.
+    A case without a true answer is not known. The value is None where ``success`` is undefined.
     """
 
-    def measure() -> dict[str, dict[str, bool]]:
+    def measure() -> dict[str, dict[str, bool | None]]:
         readable, _ = readable_cases(cache.prober, task.cases)
         cases = [case for case in readable if case.request.target_true]
         probes = [_true_probe(case) for case in cases]
         observations = cache.prober.observe(probes)
-        measured = {
+        measured: dict[str, dict[str, bool | None]] = {
             case.id: {
-                "success": bool(MEASURES["success"].of(probe, o, o)),
+                "success": None if (value := MEASURES["success"].of(probe, o, o)) is None else bool(value),
                 "exact": all(rank == 0 for rank in o.target.ranks),
                 "generated": begins_with(o.generated or "", [probe.target], probe.rival),
             }
             for case, probe, o in zip(cases, probes, observations, strict=True)
         }
-        unknown = dict.fromkeys(KNOWN_BY, False)
+        unknown: dict[str, bool | None] = dict.fromkeys(KNOWN_BY, False)
         return {case.id: measured.get(case.id, unknown) for case in readable}
 
-    known: dict[str, dict[str, bool]] = cache.get_or_measure(task, "cases", measure)
+    known: dict[str, dict[str, bool | None]] = cache.get_or_measure(task, "cases", measure)
     return known
 
 
@@ -137,7 +141,8 @@ def _true_probe(case: Case) -> Probe:
 def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
     """Return whether the true answer is the most probable of all true answers of the task, by case id.
 
-    The result equals that of scoring every answer in full. Only answers whose upper bound
+    Answers of which one begins the other are not compared, and neither are answers that have no token of their own
+    after the prompt. The result equals that of scoring every answer in full. Only answers whose upper bound
     (:meth:`.base.Prober.logprob_bounds`) exceeds the true answer's log-probability are scored.
     """
 
@@ -146,23 +151,47 @@ def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
         cases = [case for case in readable if case.request.target_true]
         answers = sorted({case.request.target_true for case in cases})
         true_observations = prober.observe([_true_probe(case) for case in cases])
-        bounds = prober.logprob_bounds([case.request.text for case in cases], answers)
+        bounds = _bounds(prober, [case.request.text for case in cases], answers)
         candidates: list[tuple[int, Probe]] = []
         for i, (case, observation) in enumerate(zip(cases, true_observations, strict=True)):
-            for answer, bound in zip(answers, bounds[i], strict=True):
+            for answer, bound in bounds[i].items():
                 if answer != case.request.target_true and bound > observation.target.logprob:
                     probe = Probe("known", "completion", case.request.text, answer, case.request.target_true, "new")
                     candidates.append((i, probe))
         first = [True] * len(cases)
         without_continuations = make_prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
         observations = without_continuations.observe([probe for _, probe in candidates])
-        for (i, _), observation in zip(candidates, observations, strict=True):
-            first[i] &= observation.target.logprob < observation.rival.logprob
+        for (i, probe), observation in zip(candidates, observations, strict=True):
+            if not one_begins_other(probe.target, probe.rival, observation.target, observation.rival):
+                first[i] &= observation.target.logprob < observation.rival.logprob
         ranked = {case.id: value for case, value in zip(cases, first, strict=True)}
         return {case.id: ranked.get(case.id, False) for case in readable}
 
     first_by_case: dict[str, bool] = cache.get_or_measure(task, "ranking", measure)
     return first_by_case
+
+
+def _bounds(prober: Prober, prompts: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
+    """Return an upper bound of the log-probability of each answer after each prompt.
+
+    An answer that shares a token with the end of a prompt, as Chinese answers may, is left out there.
+    """
+
+    if prober.lm.causal:
+        with suppress(ValueError):  # raised for one such answer
+            return [dict(zip(answers, row, strict=True)) for row in prober.logprob_bounds(prompts, answers)]
+
+    def has_tokens(prompt: str, answer: str) -> bool:
+        try:
+            return bool(prober.lm.token_queries(prompt, answer, "."))
+        except ValueError:
+            return False
+
+    found = []
+    for prompt in prompts:
+        readable = [answer for answer in answers if has_tokens(prompt, answer)]
+        found.append(dict(zip(readable, prober.logprob_bounds([prompt], readable)[0], strict=True)))
+    return found
 
 
 def right_pairs(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
@@ -185,14 +214,14 @@ def knowledge(cache: KnowledgeCache, task: Task) -> dict[str, Any]:
     """Return one row of the knowledge table: a model's knowledge of a task, as shares between 0 and 1.
 
     Returns:
-        ``task``, ``kind``, ``cases`` (the number of readable cases), one share of the cases per name in
-        :data:`KNOWN_BY`, ``ranked_first`` (share of the cases; None unless the task is of facts) and ``sentences``
-        (share of the minimal pairs; None without pairs).
+        ``task``, ``kind``, ``cases`` (the number of readable cases), one share per name in :data:`KNOWN_BY` of the
+        cases for which it is defined, ``ranked_first`` (share of the cases; None unless the task is of facts) and
+        ``sentences`` (share of the minimal pairs; None without pairs).
     """
     cases = known_cases(cache, task)
     row: dict[str, Any] = {"task": task.name, "kind": task.kind, "cases": len(cases)}
     for name in KNOWN_BY:
-        row[name] = _share([case[name] for case in cases.values()])
+        row[name] = _share([value for case in cases.values() if (value := case[name]) is not None])
     row["ranked_first"] = _share(list(ranked_first(cache, task).values())) if task.kind == "fact" else None
     row["sentences"] = _share(list(right_pairs(cache, task).values())) if task.pairs else None
     return row

@@ -61,6 +61,68 @@ def test_knowledge_is_measured_once_per_model_and_task(own_cache, monkeypatch):
     assert len(list((own_cache / "known").glob("*.json"))) == 4
 
 
+def slow_logprob(lm, prompt, answer):
+    """Return the log-probability of an answer with one forward pass per token."""
+    total = 0.0
+    for ids, position, token in lm.token_queries(prompt, answer, "."):
+        with torch.no_grad():
+            logits = lm.model(input_ids=torch.tensor([ids[: position + 1] if lm.causal else ids])).logits
+        total += logits[0, position].log_softmax(-1)[token].item()
+    return total
+
+
+def task_of(prompt, *facts):
+    """Return a task of facts: subject, new target, true answer."""
+    cases = tuple(
+        Case(name, request, (Probe("reliability", "completion", request.text, new, true, "new"),))
+        for name, new, true in facts
+        for request in [EditRequest(prompt, name, new, true)]
+    )
+    text = dict.fromkeys(("title", "description", "licence", "citation", "source", "relation"), "x")
+    return Task(name="facts", version=1, kind="fact", criteria=("reliability",), cases=cases, **text)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_answers_of_which_one_begins_the_other_are_not_compared(own_cache, kind):
+    """The longer one is never the more probable one, whatever the model knows."""
+    lm = make_lm(kind)
+    task = task_of(
+        "The capital of {} is",
+        ("Italy", "Rome City", "Rome"),
+        ("France", "Rome", "Rome City"),
+        ("Peru", "Rome", "Paris"),
+    )
+    cache = KnowledgeCache.of(make_prober(lm))
+    known, first = known_cases(cache, task), ranked_first(cache, task)
+    assert [known[case.id]["success"] for case in task.cases][:2] == [None, None]
+    for case in task.cases:
+        prompt, true = case.request.text, case.request.target_true
+        others = {"Rome", "Rome City", "Paris"} - {true} - ({"Rome", "Rome City"} if "Rome" in true else set())
+        slow = {answer: slow_logprob(lm, prompt, answer) for answer in {true, *others}}
+        assert first[case.id] == all(slow[true] > slow[other] for other in others)
+    row = knowledge(cache, task)
+    assert (row["cases"], row["success"]) == (3, float(known["Peru"]["success"]))
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_an_answer_without_a_token_of_its_own_is_not_compared(own_cache, kind, monkeypatch):
+    """Some tokenizers merge the end of a prompt with the start of another case's answer."""
+    lm = make_lm(kind)
+    task = task_of("{}:", ("Italy", "Paris", "Rome"), ("France", "Rome", "Ottawa"))
+    method = "split" if lm.causal else "locate_target"
+    original = getattr(lm, method)
+
+    def merging(prompt, target, *rest):
+        if (prompt, target) == ("Italy:", "Ottawa"):
+            raise ValueError("one token contains both")
+        return original(prompt, target, *rest)
+
+    monkeypatch.setattr(lm, method, merging)
+    first = ranked_first(KnowledgeCache.of(make_prober(lm)), task)
+    slow = {answer: slow_logprob(lm, "France:", answer) for answer in ("Rome", "Ottawa")}
+    assert first == {"Italy": True, "France": slow["Ottawa"] > slow["Rome"]}
+
+
 def with_config(lm):
     lm.model.config.hidden_act = "relu"
     return lm

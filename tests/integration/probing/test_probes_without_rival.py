@@ -7,7 +7,7 @@ import math
 
 import msgspec
 import pytest
-from knbench.benchmark.core.records import ProbeRecord, from_json, to_json
+from knbench.benchmark.core.records import Answer, Observation, ProbeRecord, from_json, to_json
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.probing.baseline import _answers_correctly
@@ -106,3 +106,18 @@ def test_a_run_with_and_without_rivals(tmp_path, kind):
     measures = {row["measure"] for row in result["summary"] if row["criterion"] == "portability"}
     assert {"exact", "token_accuracy"} <= measures
     assert "success" not in measures
+
+
+def test_where_one_answer_begins_the_other_the_ranks_decide_whether_it_is_correct():
+    """The longer answer is never the more probable one, whatever the model knows."""
+    longer = Probe(
+        "neighbourhood", "completion", "Leo lives in the", "United States of America", "United States", "unchanged"
+    )
+    shorter = dataclasses.replace(longer, target=longer.rival, rival=longer.target)
+    long, short = (Answer(logprob=p, token_logprobs=(p,), ranks=(0,), argmax=(1,)) for p in (-2.0, -1.0))
+    wrong = changed(short, ranks=(3,))
+    assert _answers_correctly(longer, Observation(target_answer=long, rival_answer=short))
+    assert _answers_correctly(shorter, Observation(target_answer=short, rival_answer=long))
+    assert not _answers_correctly(shorter, Observation(target_answer=wrong, rival_answer=long))
+    other = dataclasses.replace(longer, rival="Norway")
+    assert not _answers_correctly(other, Observation(target_answer=long, rival_answer=short))
