@@ -30,6 +30,7 @@ from .edit import Edit, EditSize, EditStack, NonFiniteEditError, OutputFunctionE
 from .editor import Editor, EditorKind
 from .guard import Guard, guarded
 from .hyperparameters import NoConfig, Published, hyperparameter
+from .in_place import InPlaceEditor, easyedit_request, rome_request
 from .state import State
 
 __all__ = [
@@ -39,16 +40,19 @@ __all__ = [
     "Editor",
     "EditorKind",
     "Guard",
+    "InPlaceEditor",
     "NoConfig",
     "NonFiniteEditError",
     "OutputFunctionError",
     "Published",
     "State",
     "build_editor",
+    "easyedit_request",
     "editor_class",
     "editor_classes",
     "guard_class",
     "guarded",
     "hyperparameter",
     "parse_overrides",
+    "rome_request",
 ]
