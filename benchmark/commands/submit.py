@@ -96,7 +96,8 @@ def validate_command(folder: Path, mark: bool, rerun: Sequence[Path], against: s
     change = None if against is None else contribution(folder, against)
     verdict = validate(folder, registry.tasks(), change.added if change else ())
     if change is not None:
-        verdict = replace(verdict, problems=[*change.problems, *verdict.problems])
+        problems, notes = [*change.problems, *verdict.problems], [*change.notes, *verdict.notes]
+        verdict = replace(verdict, problems=problems, notes=notes)
     if mark:  # the valid results, whatever problems the others have
         write_status(folder, verdict.results, _confirmed(verdict.results, find_runs(rerun) if rerun else []))
     _report(folder, verdict, as_json)

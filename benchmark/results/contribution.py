@@ -35,10 +35,12 @@ class Contribution:
     Attributes:
         added: paths of the files that it adds to the store.
         problems: one line per change that a submission must not make.
+        notes: one line per change that the author of a method must agree to.
     """
 
     added: frozenset[Path]
     problems: list[str]
+    notes: list[str]
 
 
 def contribution(folder: Path, base: str) -> Contribution:
@@ -83,7 +85,12 @@ def contribution(folder: Path, base: str) -> Contribution:
     if len(methods) > 1:
         listed = ", ".join(sorted(methods))
         problems.append(f"{folder}: adds files to {len(methods)} methods ({listed}); submit one method at a time")
-    return Contribution(frozenset(added), [printable(problem) for problem in problems])
+    notes = [
+        f"{folder / method}: the base has this method already; its author must agree to the new files"
+        for method in sorted(methods)
+        if _git(top, "ls-tree", "--name-only", merge_base, "--", f"{store}/{method}/", known=False)
+    ]
+    return Contribution(frozenset(added), [printable(problem) for problem in problems], notes)
 
 
 def _is_place(parts: tuple[str, ...]) -> bool:

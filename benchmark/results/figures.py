@@ -69,7 +69,7 @@ def series_style(number: int) -> dict[str, Any]:
 
 
 def retention_figure(results: Sequence[Result], measure: str = "success") -> str:
-    """Draw each criterion and each drift task of sequential runs against the number of edits.
+    """Draw the edit score, each criterion and each drift task of sequential runs against the number of edits.
 
     Solid lines with a 95% band show all cases up to a number of edits, measured after these edits. Dashed lines show
     each case right after its own edit.
@@ -97,13 +97,23 @@ def retention_figure(results: Sequence[Result], measure: str = "success") -> str
         raise KnbenchError(f"a figure shows one task, but the results are of {', '.join(tasks)}; select one task")
     criteria = [c for c in CURVE_CRITERIA if any(_curve_rows(r, "now", c, measure) for r in results)]
     drift_tasks = list(dict.fromkeys(task.task for r in results if r.drift for task in r.drift.tasks))
-    panels = len(criteria) + len(drift_tasks)
+    scored = any(point.edit_score for result in results for point in result.curve or ())
+    panels = len(criteria) + len(drift_tasks) + scored
     rows = math.ceil(panels / COLUMNS)
     with plot_style() as plt:
         figure, axes = plt.subplots(rows, COLUMNS, figsize=(10.5, 3 * rows), squeeze=False, layout="constrained")
         flat = list(axes.flat)
         for axis in flat[panels:]:
             axis.set_visible(False)
+        for axis in flat[:panels]:
+            axis.set_xlabel("edits")
+        if scored:
+            axis = flat.pop(0)
+            axis.set_title("Edit score")
+            axis.set_ylim(-3, 103)
+            for number, result in enumerate(results):
+                _draw_edit_score(axis, result, number)
+        first = axes.flat[0]
         for axis, criterion in zip(flat, criteria, strict=False):
             axis.set_title(CRITERIA[criterion].title)
             axis.set_ylim(-3, 103)
@@ -113,9 +123,7 @@ def retention_figure(results: Sequence[Result], measure: str = "success") -> str
         for axis, name in zip(flat[len(criteria) :], drift_tasks, strict=False):
             for number, result in enumerate(results):
                 _draw_drift(axis, result, name, number)
-        for axis in flat[:panels]:
-            axis.set_xlabel("edits")
-        handles, labels = flat[0].get_legend_handles_labels()
+        handles, labels = first.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(results), frameon=False)
         return to_svg(figure)
 
@@ -146,6 +154,18 @@ def _draw_curve(axis: Any, result: Result, criterion: str, measure: str, number:
         linestyle="--",
         linewidth=1,
     )
+
+
+def _draw_edit_score(axis: Any, result: Result, number: int) -> None:
+    points = [(point.edits, point.edit_score) for point in result.curve or () if point.edit_score]
+    axis.plot(
+        [edits for edits, _ in points],
+        [100 * score.value for _, score in points],
+        label=result.editor.name,
+        **series_style(number),
+    )
+    band = [(n, 100 * s.low, 100 * s.high) for n, s in points if s.low is not None and s.high is not None]
+    _draw_band(axis, band, number)
 
 
 def _draw_band(axis: Any, intervals: Sequence[tuple[int | None, float, float]], number: int) -> None:

@@ -55,6 +55,9 @@ def _flaws_of_records(result: Result, records: Sequence[Record]) -> Iterator[str
                 flaw = None if observation is None else impossible(result.model, probe, observation)
                 if flaw:
                     yield f"/{number}/probes/{position}/{side}/{flaw}"
+            flaw = None if probe.after is None else _too_small_divergence(result.model, probe, probe.after)
+            if flaw:
+                yield f"/{number}/probes/{position}/after/{flaw}"
 
 
 def _flaws_of_checkpoints(
@@ -65,11 +68,9 @@ def _flaws_of_checkpoints(
         where = f"checkpoint of case '{line.case_id}' after {line.edits} edits:"
         pairs = zip(by_case[line.case_id].probes, line.after, strict=False)
         for position, (probe, observation) in enumerate(pairs):
-            if observation is None:
-                if line.failure is None:
-                    yield f"{where} /after/{position} is missing, and no failure is stated"
-                continue
-            flaw = impossible(result.model, probe, observation)
+            flaw = observation and (
+                impossible(result.model, probe, observation) or _too_small_divergence(result.model, probe, observation)
+            )
             if flaw:
                 yield f"{where} /after/{position}/{flaw}"
 
@@ -167,6 +168,35 @@ def _probable_together(model: ModelCard, probe: ProbeRecord, observation: Observ
     if math.exp(target.logprob) + math.exp(rival.logprob) > 1 + SUM_TOLERANCE:
         return "target/logprob and rival/logprob have a probability of more than 1 together"
     return None
+
+
+def _too_small_divergence(model: ModelCard, probe: ProbeRecord, after: Observation) -> str | None:
+    """Return which divergence is smaller than the change of one answer implies, or None.
+
+    A divergence of two distributions is at least that of the two events "this token" and "another token" (data
+    processing inequality). Masked models may measure the divergence at another position.
+    """
+    before = probe.before
+    if model.objective != "causal" or before is None or not (before.has_answers and after.has_answers):
+        return None
+    for old, new in ((before.target_answer, after.target_answer), (before.rival_answer, after.rival_answer)):
+        if old is None or new is None:
+            continue
+        p, q = math.exp(old.token_logprobs[0]), math.exp(new.token_logprobs[0])
+        mean = (p + q) / 2
+        for name, stated, least in (
+            ("kl", after.kl, _two_events(p, q)),
+            ("js", after.js, (_two_events(p, mean) + _two_events(q, mean)) / 2),
+        ):
+            if stated is not None and stated < least - SUM_TOLERANCE * (1 + least):
+                return f"{name} is {stated:.4g}; the answers alone differ by {least:.4g}"
+    return None
+
+
+def _two_events(p: float, q: float) -> float:
+    """Return the Kullback-Leibler divergence of two events with probabilities p and 1 - p from q and 1 - q, in nats."""
+    parts = ((p, q), (max(0.0, 1 - p), max(0.0, 1 - q)))
+    return sum(a * math.log(a / b) for a, b in parts if a > 0 and b > 0)
 
 
 def _answers_changed(record: Record) -> bool:

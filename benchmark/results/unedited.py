@@ -68,6 +68,11 @@ class UneditedModels:
             other = next((name for name in card if card[name] != known.get(name)), None)
             if other is not None:
                 yield f"{where}: /{label}/{other} differs from that of the same {label} in {source}; they must be equal"
+        if result.protocol.bos == "auto":
+            key, stated = _digest(("bos", _identity(model))), {"bos_prepended": result.protocol.bos_prepended}
+            known, source = self._cards.setdefault(key, (stated, where))
+            if known != stated:
+                yield f"{where}: /protocol/bos_prepended differs from that of the same model in {source}"
         for name in ("tokenizer_hash", "config_hash"):
             value = getattr(model, name)
             if value is not None:
@@ -115,12 +120,10 @@ class UneditedModels:
         protocol = result.protocol
         about = (_about(result), result.task.name, result.task.content_hash, protocol.known_only)
         for record in records:
-            if any(probe.before is None for probe in record.probes):
-                continue  # the tokenizer could not encode the case
             kept = {
                 _digest((p.criterion, p.kind, p.prompt, p.target, p.rival)): _is_certain(p, p.before)
                 for p in record.probes
-                if p.before is not None and p.kind not in _ADDED_KINDS
+                if p.before is not None and p.kind not in _ADDED_KINDS  # None if the tokenizer cannot encode the case
             }
             known, source = self._kept.setdefault(_digest((about, record.case_id)), (kept, where))
             for first, second, verb in ((known, kept, "lacks"), (kept, known, "has")):

@@ -14,6 +14,7 @@ from ..core.errors import KnbenchError
 from ..core.printable import printable
 from ..core.schema import Task
 from .audit import check_task
+from .completeness import incomplete
 from .documents import first_difference, manifest_of
 from .io import CHECKPOINTS, DRIFT, RECORDS
 from .layout import CARD, RESULT_DEPTH, StoreFiles, read_layout, skeleton
@@ -194,6 +195,11 @@ def _check_run(run: Run, tasks: Mapping[str, Task], *, is_new: bool) -> RunLines
     if place is not None:
         raise KnbenchError(f"{run.result_path}: {place} differs from what the records give; store the result again")
     task = tasks.get(run.result.task.name)
+    if task is None and is_new:
+        raise KnbenchError(
+            f"{run.result_path}: task '{run.result.task.name}' is not installed, and its questions cannot be checked; "
+            "submit results on the tasks that 'knbench list tasks' prints"
+        )
     if task is not None:
         if is_new and run.result.task.version != task.version:
             raise KnbenchError(
@@ -204,7 +210,7 @@ def _check_run(run: Run, tasks: Mapping[str, Task], *, is_new: bool) -> RunLines
         flaw = selection_flaw(run.result, records, asked)
         if flaw is not None:
             raise KnbenchError(f"{run.result_path}: {flaw}")
-    flaw = implausible(run.result, records, checkpoints)
+    flaw = incomplete(records, checkpoints) or implausible(run.result, records, checkpoints)
     if flaw is not None:
         raise KnbenchError(f"{run.path(RECORDS)}: {flaw}")
     flaw = implausible_drift(drift)

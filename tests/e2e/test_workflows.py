@@ -121,6 +121,15 @@ def test_attack_19_an_honest_branch_passes_after_main_moved_on(clones):
     assert "4 valid results" in out
 
 
+@pytest.mark.slow
+def test_own_attack_files_for_the_method_of_somebody_else_are_pointed_out(clones):
+    shutil.copy(ROOT / "results" / "rome" / "reported.json", clones / "submitted" / "results" / "rome")
+    commit(clones / "submitted")
+    status, errors, out = check(clones)
+    assert (status, errors) == (0, [])
+    assert "note: submitted/results/rome: the base has this method already; its author must agree" in out
+
+
 def with_honest(change):
     """Return a change that adds an honest method as well."""
 

@@ -210,6 +210,8 @@ DOCUMENTS = {
     "a bidirectional key": lambda d: d["editor"]["config"].update({"\u2066x": 1}),
     "ten million layers": lambda d: d["model"].update(layers=10**7),
     "an absurd seed": lambda d: d.update(seed=10**25),
+    "a version that is a text": lambda d: d.update(benchmark_version="latest and greatest"),
+    "a dtype of its own": lambda d: d["model"].update(dtype="float32 "),
     "an absurd version": lambda d: d["task"].update(version=10**12),
     "an infinite setting": lambda d: d["editor"]["config"].update(x=math.inf),
     "many settings": lambda d: d["editor"]["config"].update({f"x{n}": n for n in range(2000)}),
@@ -497,7 +499,7 @@ IMPLAUSIBLE = {
         lambda r: likely(first("before")(r), -0.5),
         "",
     ),
-    "a divergence above its maximum": (lambda r: r[0]["probes"][0]["after"].update(js=0.6999), "js is above 0.6931"),
+    "a divergence that others lack": (lambda r: r[0]["probes"][0]["after"].update(js=0.1), "has 'js', unlike other"),
 }
 
 
@@ -521,6 +523,17 @@ def test_attack_10_checkpoint_lines_get_the_same_checks(store, what):
     (found,) = problems(store)
     assert message in found
     assert "checkpoint of case" in found
+
+
+def test_attack_10_a_divergence_above_its_maximum_is_refused(store):
+    def exceed(records):
+        for record in records:
+            for probe in record["probes"]:
+                probe["after"]["js"] = 0.6999
+
+    change(store, exceed)
+    (found,) = problems(store)
+    assert "/0/probes/0/after/js is above 0.6931" in found
 
 
 def test_attack_10_drift_lines_are_checked(store):
@@ -565,6 +578,121 @@ def test_texts_of_the_unedited_model_are_those_of_the_reference(store):
     change(store, rewrite)
     (found,) = problems(store)
     assert "continuations of the unedited model differ" in found
+
+
+# --- what is left out ------------------------------------------------------------------------------------------------
+
+
+def fail(record, phase):
+    record["failure"] = {"phase": phase, "type": "ValueError", "message": "m"}
+    for probe in record["probes"]:
+        probe["after"] = None
+        if phase == "tokenise":
+            probe["before"] = None
+
+
+def drop(side, name, where=0):
+    return lambda records: records[0]["probes"][where][side].pop(name)
+
+
+def unchanged(records):
+    return next(p for p in records[0]["probes"] if p["expect"] == "unchanged" and changed_much(p))
+
+
+def changed_much(probe):
+    return abs(probe["after"]["target"]["token_logprobs"][0] - probe["before"]["target"]["token_logprobs"][0]) > 0.5
+
+
+LEFT_OUT = {
+    "a hard case that is called unreadable": (lambda r: fail(r[0], "tokenise"), "case 'LI' lacks"),
+    "a damaged probe without an observation after": (
+        lambda r: r[0]["probes"][5].update(after=None),
+        "observations after the edit are missing exactly if it failed",
+    ),
+    "a probe without an observation before": (
+        lambda r: r[0]["probes"][5].update(before=None),
+        "observations of the unedited model are missing exactly if",
+    ),
+    "a failure with observations": (
+        lambda r: r[0].update(failure={"phase": "edit", "type": "E", "message": "m"}),
+        "observations after the edit are missing exactly if it failed",
+    ),
+    "a text of a token left out before and after": (
+        lambda r: (drop("before", "top", 1)(r), drop("after", "top", 1)(r)),
+        "lacks 'top', unlike",
+    ),
+    "a most probable token left out": (drop("after", "top_logprob", 2), "lacks 'top_logprob', unlike"),
+    "a divergence left out": (lambda r: unchanged(r)["after"].pop("kl"), "'kl', unlike"),
+    "a divergence of nothing": (lambda r: unchanged(r)["after"].update(kl=0.0), "kl is 0; the answers alone differ by"),
+    "another BOS": (nothing, "/protocol/bos_prepended differs"),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_own_attack_what_hurts_is_not_left_out(store, what):
+    edit, message = LEFT_OUT[what]
+    about = None
+    if what == "another BOS":
+        about = lambda d: d["protocol"].update(bos_prepended=not d["protocol"]["bos_prepended"])  # noqa: E731
+    change(store, edit, about=about)
+    (found,) = problems(store)
+    assert message in found
+
+
+def test_own_attack_a_generated_text_is_not_left_out(store):
+    with pytest.raises(KnbenchError, match="the observation has no continuation"):
+        change(store, drop("after", "generated"))
+    (found,) = problems(store)
+    assert "the observation has no continuation" in found
+
+
+@pytest.mark.parametrize("part", ["observation", "top", "kl"])
+def test_own_attack_nothing_is_left_out_at_a_checkpoint(store, part):
+    def leave_out(lines):
+        line = next(line for line in lines if any(o.get("kl", 0) > 0.5 for o in line["after"]))
+        position = next(n for n, o in enumerate(line["after"]) if o.get("kl", 0) > 0.5)
+        if part == "observation":
+            line["after"][position] = None
+        else:
+            line["after"][position].pop(part)
+
+    change(store, leave_out, name=SEQUENTIAL, file="checkpoints")
+    (found,) = problems(store)
+    assert "checkpoint of case" in found
+    assert "/after/" in found
+
+
+def test_own_attack_a_new_result_on_an_own_task_or_an_old_version_is_refused(store):
+    path = store / "rome" / PLACE / f"{SINGLE}.json"
+    found = validate(store, {name: task for name, task in tasks().items() if name != "capital"}, [path]).problems
+    assert any("task 'capital' is not installed, and its questions cannot be checked" in line for line in found)
+    change(store, nothing, about=lambda d: d["task"].update(version=1))
+    assert any("taken on version 1 of task 'capital'" in line for line in validate(store, tasks(), [path]).problems)
+
+
+def test_own_attack_a_new_result_is_blamed_and_not_the_stored_ones(store):
+    """The attacker's name comes first in the alphabet."""
+    (store / "rome").rename(store / "aaa")
+    for path in (store / "aaa" / PLACE).glob("*.json"):
+        document = json.loads(path.read_text())
+        document["editor"]["name"] = "aaa"
+        path.write_text(json.dumps(document))
+
+    def improve(records):
+        for record in records:
+            likely(record["probes"][1]["before"]["target"], -0.5)
+
+    shutil.rmtree(store / "none")
+    shutil.copytree(COMMITTED / "memit", store / "memit")
+    for path in (store / "memit" / PLACE).iterdir():
+        if not path.name.startswith("capital.lite"):
+            path.unlink()
+    shutil.rmtree(store / "memit" / "gemma3-270m", ignore_errors=True)
+    change(store, improve, method="aaa")
+    new = list((store / "aaa" / PLACE).glob("*.json"))
+    found = validate(store, tasks(), new).problems
+    assert found
+    assert all(line.startswith(str(store / "aaa")) for line in found), found
 
 
 # --- nothing ends in a traceback -------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_marks_tell_what_was_scored_and_run_again_and_end_with_the_result_they_a
 def test_a_run_that_says_otherwise_does_not_bear_a_result_out(store, made, capsys, tmp_path):
     records = tmp_path / "runs" / "nudge" / TASK / "records.jsonl"
     rows = [json.loads(line) for line in records.read_text().splitlines()]
-    for probe in rows[0]["probes"]:
+    for probe in (probe for probe in rows[0]["probes"] if "target" in probe["after"]):
         target, rival = probe["after"]["target"], probe["after"]["rival"]
         target["logprob"], rival["logprob"] = rival["logprob"], target["logprob"]
     records.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -292,7 +292,7 @@ def test_the_site_is_built_with_the_others_all_the_same(store, tmp_path, capsys,
     assert "methods/none.html" in html
     assert "<script>alert" not in html
     shown = "methods/nudge.html" in (tmp_path / "site/index.html").read_text()
-    assert not shown or status == 0 or "card" in err
+    assert not shown or status == 0 or "card" in err or "links are not followed" in err  # the result itself is intact
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "site"]
 
 
