@@ -23,6 +23,8 @@ from .criteria import CRITERIA
 
 Role = Literal["target", "rival"]
 
+MIN_PROBABILITY = 1e-300
+"""Smallest probability whose relative change is computed. That of a smaller one may exceed the largest number."""
 MIN_CASES_PER_WORD = 5
 """Minimum number of cases for a row of one word. Rarer words count in the row of their role only."""
 
@@ -52,7 +54,7 @@ def effect(before: Sequence[float], after: Sequence[float]) -> Effect:
     """Compare paired probabilities.
 
     Args:
-        before: one probability per case, each greater than 0.
+        before: one probability per case, each at least :data:`MIN_PROBABILITY`.
         after: one probability per case, in the same order.
 
     Raises:
@@ -90,7 +92,8 @@ def word_effects(records: Sequence[Record]) -> list[EffectRow]:
     """Return the effects on the words that a task's completions ask for, per criterion.
 
     There is one row for all targets, one for all rivals, and one for each word with at least
-    :data:`MIN_CASES_PER_WORD` cases. A case whose probes name a word several times counts once, with the mean.
+    :data:`MIN_CASES_PER_WORD` cases. A case whose probes name a word several times counts once, with the mean. A
+    probability below :data:`MIN_PROBABILITY` has no relative change and is left out.
     """
     pairs: dict[tuple[str, Role, str | None], dict[str, list[tuple[float, float]]]] = {}
     for record in records:
@@ -104,7 +107,7 @@ def word_effects(records: Sequence[Record]) -> list[EffectRow]:
                 answers.append(("rival", probe.rival, probe.before.rival, probe.after.rival))
             for role, text, before, after in answers:
                 pair = math.exp(before.logprob), math.exp(after.logprob)
-                if pair[0] > 0:
+                if pair[0] >= MIN_PROBABILITY:
                     for word in (None, text):
                         cases = pairs.setdefault((probe.criterion, role, word), {})
                         cases.setdefault(record.case_id, []).append(pair)

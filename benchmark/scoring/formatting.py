@@ -20,7 +20,7 @@ def format_value(value: float, *, share: bool) -> str:
     >>> format_value(0.256, share=True), format_value(-0.0123, share=False)
     ('25.6', '−0.012')
     """
-    return (f"{100 * value:.1f}" if share else f"{value:.3f}").replace("-", MINUS)
+    return _without_negative_zero(f"{100 * value:.1f}" if share else f"{value:.3f}").replace("-", MINUS)
 
 
 def format_difference(value: float, *, share: bool) -> str:
@@ -29,16 +29,22 @@ def format_difference(value: float, *, share: bool) -> str:
     >>> format_difference(0.256, share=True), format_difference(-0.0123, share=False)
     ('+25.6', '−0.012')
     """
-    return (f"{100 * value:+.1f}" if share else f"{value:+.3f}").replace("-", MINUS)
+    text = _without_negative_zero(f"{100 * value:+.1f}" if share else f"{value:+.3f}", zero="+")
+    return text.replace("-", MINUS)
+
+
+def _without_negative_zero(text: str, zero: str = "") -> str:
+    """Replace the minus sign of a number that is 0 as it is printed, such as "-0.0", by the sign of zero."""
+    return zero + text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
 def format_quantity(value: float) -> str:
-    """Format a positive quantity with three decimals, a large one with two significant digits.
+    """Format a quantity with three decimals, a large one with two significant digits.
 
     >>> format_quantity(12.3456), format_quantity(123456.7)
     ('12.346', '1.2e+05')
     """
-    return f"{value:.3f}" if value < 1e4 else f"{value:.2g}"
+    return _without_negative_zero(f"{value:.3f}") if abs(value) < 9999.9995 else f"{value:.2g}"
 
 
 def format_p_value(p: float | None) -> str:

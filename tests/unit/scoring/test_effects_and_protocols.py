@@ -14,7 +14,7 @@ from knbench.benchmark.scoring.protocols import PROTOCOLS
 from knbench.benchmark.scoring.summary import COMPOSITES, case_table, result_from, summarise
 from scipy import stats
 
-from tests.factories import failure, manifest, probe, record
+from tests.factories import failure, manifest, observation, probe, record
 from tests.unit.scoring.test_summary import NO, YES
 
 
@@ -52,6 +52,17 @@ def test_words_that_enough_cases_have_get_a_row_of_their_own():
     assert named["target", "often"].cases == MIN_CASES_PER_WORD  # two probes of a case count once
     assert named["rival", None].relative_change == pytest.approx(math.exp(-1) - 1)
     assert all(r.p_adjusted is None or r.p_adjusted >= r.p_paired for r in rows)
+
+
+def test_the_relative_change_of_a_vanishing_probability_is_left_out():
+    """That of exp(-744) to 1 is infinite, which JSON cannot hold."""
+    cases = [
+        record(i, [probe("reliability", observation(-0.5), before=observation(logprob))])
+        for i, logprob in enumerate((-744.0, -1.0))
+    ]
+    rows = {row.role: row for row in word_effects(cases)}
+    assert (rows["target"].cases, rows["rival"].cases) == (1, 2)
+    assert rows["target"].relative_change == pytest.approx((math.exp(-0.5) - math.exp(-1)) / math.exp(-1))
 
 
 def test_protocols_name_known_criteria_and_measures():

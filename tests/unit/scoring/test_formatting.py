@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import doctest
 
+import pytest
 from knbench.benchmark.core.documents import DriftInfo, DriftPoint, DriftTask
 from knbench.benchmark.scoring import formatting
-from knbench.benchmark.scoring.formatting import format_drift
+from knbench.benchmark.scoring.formatting import format_difference, format_drift, format_quantity, format_value
 
 
 def drift(metric, before, *differences, task="knbench_anaphor_gender"):
@@ -39,3 +40,15 @@ def test_drift_of_nll_is_shown_as_perplexity():
 def test_drift_that_was_not_measured_has_no_rows():
     assert format_drift(None) == []
     assert format_drift(drift("nll", 1.0)) == []
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, -1e-9, 0.0004, -0.0004])
+def test_a_number_that_is_printed_as_zero_has_no_minus_sign(value):
+    assert (format_value(value, share=True), format_value(value, share=False)) == ("0.0", "0.000")
+    assert (format_difference(value, share=True), format_difference(value, share=False)) == ("+0.0", "+0.000")
+    assert format_quantity(value) == "0.000"
+
+
+def test_a_small_negative_number_keeps_its_sign():
+    assert (format_value(-0.0005001, share=False), format_difference(-0.0006, share=True)) == ("−0.001", "−0.1")
+    assert (format_quantity(9999.9999), format_quantity(-123456.0)) == ("1e+04", "-1.2e+05")
