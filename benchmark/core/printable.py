@@ -35,6 +35,15 @@ def printable(text: str) -> str:
     return _FORBIDDEN_IN_LINES.sub(lambda found: _escape(found[0]), re.sub(r"[ \t\r\n]+", " ", text).strip())
 
 
+def escaped(text: str) -> str:
+    """Return a text whose forbidden characters are escaped; line breaks and tabs are kept.
+
+    >>> escaped("a\\x1b[2J\\nb")
+    'a\\\\x1b[2J\\nb'
+    """
+    return _FORBIDDEN.sub(lambda found: _escape(found[0]), text)
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.documents import EditorCard, ModelCard, RunProtocol, TaskCard
 from ..core.local_paths import public_value, without_folders
+from ..core.printable import escaped
 from ..core.schema import Task
 from ..core.settings import RunSettings
 from ..editing import Editor
@@ -42,7 +43,8 @@ def describe_task(task: Task) -> TaskCard:
 
 
 def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any]) -> EditorCard:
-    """Return an editor's description and hyper-parameters. Local paths in them lose their folders.
+    """Return an editor's description and hyper-parameters. Local paths in them lose their folders. Control
+    characters in prepared values are escaped.
 
     Args:
         editor: the editor.
@@ -55,10 +57,19 @@ def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any
         paper=editor.paper,
         config=public_value(dataclasses.asdict(editor.config)),
         config_source=source,
-        prepared=public_value(prepared),
+        prepared=_escaped_values(public_value(prepared)),
         kind=editor.kind,
         replays=editor.replays,
     )
+
+
+def _escaped_values(value: Any) -> Any:
+    """Return JSON values whose texts have no control characters, which text that a model samples can contain."""
+    if isinstance(value, dict):
+        return {key: _escaped_values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped_values(item) for item in value]
+    return escaped(value) if isinstance(value, str) else value
 
 
 def describe_protocol(
