@@ -241,11 +241,13 @@ def _sort(path: Path, parts: tuple[str, ...], found: StoreFiles) -> None:
     if len(parts) == 2 and name in (CARD, REPORTED) and flaw is None:
         (found.cards if name == CARD else found.reported).append(path)
     elif len(parts) == RESULT_DEPTH and name.endswith((".json", *_LINES)) and name not in (REPORTED, STATUS):
-        bad = next((part for part in parts[1:] if _part_flaw(part)), None)
+        bad = next((part for part in parts[1:] if part_name_flaw(part)), None)
         if flaw is not None:
             found.strays.append(f"{path}: method '{printable(parts[0])}' {flaw}; choose another name")
         elif bad is not None:
-            found.strays.append(f"{path}: '{printable(bad)}' is not a name in a store: {_part_flaw(bad)}; rename it")
+            found.strays.append(
+                f"{path}: '{printable(bad)}' is not a name in a store: {part_name_flaw(bad)}; rename it"
+            )
         else:
             (found.results if name.endswith(".json") else found.lines).append(path)
     else:
@@ -255,7 +257,8 @@ def _sort(path: Path, parts: tuple[str, ...], found: StoreFiles) -> None:
         )
 
 
-def _part_flaw(name: str) -> str | None:
+def part_name_flaw(name: str) -> str | None:
+    """Return why a name cannot be that of a folder or file below a method, or None."""
     if len(name) > MAX_NAME_LENGTH:
         return f"it has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed"
     if not _PART.fullmatch(name):

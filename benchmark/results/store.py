@@ -20,7 +20,7 @@ from ..core.records import to_json
 from .documents import first_difference, load_result, manifest_of
 from .io import CHECKPOINTS, DRIFT, MANIFEST, RECORDS, RESULT, read_bytes, read_json
 from .json_schema import check
-from .layout import CARD, STATUS, find_stores, location_of, method_name_flaw, slug
+from .layout import CARD, STATUS, find_stores, location_of, method_name_flaw, part_name_flaw, slug
 from .method_names import describe_differences, differing_settings
 from .publication import public_lines, public_run, with_hashes
 from .runs import Run
@@ -41,6 +41,11 @@ def refusal(result: Result) -> str | None:
     flaw = method_name_flaw(result.editor.name)
     if flaw is not None:
         return f"the name of method '{printable(result.editor.name)}' {flaw}; rename the method and run it again"
+    folder, name = location_of(result)
+    for part in (*folder.parts[1:], f"{name}.{CHECKPOINTS}.gz"):
+        flaw = part_name_flaw(part)
+        if flaw is not None:
+            return f"'{printable(part)}' cannot be a name in a store: {flaw}; rename the model or the task"
     if result.protocol.limit is not None:
         return f"the run is limited to {result.protocol.limit} cases; run it without --limit"
     if result.protocol.split != "test":

@@ -69,8 +69,8 @@ class UneditedModels:
             if other is not None:
                 yield f"{where}: /{label}/{other} differs from that of the same {label} in {source}; they must be equal"
         if result.protocol.bos == "auto":
-            key, stated = _digest(("bos", _identity(model))), {"bos_prepended": result.protocol.bos_prepended}
-            known, source = self._cards.setdefault(key, (stated, where))
+            stated = {"bos_prepended": result.protocol.bos_prepended}
+            known, source = self._cards.setdefault(_digest(("bos", _identity(model))), (stated, where))
             if known != stated:
                 yield f"{where}: /protocol/bos_prepended differs from that of the same model in {source}"
         for name in ("tokenizer_hash", "config_hash"):
