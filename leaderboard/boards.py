@@ -18,7 +18,7 @@ from ..benchmark.results.method_names import differing_settings
 from ..benchmark.scoring.criteria import CRITERIA
 from ..benchmark.scoring.intervals import mean_over_tasks
 from .cells import Cell, Score, cell
-from .columns import EDIT_SCORE_VIEW, Column, edit_score_cells, edit_score_columns
+from .columns import EDIT_SCORE_VIEW, Column, edit_score_cells, edit_score_columns, sequential_cells
 from .entries import Entry, Section, TaskKey, is_share
 from .paths import task_slug
 
@@ -130,7 +130,10 @@ def _board(
         if method not in scored:
             scored |= {row.method: row for row in rank_by_edit_score([{method: e.case_values} for e in members])}
     if view == EDIT_SCORE_VIEW:
-        scores: Mapping[str, Mapping[str, Score]] = {m: edit_score_cells(row) for m, row in scored.items()}
+        scores: Mapping[str, Mapping[str, Score]] = {
+            m: {**edit_score_cells(row), **sequential_cells([entry.result for entry in entries[m]])}
+            for m, row in scored.items()
+        }
         columns = edit_score_columns({name for found in scores.values() for name in found})
     else:
         scores = _measure_scores(section, entries, complete, view, kind, tasks)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..benchmark.core.documents import Result
 from ..benchmark.results.edit_scores import ScoredMethod
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.edit_score import FAMILIES, PRESERVATION
+from ..benchmark.scoring.edit_score_estimates import mean_over_checkpoints
 from .cells import Score
 from .entries import BOARD_MEASURES
 
@@ -71,6 +73,8 @@ _PARTS = (
         "Preservation",
         "Geometric mean of the criteria that must stay as before: keeping one does not pay for destroying another.",
     ),
+    Column("immediate", "Immediate", "Edit score of each case right after its own edit of the sequence."),
+    Column("checkpoints", "Checkpoints", "Mean of the edit scores at the checkpoints of the sequence."),
     *(Column(name, name.capitalize(), f"Gain on {_titles(criteria)}.") for name, criteria in FAMILIES.items()),
 )
 _KEPT = tuple(
@@ -87,6 +91,22 @@ def edit_score_columns(present: Collection[str]) -> list[Column]:
     """Return the score and its two parts, and the other columns that some method has, in their order."""
     shown = {"edit_score", "gain", "preservation", *present}
     return [column for column in (*_PARTS, *_KEPT) if column.name in shown]
+
+
+def sequential_cells(results: Sequence[Result]) -> Mapping[str, Score]:
+    """Return the other two forms of the edit score of sequential runs, averaged over tasks; empty for other runs."""
+    immediate = [result.immediate_edit_score for result in results]
+    checkpoints = [mean_over_checkpoints(result) for result in results]
+    cases = sum(result.records.cases for result in results)
+    found = {
+        "immediate": [None if score is None else score.value for score in immediate],
+        "checkpoints": checkpoints,
+    }
+    return {
+        name: Score(sum(kept) / len(kept), None, None, "none", cases, tasks=len(kept))
+        for name, values in found.items()
+        if len(kept := [value for value in values if value is not None]) == len(results)
+    }
 
 
 def edit_score_cells(row: ScoredMethod) -> Mapping[str, Score]:

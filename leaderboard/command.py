@@ -12,7 +12,7 @@ import click
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.files import write_text
 from ..benchmark.core.printable import printable
-from ..benchmark.results.runs import find_runs
+from ..benchmark.results.runs import Run, find_runs
 from .build import build_site
 
 
@@ -80,17 +80,53 @@ def serve(folder: Path, port: int) -> None:
 
 @click.command(
     "plot",
-    epilog="\b\nExamples:\n  knbench plot runs/sequential --output retention.svg\n",
+    epilog="\b\nExamples:\n"
+    "  knbench plot runs/sequential --output retention.svg\n"
+    "  knbench plot runs/all --output gain.svg\n",
 )
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--measure", default="success", show_default=True, help="Measure of the criteria.")
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), required=True, help="SVG file to write.")
 def plot(results: Sequence[Path], measure: str, output: Path) -> None:
-    """Plot retention and drift of sequential runs against the number of edits.
+    """Plot results: retention of sequential runs, or gain against preservation.
 
-    RESULTS are folders with run folders at any depth, of one task and any number of editors.
+    RESULTS are folders with run folders at any depth. Sequential runs, of one task and any number of editors, are
+    plotted against the number of edits, with their drift. Other runs, of any number of tasks, give one point per editor
+    and contours of the edit score.
     """
     from ..benchmark.results.figures import retention_figure
 
-    write_text(output, retention_figure([run.result for run in find_runs(results)], measure))
+    runs = find_runs(results)
+    if any(run.result.curve for run in runs):
+        write_text(output, retention_figure([run.result for run in runs], measure))
+    else:
+        write_text(output, _gain_figure(runs))
     click.echo(f"Figure: {output}")
+
+
+def _gain_figure(runs: Sequence[Run]) -> str:
+    """Draw the editors of some runs by gain and preservation over the tasks that all of them have."""
+    from ..benchmark.results.comparison import group_by_task
+    from ..benchmark.results.controls import LIMITS
+    from ..benchmark.results.edit_scores import complete_methods, rank_by_edit_score
+    from ..benchmark.results.score_figure import ScorePoint, score_figure
+
+    groups = group_by_task(runs)
+    rows = rank_by_edit_score(complete_methods([group.case_values for group in groups]), ranked=False)
+    if not rows:
+        raise KnbenchError("no editor has an edit score on all tasks of these folders; pass folders of the same tasks")
+    return score_figure(
+        [
+            ScorePoint(
+                row.method,
+                row.gain,
+                row.preservation,
+                row.method in LIMITS,
+                row.gain_low,
+                row.gain_high,
+                row.preservation_low,
+                row.preservation_high,
+            )
+            for row in rows
+        ]
+    )

@@ -11,6 +11,7 @@ from ..core.records import Record
 from ..results.edit_scores import format_rank, rank_by_edit_score
 from ..scoring.criteria import MEASURES
 from ..scoring.edit_score import FAMILIES, case_values
+from ..scoring.edit_score_estimates import mean_over_checkpoints
 from ..scoring.formatting import SPLIT_NOTES, format_drift, format_p_value, format_regime
 from ..scoring.protocols import DEFAULT, PROTOCOLS, Column
 from .terminal import console, format_estimate, format_number, print_compact_table, print_table
@@ -86,13 +87,17 @@ def _score_table(title: str, results: Sequence[Result], records: RunRecords, *, 
         }
         ranks = {row.method: format_rank(row) for row in rank_by_edit_score([values])}
     ordered = sorted(results, key=lambda r: (-(r.edit_score.value if r.edit_score else -1.0), r.editor.name))
+    sequential = any(result.curve for result in ordered)
     families = [name for name in FAMILIES if any(r.edit_score and name in r.edit_score.families for r in ordered)]
+    if sequential and not all_columns:  # the table would exceed 100 columns
+        families = []
     criteria = _present(ordered, PROTOCOLS[DEFAULT].columns) if all_columns else []
     rows = [
         [
             *([ranks.get(r.editor.name, "-")] if ranks else []),
             r.editor.name,
             *_score_cells(r.edit_score, families),
+            *(_sequence_cells(r) if sequential else []),
             *(_summary_cell(_rows_of(r).get((column.criterion, column.measure))) for column in criteria),
             *_cost_cells(r),
         ]
@@ -102,6 +107,7 @@ def _score_table(title: str, results: Sequence[Result], records: RunRecords, *, 
         *(["rank"] if ranks else []),
         *("editor", "edit score", "gain", "kept"),
         *(FAMILY_TITLES[name] for name in families),
+        *(["at once", "checkpoints"] if sequential else []),
         *(column.name for column in criteria),
         *("s/edit", "failed"),
     ]
@@ -116,6 +122,13 @@ def _score_cells(score: EditScore | None, families: Sequence[str]) -> list[str]:
         format_estimate(score.value, score.low, score.high, share=True),
         *("-" if value is None else format_number(value, share=True) for value in parts),
     ]
+
+
+def _sequence_cells(result: Result) -> list[str]:
+    """Return the edit score right after each edit, and its mean over the checkpoints."""
+    immediate = result.immediate_edit_score.value if result.immediate_edit_score else None
+    values = [immediate, mean_over_checkpoints(result)]
+    return ["-" if value is None else format_number(value, share=True) for value in values]
 
 
 def _protocol_table(title: str, results: Sequence[Result], protocol: str) -> ResultTable:
@@ -209,6 +222,11 @@ def explanation(results: Sequence[Result], protocol: str = DEFAULT) -> str:
         return f"Values are means over cases with 95% intervals. Higher is better.{warning}"
     skipped = sorted({name for result in results if result.edit_score for name in result.edit_score.without_headroom})
     left_out = f" Left out, because the unedited model fulfils it: {', '.join(skipped)}." if skipped else ""
+    if any(result.curve for result in results):
+        left_out += (
+            " Of sequential runs, the edit score is the one after the last edit; at once: right after each case's own "
+            "edit; checkpoints: their mean."
+        )
     return (
         "Edit score = gain x preservation (kept), with its 95% interval: 0 for no edit, 100 for an ideal one. Gain is "
         f"the mean over the families. Criteria: --all-columns.{left_out}{warning}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.documents import EditScore
+from ..core.documents import EditScore, Result
 from ..core.records import Record
 from ..core.schema import TaskKind
 from .edit_score import CaseValues, Scores, case_values, score
@@ -47,6 +47,15 @@ def edit_score(records: Sequence[Record], kind: TaskKind) -> EditScore | None:
         without_headroom=values.without_headroom,
         cases=len(values.case_ids),
     )
+
+
+def mean_over_checkpoints(result: Result) -> float | None:
+    """Return the mean edit score over the checkpoints of a sequential run; None for other runs or where undefined.
+
+    It describes the whole sequence. The score after the last edit is the edit score, and neither replaces the other.
+    """
+    scores = [point.edit_score.value for point in result.curve or () if point.edit_score]
+    return sum(scores) / len(scores) if scores else None
 
 
 def interval(draws: np.ndarray) -> tuple[float | None, float | None]:

@@ -88,8 +88,19 @@ def test_the_command_writes_the_figure(folder, tmp_path, capsys):
     assert "figure.svg" in capsys.readouterr().out
 
 
-def test_a_run_without_sequential_edits_is_refused(tmp_path, capsys):
+def test_single_edits_are_plotted_by_gain_and_preservation(tmp_path, capsys):
     run(make_lm("llama"), [NoEdit], [task()], tmp_path, replace(SETTINGS, sequential=None, drift=None))
+    main(["plot", str(tmp_path), "--output", str(tmp_path / "figure.svg")])
+    text = (tmp_path / "figure.svg").read_text()
+    assert "Gain, %" in text
+    assert "none (control)" in text
+    main(["plot", str(tmp_path), "--output", str(tmp_path / "again.svg")])
+    assert (tmp_path / "again.svg").read_text() == text
+
+
+def test_sequential_and_single_edits_are_not_mixed_in_a_figure(tmp_path, capsys):
+    for name, settings in (("a", SETTINGS), ("b", replace(SETTINGS, sequential=None, drift=None))):
+        run(make_lm("llama"), [NoEdit], [task()], tmp_path / name, settings)
     with pytest.raises(SystemExit):
         main(["plot", str(tmp_path), "--output", str(tmp_path / "figure.svg")])
     assert "not of sequential edits" in capsys.readouterr().err
