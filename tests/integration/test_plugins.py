@@ -71,6 +71,12 @@ def test_the_example_passes_all_checks_and_is_short(knbench):
     assert len(module.read_text().splitlines()) < 40
 
 
+def test_the_method_with_a_state_and_its_guard_pass_all_checks(knbench):
+    for name in ("scale-once", "scale-once+half"):
+        verdict = json.loads(knbench("check-editor", name, "--json"))
+        assert [check for check in verdict["checks"] if not check["ok"] or check["message"]] == []
+
+
 def test_an_editor_that_does_not_restore_the_model_is_rejected(knbench):
     out = knbench("check-editor", "in-place", status=1)
     assert "in-place fails 2 of" in out
