@@ -90,4 +90,5 @@ class PruneEach(Guard[PruneConfig]):
         if float(s[0]) < largest:
             return proposed
         s = torch.where(s >= largest, s.log() / log_base - math.log(largest) / log_base + largest, s)
-        return (start + u @ torch.diag(s) @ vh).to(proposed.device, proposed.dtype)
+        restrained: Tensor = start + u @ torch.diag(s) @ vh
+        return restrained.to(proposed.device, proposed.dtype)

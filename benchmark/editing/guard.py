@@ -203,7 +203,8 @@ def guarded(base: type[Editor[Any]], guards: tuple[type[Guard[Any]], ...]) -> ty
     }
     inherited = ("published", "kind", "causal_only", "needs_subject", "needs_rival", "replays", "joint_batch_size")
     attributes.update({attribute: getattr(base, attribute) for attribute in inherited})
-    return _GuardedType(name, (GuardedEditor,), attributes)
+    composed: Any = _GuardedType(name, (GuardedEditor,), attributes)
+    return composed  # type: ignore[no-any-return]
 
 
 def _composed_config(name: str, parts: Sequence[_Part]) -> type:

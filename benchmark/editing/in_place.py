@@ -178,8 +178,8 @@ def _module_state(module: nn.Module) -> tuple[list[tuple[Any, Any]], list[tuple[
 def _digest(parameter: Tensor) -> str:
     import xxhash
 
-    flat = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return str(xxhash.xxh3_128(memoryview(flat.numpy())).hexdigest())
+    flat: Any = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return str(xxhash.xxh3_128(memoryview(flat)).hexdigest())
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

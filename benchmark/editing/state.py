@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,6 @@ class State:
         hashed = hashlib.sha256(json_digest(dict(self.settings)).encode())
         for name, tensor in sorted(self.tensors.items()):
             hashed.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            hashed.update(memoryview(flat.numpy()))
+            flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            hashed.update(memoryview(flat))
         return hashed.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -72,7 +73,7 @@ def text_gradients(
             stack.enter_context(torch.enable_grad())
             captured = stack.enter_context(capture(inputs))
             for name, module in modules.items():
-                stack.enter_context(edit_output(module, lambda output, name=name: add_zero(output, name)))
+                stack.enter_context(edit_output(module, partial(add_zero, name=name)))
             logits = lm.model(input_ids=batch, use_cache=False).logits[:, :-1]
             loss = torch.nn.functional.cross_entropy(
                 logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="sum"
@@ -133,7 +134,5 @@ class BackgroundGradients:
                     sums[name] = [total + in_float64(x.T @ x) for total, x in zip(sums[name], batch[name], strict=True)]
                 step()
         tokens = rows[:, 1:].numel()
-        return {
-            name: Moments(*((total / tokens).float().to(lm.device) for total in sums[name]), tokens=tokens)
-            for name in names
-        }
+        means = {name: [(total / tokens).float().to(lm.device) for total in sums[name]] for name in names}
+        return {name: Moments(inputs, gradients, tokens) for name, (inputs, gradients) in means.items()}
