@@ -29,7 +29,7 @@ from ..results.runs import Run, find_runs, unfinished_runs
 from ..scoring.criteria import CRITERIA, MEASURES
 from ..scoring.formatting import format_p_value
 from ..scoring.summary import COMPOSITES
-from .edit_score_tables import edit_score_differences, show_differences, show_edit_scores
+from .edit_score_tables import edit_score_differences, show_differences, show_edit_scores, show_sensitivity
 from .options import JSON_FLAG
 
 EXAMPLES = """
@@ -60,6 +60,9 @@ TITLES = {"score": "S", "extended_score": "S ext."}
     type=click.Choice([m.name for m in MEASURES.values() if m.higher_is_better]),
     help="Compare criteria by this measure. [default: the edit score; with two editors, also success]",
 )
+@click.option(
+    "--sensitivity", is_flag=True, help="Show the order of methods under five variants of the edit score instead."
+)
 @click.option("--cases", is_flag=True, help="With two editors, also list every case on which they differ.")
 @JSON_FLAG
 def compare_command(
@@ -68,6 +71,7 @@ def compare_command(
     model: str | None,
     regime: str | None,
     measure: str | None,
+    sensitivity: bool,
     cases: bool,
     as_json: bool,
 ) -> None:
@@ -103,7 +107,9 @@ def compare_command(
             f"a comparison needs two editors, or two settings of one; these folders contain only: {', '.join(known)}"
         )
     groups = group_by_task(chosen)
-    if len(names) == 2:
+    if sensitivity:
+        show_sensitivity(groups, as_json=as_json)
+    elif len(names) == 2:
         _show_two(groups, names[0], names[1], measure, cases, as_json)
     elif measure is None:
         show_edit_scores(groups, as_json=as_json)

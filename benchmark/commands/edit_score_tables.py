@@ -18,6 +18,7 @@ from ..results.edit_scores import (
     rank_by_edit_score,
     score_difference,
 )
+from ..results.sensitivity import VariantOrder, orders
 from ..scoring.edit_score import FAMILIES, CaseValues
 
 EXPLANATION = (
@@ -109,3 +110,29 @@ def show_differences(differences: Mapping[str, ScoreDifference], a: str, b: str)
         for name, row in differences.items()
     ]
     print_compact_table(f"{a} against {b}: edit score", ["over", "cases", a, b, "difference"], rows)
+
+
+def show_sensitivity(groups: Sequence[TaskComparison], *, as_json: bool) -> None:
+    """Print the scores of methods under the variants of the edit score, with rank correlations."""
+    found = orders(groups)
+    if as_json:
+        click.echo(json_text({"variants": [asdict(row) for row in found]}), nl=False)
+        return
+    from .terminal import format_number, print_compact_table
+
+    methods = list(found[0].scores)
+    letters = [chr(ord("A") + number) for number in range(len(found))]
+    rows = [
+        [method, *(f"{format_number(row.scores[method], share=True)} ({_place(row, method)})" for row in found)]
+        for method in methods
+    ]
+    for name in ("spearman", "kendall"):
+        values = [getattr(row, name) for row in found]
+        rows.append([f"{name.capitalize()}'s correlation with A", *("-" if v is None else f"{v:.2f}" for v in values)])
+    print_compact_table("edit score and its variants, with the place in the order", ["editor", *letters], rows)
+    for letter, row in zip(letters, found, strict=True):
+        click.echo(f"{letter}: {row.variant}")
+
+
+def _place(row: VariantOrder, method: str) -> int:
+    return 1 + sum(value > row.scores[method] for value in row.scores.values())
