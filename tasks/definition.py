@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
 
 from ..benchmark.core.errors import KnbenchError, nearest
 from ..benchmark.core.schema import Case, JsonObject, LazySequence, Task
@@ -17,6 +16,7 @@ from ..benchmark.core.split import ordered_cases
 from ..benchmark.scoring.criteria import CRITERIA
 from .checks import fact_warnings
 from .facts import fact_cases, with_column
+from .formats import parse_yaml
 from .phenomena import CRITERIA as PHENOMENON_CRITERIA
 from .phenomena import minimal_pairs, phenomenon_cases
 
@@ -27,6 +27,12 @@ def _schema() -> dict[str, Any]:
     return schema
 
 
+_CHECKER = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+_extend: Any = jsonschema.validators.extend
+_Validator = _extend(jsonschema.Draft202012Validator, type_checker=_CHECKER)
+"""A validator for which 1.0 is not an integer."""
+
+
 def load_definition(path: Path) -> Task:
     """Load a task definition. Its data files are read when the cases are first used.
 
@@ -35,10 +41,12 @@ def load_definition(path: Path) -> Task:
             and fix. Errors in data files are raised when the cases are first used.
     """
     try:
-        definition = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KnbenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    violation = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(definition))
+        definition = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise KnbenchError(f"{path}: cannot read the file: {error.strerror}") from None
+    except ValueError as error:  # UnicodeDecodeError as well
+        raise KnbenchError(f"{path}: not valid YAML: {error}") from None
+    violation = jsonschema.exceptions.best_match(_Validator(_schema()).iter_errors(definition))
     if violation is not None:
         key = ".".join(str(part) for part in violation.absolute_path) or "top level"
         raise KnbenchError(f"{path}: {key}: {_explain(violation)}")

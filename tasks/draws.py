@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.schema import digest
+from ..benchmark.scoring.answers import normalise
 from .sampling import HashOrderedPool
 from .tables import Row
 
@@ -45,24 +46,30 @@ class FactDraws:
 
     def __init__(self, spec: Mapping[str, Any], rows: Sequence[Row]) -> None:
         self._spec, self._rows = spec, rows
+        self._facts = Facts(spec, rows)
         self._rivals: dict[str, HashOrderedPool[str] | _SortedPool[str]] = {}
 
     def neighbours(self, row: Row, new: str) -> list[Row]:
         """Return the rows of other subjects for the neighbourhood probes of a row.
 
-        Subjects whose answer is the new target are excluded. With ``same_object``, the subjects share the true answer
-        (Meng et al. 2022). A bijective relation has no such subjects; without ``same_object``, the subjects have other
-        answers.
+        Subjects of which the new target is true are excluded, and so is the row's own subject in other rows. With
+        ``same_object``, the subjects share the true answer (Meng et al. 2022). A bijective relation has no such
+        subjects; without ``same_object``, the subjects have other answers.
         """
         i, column = self._spec["id"], self._spec["object"]
         probe_spec = self._spec["probes"]["neighbourhood"]
         own, same = row[column], probe_spec.get("same_object", False)
+        facts, subject = self._facts, self._facts.subject_of_row[row[i]]
+        names = facts.names_of_object.get(new, set())
         pool = self._pools.get(own if same else None)
         if pool is None:
             return []
 
         def accept(other: Row) -> bool:
-            return other[i] != row[i] and other[column] != new and (other[column] == own) == same
+            if other[i] == row[i] or (other[column] == own) != same:
+                return False
+            other_subject = facts.subject_of_row[other[i]]
+            return other_subject != subject and names.isdisjoint(facts.names_of_subject[other_subject])
 
         return pool.pick(row[i], probe_spec["count"], accept)
 
@@ -88,12 +95,38 @@ class FactDraws:
         return (_SortedPool if len(self._rows) <= SORTED_ROWS else HashOrderedPool)(items, name)
 
 
+class Facts:
+    """The names of the objects of a table, normalised as answers are.
+
+    Args:
+        spec: the section ``facts`` of the definition.
+        rows: the rows of its tables.
+
+    Attributes:
+        names_of_object: for each object, its own name and its aliases in all rows.
+        names_of_subject: for each normalised subject, the names of its objects in all rows.
+        subject_of_row: for each id, the normalised subject.
+        normalised_object: for each object, its normalised name.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        self.names_of_object: dict[str, set[str]] = {}
+        self.names_of_subject: dict[str, set[str]] = {}
+        self.subject_of_row = {row[spec["id"]]: normalise(row[spec["subject"]]) for row in rows}
+        self.normalised_object = {row[spec["object"]]: normalise(row[spec["object"]]) for row in rows}
+        for row in rows:
+            names = answer_names(spec, row)
+            self.names_of_object.setdefault(row[spec["object"]], set()).update(names)
+            self.names_of_subject.setdefault(self.subject_of_row[row[spec["id"]]], set()).update(names)
+
+
 def new_targets(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
     """Return the new target of each row by id.
 
     If ``spec["new"]`` is a column, the new target is its cell. Otherwise it is drawn with the given seed from the
     objects of all rows, or of the rows with "1" in the column ``among``. Draws are balanced: each object is used about
-    equally often. A drawn target is neither the row's object, nor one of its aliases, nor a part of its subject.
+    equally often. A drawn target is not true of the row's subject in any row, under any of its names, and is not a
+    part of the subject.
 
     Raises:
         KnbenchError: a row has no other object that it can be changed to.
@@ -104,13 +137,18 @@ def new_targets(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
     objects = dict.fromkeys(row[spec["object"]] for row in rows if among is None or row.get(among) == "1")
     ordered = sorted(rows, key=lambda row: digest([seed, row[spec["id"]]]))
     draw = _LeastUsed(objects, seed) if len(rows) <= SORTED_ROWS else _Rotation(objects, seed)
-    return {row[spec["id"]]: _draw_target(spec, row, draw) for row in ordered}
+    facts = Facts(spec, rows)
+    return {row[spec["id"]]: _draw_target(spec, row, draw, facts) for row in ordered}
 
 
-def _draw_target(spec: Mapping[str, Any], row: Row, draw: _LeastUsed | _Rotation) -> str:
-    true = {name.casefold() for name in (row[spec["object"]], *aliases(spec, row))}
-    subject = row[spec["subject"]].casefold()
-    target = draw.next(row[spec["id"]], lambda o: o.casefold() not in true and o.casefold() not in subject)
+def _draw_target(spec: Mapping[str, Any], row: Row, draw: _LeastUsed | _Rotation, facts: Facts) -> str:
+    subject = facts.subject_of_row[row[spec["id"]]]
+    true = facts.names_of_subject[subject]
+
+    def accept(target: str) -> bool:
+        return facts.names_of_object[target].isdisjoint(true) and facts.normalised_object[target] not in subject
+
+    target = draw.next(row[spec["id"]], accept)
     if target is None:
         raise KnbenchError(
             f"id '{row[spec['id']]}' has no other object to change '{row[spec['object']]}' to; add rows with other "
@@ -156,6 +194,11 @@ class _Rotation:
         if target is not None:
             self._queue.append(target)
         return target
+
+
+def answer_names(spec: Mapping[str, Any], row: Row) -> set[str]:
+    """Return the names of a row's object, normalised."""
+    return {normalise(name) for name in (row[spec["object"]], *aliases(spec, row))}
 
 
 def aliases(spec: Mapping[str, Any], row: Row) -> tuple[str, ...]:

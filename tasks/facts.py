@@ -11,7 +11,7 @@ from typing import Any
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.schema import SLOT, Case, EditRequest, Probe, Support
 from ..benchmark.core.text import Join, joined_prompt
-from .draws import FactDraws, aliases, new_targets
+from .draws import FactDraws, Facts, aliases, answer_names, new_targets
 from .tables import Row, read_table
 
 
@@ -24,7 +24,7 @@ def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
 
     Raises:
         KnbenchError: a data file is missing or malformed, lacks a column or repeats an id, a template does not match
-            the columns, or a new target is the row's object or not the object of any row.
+            the columns, or a new target is the row's object under any name or not the object of any row.
     """
     rows = read_rows(spec, definition)
     row_of_object = {row[spec["object"]]: row for row in reversed(rows)}
@@ -32,18 +32,18 @@ def fact_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case]:
         targets = new_targets(spec, rows)
     except KnbenchError as error:
         raise KnbenchError(f"{definition}: facts.new: {error}") from None
-    draws = FactDraws(spec, rows)
+    names_of_object, draws = Facts(spec, rows).names_of_object, FactDraws(spec, rows)
     for row in rows:
         target = targets[row[spec["id"]]]
-        if target == row[spec["object"]]:
-            raise KnbenchError(
-                f"{definition}: facts.new: the new target '{target}' of id '{row[spec['id']]}' equals its object; use "
-                "the object of another row"
-            )
         if target not in row_of_object:
             raise KnbenchError(
                 f"{definition}: facts.new: the new target '{target}' of id '{row[spec['id']]}' is not in column "
                 f"'{spec['object']}'; use the object of another row"
+            )
+        if not names_of_object[target].isdisjoint(answer_names(spec, row)):
+            raise KnbenchError(
+                f"{definition}: facts.new: the new target '{target}' of id '{row[spec['id']]}' equals its object or "
+                "another name of it; use the object of another row"
             )
         try:
             case = _case(spec, row, row_of_object[target], draws)

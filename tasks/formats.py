@@ -1,12 +1,15 @@
-"""Parses CSV as spreadsheets write it, and objects of JSON: for the tables of definitions and for published data."""
+"""Parses CSV as spreadsheets write it, YAML, and objects of JSON, and refuses repeated keys."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections import Counter
 from typing import Any, NamedTuple
+
+import yaml
 
 from ..benchmark.core.errors import KnbenchError
 
@@ -30,6 +33,35 @@ def unique_fields(fields: list[tuple[str, Any]]) -> dict[str, Any]:
         name = next(name for name, count in Counter(name for name, _ in fields).items() if count > 1)
         raise RepeatedFieldError(f"an object has the field '{name}' twice")
     return found
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Loads YAML like ``SafeLoader``, which keeps the last of two equal keys without a message."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if not key.tag.endswith(":merge")]
+        repeated = next((key for n, key in enumerate(keys) if key in keys[:n]), None)
+        if repeated is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{repeated}' occurs twice", node.start_mark)
+        return dict(super().construct_mapping(node, deep))
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        ValueError: the text is not valid YAML or not valid Unicode, or a mapping has a key twice.
+    """
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair; correct the character") from None
+    return value
 
 
 class CsvText(NamedTuple):

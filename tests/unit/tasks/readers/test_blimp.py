@@ -158,3 +158,25 @@ def test_rows_of_another_paradigm_are_skipped_whatever_the_field_is_called(tmp_p
     task, report = read_rows(tmp_path, *rows)
     assert (len(task.cases), len(task.pairs)) == (1, 1)
     assert report.reasons == {"row of another paradigm": 1}
+
+
+@pytest.mark.parametrize("yes", [True, "True", "TRUE", "1", 1])
+@pytest.mark.parametrize("no", [False, "False", "FALSE", "0", 0])
+def test_the_method_of_scoring_may_be_written_as_spreadsheets_do(tmp_path, yes, no):
+    pairs = [{**PAIR, "one_prefix_prefix": "", "one_prefix_method": method, "pairID": str(n)}
+             for n, method in enumerate((yes, no, "perhaps"))]  # fmt: skip
+    pairs = [
+        {**pair, "sentence_good": "Ann saw herself again.", "sentence_bad": "Ann saw himself again."} for pair in pairs
+    ]
+    task, report = read_rows(tmp_path, *pairs)
+    assert [by_id(task)[f"anaphor-gender-agreement-000{n}"].request.target_new for n in (0, 1)] == [
+        "himself",
+        "himself again",
+    ]
+    assert report.reasons == {"field 'one_prefix_method' is neither true nor false": 1}
+
+
+def test_sentences_that_differ_in_their_spaces_alone_are_equal(tmp_path):
+    equal = {**PAIR, "sentence_bad": PAIR["sentence_good"].replace(" ", "  ")}
+    task, report = read_rows(tmp_path, equal, OTHER)
+    assert (len(task.pairs), report.reasons) == (1, {"the two sentences are equal": 1})
