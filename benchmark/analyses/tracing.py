@@ -92,7 +92,7 @@ def noise_scale(lm: LanguageModel, task: Task, factor: float) -> float:
     """
     embed = lm.model.get_input_embeddings()
     ids = []
-    for subject in dict.fromkeys(case.request.subject for case in task.cases):
+    for subject in dict.fromkeys(case.request.subject for case in task.cases if case.request.subject):
         ids += lm.tokenizer(f" {subject}", add_special_tokens=False).input_ids
     with torch.no_grad():
         embeddings: Tensor = embed(torch.tensor(ids, device=lm.device)).float()

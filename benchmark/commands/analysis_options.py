@@ -75,14 +75,19 @@ class AnalysisOptions:
     def select_cases(self, lm: LanguageModel, task: Task) -> list[Case]:
         """Return the cases of a task that the model knows, or all with ``--all-cases``, in an order given by the seed.
 
+        Cases without a true answer are left out.
+
         Raises:
-            KnbenchError: the model knows no case.
+            KnbenchError: the model knows no case, or no case has a true answer.
         """
         from ..probing.known import KnowledgeCache, known_cases
         from ..probing.prober import make_prober
 
         known = known_cases(KnowledgeCache.of(make_prober(lm, batch_size=64)), task)
-        cases = [case for case in task.cases if self.all_cases or known.get(case.id, {}).get("success")]
+        answered = [case for case in task.cases if case.request.target_true]
+        if not answered:
+            raise KnbenchError(f"no case of task '{task.name}' has a true answer, which the analysis needs")
+        cases = [case for case in answered if self.all_cases or known.get(case.id, {}).get("success")]
         if not cases:
             raise KnbenchError(f"'{lm.name}' knows no case of task '{task.name}'; add --all-cases to use all cases")
         return sorted(cases, key=lambda case: derived_seed(self.seed, "analysis", task.name, case.id))

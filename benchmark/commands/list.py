@@ -15,7 +15,7 @@ from ..core import registry
 from ..core.errors import unknown_name
 from ..core.files import json_text
 from ..core.printable import printable
-from ..core.schema import Task
+from ..core.schema import EditRequest, Task
 from ..models.catalogue import catalogue, check_model_name
 from ..scoring.protocols import PROTOCOLS
 from .main import load_command
@@ -187,11 +187,14 @@ def _describe_task(task: Task) -> dict[str, Any]:
         "cases": len(cases),
         "probes": dict(probe_counts),
         "pairs": len(task.pairs) or "",
-        "example_edit": f"{first.request.text} -> {first.request.target_new} (not {first.request.target_true})"
-        if first
-        else "none: no pair can be keyed on a cue",
+        "example_edit": _edit_text(first.request) if first else "none: no pair can be keyed on a cue",
         "example_probes": examples,
     }
+
+
+def _edit_text(request: EditRequest) -> str:
+    true = f" (not {request.target_true})" if request.target_true else ""
+    return f"{request.text} -> {request.target_new}{true}"
 
 
 def _describe_editor(name: str) -> dict[str, Any]:

@@ -74,8 +74,11 @@ def trace_command(limit: int, samples: int, noise: float, window: int, **common:
             raise KnbenchError(f"tracing needs a causal model; '{lm.name}' is a masked model")
         parts = []
         for task in tasks:
+            cases = [case for case in options.select_cases(lm, task) if case.request.subject]
+            if not cases:
+                raise KnbenchError(f"no case of task '{task.name}' has a subject, which tracing corrupts")
             scale = noise_scale(lm, task, settings.noise)
-            for case in options.select_cases(lm, task)[:limit]:
+            for case in cases[:limit]:
                 key = f"{task.name}: {case.id}"
                 parts.append(AnalysisPart(key, task.name, task.kind, partial(compute, lm, scale, case)))
         return parts

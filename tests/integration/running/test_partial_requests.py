@@ -6,6 +6,9 @@ import dataclasses
 from dataclasses import replace
 
 import pytest
+from knbench.benchmark.analyses.tracing import noise_scale
+from knbench.benchmark.commands.analysis_options import AnalysisOptions
+from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import Case, EditRequest, Probe
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Editor
@@ -110,3 +113,12 @@ def test_flags_are_recorded(lm, tmp_path):
     assert second["replays"] is True
     assert first["kind"] == "context"
     assert Editor.kind == "weights"
+
+
+def test_analyses_leave_out_cases_that_they_cannot_use(lm, own_cache):
+    options = AnalysisOptions("tiny", "towns", (), (), all_cases=True, seed=0, device="cpu", output=None, as_json=False)
+    assert {case.id for case in options.select_cases(lm, towns())} == {"plain", "Canada"}
+    alone = dataclasses.replace(towns(), cases=towns().cases[1:2])
+    with pytest.raises(KnbenchError, match="no case of task 'towns' has a true answer"):
+        options.select_cases(lm, alone)
+    assert noise_scale(lm, towns(), 3.0) > 0
