@@ -106,7 +106,11 @@ def impossible(model: ModelCard, probe: ProbeRecord, observation: Observation) -
     if observation.top_id is not None and observation.top_id >= vocabulary:
         return f"top_id is {observation.top_id}; the model has {vocabulary} tokens"
     for side, answer in (("target", observation.target), ("rival", observation.rival_answer)):
-        flaw = answer and (_impossible_answer(answer, vocabulary) or _contradicts_top(answer, observation))
+        if answer is None:
+            continue
+        flaw = _impossible_answer(answer, vocabulary)
+        if flaw is None and _same_position(model, observation.target, answer):
+            flaw = _contradicts_top(answer, observation)
         if flaw:
             return f"{side}/{flaw}"
     flaw = _beginning_of_text(observation)
@@ -126,6 +130,11 @@ def _impossible_answer(answer: Answer, vocabulary: int) -> str | None:
             return f"token_logprobs/{number} is too probable for rank {rank}"
     beyond = next((number for number, token in enumerate(answer.argmax) if token >= vocabulary), None)
     return None if beyond is None else f"argmax/{beyond} is not a token; the model has {vocabulary} tokens"
+
+
+def _same_position(model: ModelCard, target: Answer, other: Answer) -> bool:
+    """Whether two answers begin with the same prediction. A masked model predicts with as many masks as tokens."""
+    return model.objective == "causal" or len(target.token_logprobs) == len(other.token_logprobs)
 
 
 def _contradicts_top(answer: Answer, observation: Observation) -> str | None:
@@ -160,7 +169,8 @@ def _probable_together(model: ModelCard, probe: ProbeRecord, observation: Observ
     target, rival = observation.target, observation.rival
     first = math.exp(target.token_logprobs[0]) + math.exp(rival.token_logprobs[0])
     same = target.token_logprobs[0] == rival.token_logprobs[0]  # both answers may begin with the same token
-    if observation.top_logprob is not None and not same and first > 1 + SUM_TOLERANCE:
+    at_once = observation.top_logprob is not None and _same_position(model, target, rival)
+    if at_once and not same and first > 1 + SUM_TOLERANCE:
         return "target/token_logprobs/0 and rival/token_logprobs/0 have a probability of more than 1 together"
     one_begins = probe.target.startswith(probe.rival) or probe.rival.startswith(probe.target)
     if model.objective != "causal" or one_begins:

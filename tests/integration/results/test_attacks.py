@@ -499,7 +499,7 @@ IMPLAUSIBLE = {
         lambda r: likely(first("before")(r), -0.5),
         "",
     ),
-    "a divergence that others lack": (lambda r: r[0]["probes"][0]["after"].update(js=0.1), "has 'js', unlike other"),
+    "a divergence that others lack": (lambda r: r[0]["probes"][0]["after"].update(js=0.1), "'js', unlike other"),
 }
 
 
@@ -509,7 +509,7 @@ def test_attack_10_values_that_no_model_produces_are_refused(store, what):
     change(store, edit)
     (found,) = problems(store)
     assert message in found
-    assert "/0/probes/0/" in found
+    assert "/0/probes/" in found
 
 
 @pytest.mark.parametrize("what", [name for name in IMPLAUSIBLE if name != "a false answer before"])
