@@ -44,7 +44,7 @@ class Answer(JsonStruct, frozen=True):
     Attributes:
         logprob: sum of ``token_logprobs``, in nats.
         token_logprobs: log-probability of each token, in nats.
-        ranks: number of tokens that are more probable than each token.
+        ranks: number of tokens that the model prefers to each token: more probable ones, and ``argmax`` if it is equal.
         argmax: id of the most probable token at each position.
     """
 

@@ -161,7 +161,7 @@ class Prober(ABC):
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
             logprobs = self._logprobs([row.ids for row in batch], stack_positions(batch))
-            found += [part.clone() for part in logprobs.split([len(row.columns) for row in batch])]
+            found += [part.clone() for part in torch.split(logprobs, [len(row.columns) for row in batch])]
         return found
 
     def _check_passages(self) -> None:
@@ -201,3 +201,17 @@ class Prober(ABC):
         if bool(logprobs.isnan().any()):
             raise FloatingPointError("the model's probabilities are not numbers")
         return logprobs
+
+
+def token_ranks(logprobs: Tensor, ids: Sequence[int], best: int) -> list[int]:
+    """Return the number of tokens that the model prefers to each token: that are more probable, or equal and ``best``.
+
+    Without the second part, every token of a collapsed model, whose logits are all equal, would be its first choice.
+
+    Args:
+        logprobs: log-probabilities of shape (vocabulary,).
+        ids: the tokens.
+        best: the most probable token that the model chooses.
+    """
+    counts: list[int] = (logprobs > logprobs[list(ids), None]).sum(-1).tolist()
+    return [count or int(token != best) for token, count in zip(ids, counts, strict=True)]

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe, derived_seed
 from ..models.generation import default_generation_config
-from .base import Position, Prober, Reference, Row
+from .base import Position, Prober, Reference, Row, token_ranks
 from .divergence import divergence
 from .positions import check_length
 
@@ -60,7 +60,7 @@ class _Prediction:
         argmax: id of the most probable token.
         max_logprob: log-probability of that token, in nats.
         logprobs: log-probability in nats, by token id.
-        ranks: number of more probable tokens, by token id.
+        ranks: number of tokens that are preferred, by token id; see :func:`.base.token_ranks`.
     """
 
     argmax: int
@@ -194,7 +194,7 @@ class CausalProber(Prober):
         reference_keys: Mapping[Row, Collection[Position]],
         save_to: Reference | None,
         compare_to: Reference | None,
-    ) -> tuple[dict[Position, _Prediction], dict[Row, float]]:
+    ) -> tuple[dict[Position, _Prediction], dict[Row, tuple[float, float]]]:
         """Run the rows and return the predictions at the given positions.
 
         Args:
@@ -226,12 +226,12 @@ class CausalProber(Prober):
                 for position in positions_by_host[rows[i]][column]:
                     ids = sorted(tokens[position])
                     values = logprobs[n, ids]
-                    ranks = (logprobs[n] > values[:, None]).sum(-1)
+                    best = int(top.indices[n])
                     predictions[position] = _Prediction(
-                        argmax=int(top.indices[n]),
+                        argmax=best,
                         max_logprob=float(top.values[n]),
                         logprobs=dict(zip(ids, values.tolist(), strict=True)),
-                        ranks=dict(zip(ids, ranks.tolist(), strict=True)),
+                        ranks=dict(zip(ids, token_ranks(logprobs[n], ids, best), strict=True)),
                     )
         return predictions, divergences
 

@@ -14,7 +14,7 @@ import torch
 from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe
 from ..models.language_model import TokenQuery
-from .base import Position, Prober, Reference
+from .base import Position, Prober, Reference, token_ranks
 from .divergence import divergence
 from .positions import check_length
 
@@ -79,9 +79,9 @@ class MaskedProber(Prober):
             for n, position in enumerate(batch):
                 ids = sorted(tokens[position])
                 values = logprobs[n, ids]
-                ranks = (logprobs[n] > values[:, None]).sum(-1).tolist()
-                scores[position] = dict(zip(ids, zip(values.tolist(), ranks, strict=True), strict=True))
                 best = int(logprobs[n].argmax())
+                ranks = token_ranks(logprobs[n], ids, best)
+                scores[position] = dict(zip(ids, zip(values.tolist(), ranks, strict=True), strict=True))
                 top[position] = best, float(logprobs[n, best])
                 for key in reference_keys.get(position, ()):
                     if save_to is not None:
