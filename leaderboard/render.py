@@ -18,7 +18,7 @@ from ..benchmark.core.errors import KnbenchError
 from ..benchmark.results.documents import OnBroken, find_documents
 from ..benchmark.results.figures import retention_figure
 from ..benchmark.results.io import ANALYSIS
-from ..benchmark.results.layout import slug
+from ..benchmark.results.layout import find_stores, slug
 from ..benchmark.results.runs import Run
 from ..benchmark.results.store import BADGES, badges_of, read_status
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
@@ -102,7 +102,8 @@ class SiteRenderer:
 
     def __init__(self, folder: Path, title: str, results: Sequence[Path], on_broken: OnBroken) -> None:
         self.folder, self.title, self.on_broken = folder, title, on_broken
-        self.analyses = find_documents(results, ANALYSIS, on_broken)
+        folders = [root for root in results if all(store.root != root for store in find_stores(root))]
+        self.analyses = find_documents(folders, ANALYSIS, on_broken)  # a store has none
         self.cards = cards_in(results, on_broken)
         self.reported = reported_in(results, on_broken)
         self.status = read_status(results)

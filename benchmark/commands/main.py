@@ -18,6 +18,7 @@ import click
 
 from ..core import registry
 from ..core.errors import InterruptedRun, KnbenchError, unknown_name
+from ..core.printable import printable
 from ..core.version import __version__
 
 EXAMPLES = """
@@ -189,5 +190,5 @@ def _missing_extra_message(arguments: Sequence[str], module: str, extra: str) ->
 
 def _fail(message: str, status: int = 2) -> NoReturn:
     """Print an error as one line and exit."""
-    click.echo(f"knbench: {' '.join(message.split())}", err=True)
+    click.echo(f"knbench: {printable(message)}", err=True)
     sys.exit(status)

@@ -30,6 +30,7 @@ from knbench.benchmark.results.runs import find_runs
 from knbench.benchmark.results.store import badges_of, read_status
 from knbench.benchmark.results.validation import validate
 from knbench.leaderboard.build import build_site
+from knbench.leaderboard.render import SiteRenderer
 
 from tests.conftest import called
 
@@ -725,6 +726,17 @@ def test_attack_13_no_value_of_a_document_ends_in_a_traceback(store):
         found = validate(store / "rome", {}).problems
         assert all(line.isprintable() and "cannot be checked" not in line for line in found), (at, odd, found)
     assert len(tried) > 60
+
+
+def test_own_attack_an_analysis_in_a_store_is_not_shown(store, tmp_path):
+    analysis = json.loads((COMMITTED.parent / "docs/analyses/known-smollm2-135m/analysis.json").read_text())
+    analysis["result"]["note"] = "hacked"
+    (store / "rome" / "x").mkdir()
+    (store / "rome" / "x" / "analysis.json").write_text(json.dumps(analysis))
+    left_out = []
+    renderer = SiteRenderer(tmp_path, "t", [store], left_out.append)
+    assert renderer.analyses == []
+    assert any("analysis.json: does not belong to a result" in line for line in problems(store))
 
 
 def test_the_site_is_built_without_what_is_refused(store, tmp_path):
