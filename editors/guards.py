@@ -56,15 +56,15 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         if self.base <= 1:
-            raise ValueError("prune_each_base must be above 1")
+            raise ValueError("base must be above 1")
 
 
 class PruneEach(Guard[PruneConfig]):
     """Compresses the large singular values of the whole change since the unedited weight, after every edit.
 
     Ma et al. 2025, "Perturbation-Restrained Sequential Model Editing" (ICLR). With the largest singular value s of the
-    unedited weight, each singular value t >= s of the change becomes log_b(t) - log_b(s) + s. The paper restrains the
-    sum of all edits once, at the end, and edits the unrestrained weights; for one edit both are equal.
+    unedited weight, each singular value t >= s of the change becomes log_b(t) - log_b(s) + s. The next edit continues
+    from the restrained weight. For one edit the guard equals :class:`PruneView`.
     """
 
     name = "prune-each"
@@ -84,7 +84,7 @@ class PruneEach(Guard[PruneConfig]):
         if largest < 1 / log_base:
             raise ValueError(
                 f"'{name}' has the largest singular value {largest:.3g}; base {self.config.base:g} restrains changes "
-                f"from {1 / log_base:.3g} on; set prune_each_base higher"
+                f"from {1 / log_base:.3g} on; set a higher base"
             )
         u, s, vh = torch.linalg.svd(in_float64(proposed) - start, full_matrices=False)
         if float(s[0]) < largest:
@@ -92,3 +92,14 @@ class PruneEach(Guard[PruneConfig]):
         s = torch.where(s >= largest, s.log() / log_base - math.log(largest) / log_base + largest, s)
         restrained: Tensor = start + u @ torch.diag(s) @ vh
         return restrained.to(proposed.device, proposed.dtype)
+
+
+class PruneView(PruneEach):
+    """Compresses the large singular values of the sum of all edits, as the paper does.
+
+    The edits continue from the weights without restraint, which the state holds.
+    """
+
+    name = "prune-view"
+    summary = "PRUNE: large singular values of the sum of all edits are compressed"
+    view = True

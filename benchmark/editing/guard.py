@@ -6,7 +6,7 @@ import copyreg
 import dataclasses
 import typing
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -40,12 +40,15 @@ class Guard(ABC, Generic[GuardConfigT]):
         summary: one-line description.
         paper: citation, or an empty string.
         Config: frozen dataclass of the hyper-parameters. Each has a default.
+        view: whether sequential edits continue from the weights without restraint. The guard then restrains the sum of
+            all edits, and the state holds the weights without restraint.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str] = ""
     Config: ClassVar[type]
+    view: ClassVar[bool] = False
 
     def __init__(self, config: GuardConfigT, seed: int = 0) -> None:
         self.config = config
@@ -137,7 +140,8 @@ class GuardedEditor(Editor[Any], metaclass=_GuardedType):
         Raises:
             ValueError: the method cannot edit a request, the edit changes no weight, or a guard refuses a weight.
         """
-        return self._restrained(lm, self._editor.edit(lm, requests))
+        edit = self._editor.edit(lm, requests)
+        return self._with_state(self._restrained(lm, edit), edit.weights)
 
     def edit_next(
         self,
@@ -146,12 +150,16 @@ class GuardedEditor(Editor[Any], metaclass=_GuardedType):
         earlier: Sequence[EditRequest],
         state: State | None = None,
     ) -> Edit:
-        """Compute the method's next edit and restrain its weights. The state is that of the method.
+        """Compute the method's next edit and restrain its weights.
 
         Raises:
             ValueError: see :meth:`edit`.
         """
-        return self._restrained(lm, self._editor.edit_next(lm, requests, earlier, state))
+        own, free = _split(state) if self._view else (state, {})
+        with Edit(weights=free).applied(lm):
+            edit = self._editor.edit_next(lm, requests, earlier, own)
+        free = {**free, **edit.weights}
+        return self._with_state(self._restrained(lm, dataclasses.replace(edit, weights=free)), free)
 
     def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
         """Compute one independent edit per request and restrain its weights.
@@ -159,7 +167,21 @@ class GuardedEditor(Editor[Any], metaclass=_GuardedType):
         Raises:
             ValueError: see :meth:`edit`.
         """
-        return [self._restrained(lm, edit) for edit in self._editor.edit_each(lm, requests)]
+        edits = self._editor.edit_each(lm, requests)
+        return [self._with_state(self._restrained(lm, edit), edit.weights) for edit in edits]
+
+    @property
+    def _view(self) -> bool:
+        return any(guard.view for guard in self.guards)
+
+    def _with_state(self, edit: Edit, free: Mapping[str, Tensor]) -> Edit:
+        """Return an edit whose state also holds the weights without restraint, if a guard is a view."""
+        if not self._view:
+            return edit
+        tensors = {} if edit.state is None else dict(edit.state.tensors)
+        settings = None if edit.state is None else dict(edit.state.settings)
+        tensors.update({FREE + name: tensor for name, tensor in free.items()})
+        return dataclasses.replace(edit, state=State(tensors, {"method": settings}))
 
     def _restrained(self, lm: LanguageModel, edit: Edit) -> Edit:
         if not edit.weights:
@@ -171,6 +193,21 @@ class GuardedEditor(Editor[Any], metaclass=_GuardedType):
                 proposed = guard.update(lm, name, lm.unedited(name), current, proposed)
             weights[name] = proposed
         return dataclasses.replace(edit, weights=weights)
+
+
+FREE = "without restraint: "
+"""Start of the names of a view's tensors in a state."""
+
+
+def _split(state: State | None) -> tuple[State | None, dict[str, Tensor]]:
+    """Return the state of the method, and the weights without restraint by name."""
+    if state is None:
+        return None, {}
+    free = {name.removeprefix(FREE): t for name, t in state.tensors.items() if name.startswith(FREE)}
+    if state.settings["method"] is None:
+        return None, free
+    own = {name: t for name, t in state.tensors.items() if not name.startswith(FREE)}
+    return State(own, state.settings["method"]), free
 
 
 @cache

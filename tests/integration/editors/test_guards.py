@@ -11,9 +11,19 @@ import pytest
 import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import EditRequest
-from knbench.benchmark.editing import Edit, Editor, Guard, NoConfig, State, build_editor, editor_class, guarded
+from knbench.benchmark.editing import (
+    Edit,
+    Editor,
+    EditStack,
+    Guard,
+    NoConfig,
+    State,
+    build_editor,
+    editor_class,
+    guarded,
+)
 from knbench.benchmark.models.untrained import untrained
-from knbench.editors.guards import PruneConfig, PruneEach, Rect, RectConfig
+from knbench.editors.guards import PruneConfig, PruneEach, PruneView, Rect, RectConfig
 
 from tests.conftest import SHARED, knbench
 from tests.files import load_result
@@ -95,9 +105,9 @@ def test_prune_leaves_small_changes_bit_for_bit():
 
 def test_prune_is_refused_where_it_would_raise_singular_values():
     weight, proposed = (matrix / 100 for matrix in matrices())
-    with pytest.raises(ValueError, match="set prune_each_base higher"):
+    with pytest.raises(ValueError, match="set a higher base"):
         prune(weight, proposed)
-    with pytest.raises(ValueError, match="prune_each_base must be above 1"):
+    with pytest.raises(ValueError, match="base must be above 1"):
         PruneConfig(1.0)
 
 
@@ -234,3 +244,58 @@ def test_a_composition_runs_from_the_command_line(model_folder, tmp_path, own_ca
     assert result["editor"]["name"] == "ft+rect"
     assert result["editor"]["config"]["rect_share"] == 0.5
     assert result["records"]["failed"] == 0
+
+
+# --- views -------------------------------------------------------------------------------------------------
+
+
+def test_a_view_restrains_the_sum_of_the_edits_and_continues_without_restraint():
+    lm = untrained("llama")
+    name = lm.mlp_weight_name(1)
+    start = lm.parameter(name).detach().clone()
+    editor, _ = build_editor(guarded(Push, (PruneView,)), lm, {"prune_view_base": "10"})
+    state, edits = None, []
+    with EditStack(lm) as stack:
+        for number in range(3):  # Push adds 1, 2 and 3; the state of Push counts its edits
+            edit = editor.edit_next(lm, [REQUEST], [REQUEST] * number, state)
+            stack.push(edit)
+            state = stack.state
+            edits.append(edit)
+    for edit, total in zip(edits, (1, 3, 6), strict=True):
+        expected = prune(start, start + total, 10)
+        torch.testing.assert_close(edit.weights[name], expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(edits[2].weights[name], start + 6, atol=1)
+    each, _ = build_editor(guarded(Push, (PruneEach,)), lm, {"prune_each_base": "10"})
+    assert torch.equal(each.edit(lm, [REQUEST]).weights[name], edits[0].weights[name])
+    assert torch.equal(editor.edit(lm, [REQUEST]).weights[name], edits[0].weights[name])
+
+
+def test_a_view_of_small_changes_is_the_plain_sequence():
+    lm = untrained("gpt2")
+    plain, _ = build_editor(editor_class("ft"), lm, {"steps": "2"})
+    view, _ = build_editor(editor_class("ft+prune-view"), lm, {"steps": "2", "prune_view_base": "100"})
+    weights = []
+    for editor in (plain, view):
+        with EditStack(lm) as stack:
+            stack.push(editor.edit(lm, [REQUEST]))
+            stack.push(edit := editor.edit_next(lm, [REQUEST], [REQUEST], stack.state))
+            weights.append(edit.weights)
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_view_keeps_the_weights_that_an_edit_does_not_change():
+    """The second edit changes another layer; the edit still restrains and returns the first one."""
+
+    class Alternates(Push):
+        def edit_next(self, lm, requests, earlier, state=None):
+            name = lm.mlp_weight_name(len(earlier))
+            return Edit(weights={name: lm.parameter(name).detach() + 1})
+
+    lm = untrained("llama")
+    editor, _ = build_editor(guarded(Alternates, (PruneView,)), lm, {"prune_view_base": "10"})
+    with EditStack(lm) as stack:
+        stack.push(editor.edit(lm, [REQUEST]))
+        edit = editor.edit_next(lm, [REQUEST], [REQUEST], stack.state)
+    assert set(edit.weights) == {lm.mlp_weight_name(0), lm.mlp_weight_name(1)}
+    assert edit.state.settings == {"method": None}
