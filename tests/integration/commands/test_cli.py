@@ -101,7 +101,7 @@ def test_a_run_writes_results_and_prints_a_table(finished, capsys):
     assert knbench("score", finished) == 0
     out = capsys.readouterr().out
     assert "capital" in out
-    assert "neighbourhood" in out
+    assert "edit score" in out
     assert knbench("score", finished, "--json") == 0
     assert len(json.loads(capsys.readouterr().out)) == 4
 
