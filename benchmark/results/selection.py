@@ -9,6 +9,10 @@ from ..core.records import Record
 from ..core.schema import Task
 from ..core.split import LITE_CASES, lite_cases, lite_order, split_cases
 from ..scoring.summary import in_order
+from .plausibility import SAME_MODEL_TOLERANCE
+
+_SELDOM_FIRST = -2.0
+"""Log-probability below which rounding hardly makes a token the most probable one."""
 
 
 def selection_flaw(result: Result, records: Sequence[Record], task: Task) -> str | None:
@@ -29,6 +33,11 @@ def selection_flaw(result: Result, records: Sequence[Record], task: Task) -> str
     outside = next((case_id for case_id in ids if case_id not in in_pool), None)
     if outside is not None:
         return f"case '{outside}' is not a {protocol.split} case of task '{task.name}'; run the {protocol.split} cases"
+    unknown = next(
+        (record for record in records if protocol.known_only and _is_unknown(record, protocol.known_by)), None
+    )
+    if unknown is not None:
+        return f"the unedited model does not know case '{unknown.case_id}' by '{protocol.known_by}'"
     if protocol.known_only:
         order = lite_order(task.name, pool) if protocol.subset == "lite" else pool
         position = {case.id: number for number, case in enumerate(order)}
@@ -45,3 +54,17 @@ def selection_flaw(result: Result, records: Sequence[Record], task: Task) -> str
     if protocol.batch_edits:
         expected = expected[: len(expected) - len(expected) % protocol.batch_edits]
     return None if ids == expected else f"the {len(ids)} cases are not the {len(expected)} that the protocol selects"
+
+
+def _is_unknown(record: Record, known_by: str | None) -> bool:
+    """Whether the unedited model gave another answer than the true one to the edited prompt, beyond rounding."""
+    request = record.request
+    for probe in record.probes:
+        asked = (probe.prompt, probe.target, probe.rival) == (request.text, request.target_new, request.target_true)
+        if probe.kind == "completion" and asked and probe.before is not None and probe.before.rival_answer is not None:
+            new, true = probe.before.target, probe.before.rival
+            if known_by == "success":
+                return new.logprob - true.logprob > 2 * SAME_MODEL_TOLERANCE
+            if known_by == "exact":
+                return min(true.token_logprobs) < _SELDOM_FIRST and any(true.ranks)
+    return False

@@ -61,7 +61,7 @@ class UneditedModels:
         model, task = result.model, result.task
         for label, key, card in (
             ("model", ("weights", model.weight_hash, model.dtype), _identity(model)),
-            ("model", ("name", model.name, model.revision, model.dtype), _identity(model)),
+            ("model", ("name", model.name, model.dtype), _identity(model)),
             ("task", ("task", task.name, task.version, task.content_hash), to_json(task)),
         ):
             known, source = self._cards.setdefault(_digest(key), (card, where))

@@ -13,9 +13,10 @@ from pathlib import Path
 from ..core.errors import KnbenchError
 from ..core.printable import printable
 from ..core.schema import Task
+from ..core.version import __version__
 from .audit import check_task
 from .completeness import incomplete
-from .documents import first_difference, manifest_of
+from .documents import first_difference, manifest_of, release_series
 from .io import CHECKPOINTS, DRIFT, RECORDS
 from .layout import CARD, RESULT_DEPTH, StoreFiles, read_layout, skeleton
 from .plausibility import implausible, implausible_drift
@@ -194,6 +195,9 @@ def _check_run(run: Run, tasks: Mapping[str, Task], *, is_new: bool) -> RunLines
     place = first_difference(run.result, score_lines(manifest, lines))
     if place is not None:
         raise KnbenchError(f"{run.result_path}: {place} differs from what the records give; store the result again")
+    version = run.result.benchmark_version
+    if is_new and _series(version) > _series(__version__):
+        raise KnbenchError(f"{run.result_path}: /benchmark_version is {version}, which is newer than {__version__}")
     task = tasks.get(run.result.task.name)
     if task is None and is_new:
         raise KnbenchError(
@@ -217,6 +221,11 @@ def _check_run(run: Run, tasks: Mapping[str, Task], *, is_new: bool) -> RunLines
     if flaw is not None:
         raise KnbenchError(f"{run.path(DRIFT)}: {flaw}")
     return lines
+
+
+def _series(version: str) -> tuple[int, ...]:
+    """Return the numbers of the release series of a version, which can be compared."""
+    return tuple(int(part) for part in release_series(version).split(".") if part.isdigit())
 
 
 def _notes(run: Run, tasks: Mapping[str, Task]) -> list[str]:

@@ -460,6 +460,25 @@ def test_attack_12_the_same_weights_under_a_second_revision_are_refused(store):
     assert "/model/revision differs from that of the same model" in found
 
 
+def test_own_attack_another_model_under_the_name_of_a_known_one_is_refused(store):
+    change(store, nothing, about=lambda d: d["model"].update(weight_hash="a" * 64, revision="x"))
+    (found,) = problems(store)
+    assert "differs from that of the same model" in found
+
+
+def test_own_attack_cases_that_the_model_does_not_know_by_the_protocol_are_refused(store):
+    change(store, nothing, about=lambda d: d["protocol"].update(known_by="exact"))
+    (found,) = problems(store)
+    assert "the unedited model does not know case" in found
+
+
+def test_own_attack_a_version_to_come_is_refused(store):
+    change(store, nothing, about=lambda d: d.update(benchmark_version="99.1"))
+    new = list((store / "rome" / PLACE).glob(f"{SINGLE}.json"))
+    (found,) = validate(store, tasks(), new).problems
+    assert "/benchmark_version is 99.1, which is newer than" in found
+
+
 def first(probe="after", side="target", place=0):
     return lambda records: records[0]["probes"][place][probe][side]
 
