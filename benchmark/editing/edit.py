@@ -53,7 +53,7 @@ class Edit:
         prefix: text that is prepended to every prompt (in-context editing).
         diagnostics: JSON values that are stored with the edit's record, for example the losses of an optimisation.
         state: data for the next sequential edit, see :meth:`Editor.edit_next`. It has no effect on the model.
-        memory: tensors by name that the functions of ``outputs`` use. They are stated to be counted in :attr:`size`.
+        memory: tensors by name that the functions of ``outputs`` use, for :attr:`size`.
         entries: number of facts that the edit keeps outside of the weights.
     """
 
