@@ -164,7 +164,7 @@ def _harmonic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
 def _effective(data: np.ndarray) -> float:
     """Return the effective number of cases, corrected by Student's quantile for the estimated variance."""
     n, mean, variance = len(data), float(data.mean()), float(data.var(ddof=1))
-    if variance == 0:
+    if variance == 0 or mean in (0, 1):  # a mean can round to 1 although one value is below it
         return float(n)
     quantile = 0.5 + LEVEL / 2
     shrink = (Z / float(special.stdtrit(n - 1, quantile))) ** 2

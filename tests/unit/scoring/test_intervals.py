@@ -276,3 +276,9 @@ def test_equal_methods_are_seldom_told_apart(cases):
         ranked([(rng.random((cases, 5, 3)) < 0.6).astype(float)], [[0, 1, 2]])[0] != Rank(1, 5) for _ in range(200)
     )
     assert wrong / 200 < 0.09
+
+
+def test_shares_whose_mean_rounds_to_1_have_the_interval_of_that_many_cases():
+    almost = mean_over_cases([1.0, 1.0, 1.0 - 1e-16], share=True)
+    certain = mean_over_cases([1.0, 1.0, 1.0], share=True)
+    assert (almost.value, almost.low) == pytest.approx((certain.value, certain.low))
