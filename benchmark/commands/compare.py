@@ -61,7 +61,7 @@ TITLES = {"score": "S", "extended_score": "S ext."}
     help="Compare criteria by this measure. [default: the edit score; with two editors, also success]",
 )
 @click.option(
-    "--sensitivity", is_flag=True, help="Show the order of methods under five variants of the edit score instead."
+    "--sensitivity", is_flag=True, help="Show the order of methods under six variants of the edit score instead."
 )
 @click.option("--cases", is_flag=True, help="With two editors, also list every case on which they differ.")
 @JSON_FLAG

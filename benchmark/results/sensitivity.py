@@ -22,11 +22,12 @@ VARIANTS: Mapping[str, Definition] = {
     "without integrity": replace(
         EDIT_SCORE, preservation=tuple(name for name in EDIT_SCORE.preservation if name != "integrity")
     ),
+    "specificity by preference alone": replace(EDIT_SCORE, shift=False),
     "equal weight per criterion": replace(
         EDIT_SCORE, families={name: (name,) for names in EDIT_SCORE.families.values() for name in names}
     ),
 }
-"""The edit score and five variants of it."""
+"""The edit score and six variants of it."""
 
 
 @dataclass(frozen=True)

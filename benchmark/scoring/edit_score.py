@@ -9,7 +9,9 @@ and on the unedited model: ``generated`` for facts, ``success`` for phenomena. `
 B_c))``. The gain is the mean over the families of criteria that are present, and within a family over its criteria.
 
 Preservation. For each probe that an edit shall not change, ``exp(-KL(before || after))`` of the next-token
-distribution, times 1 if the preference between target and rival is as before, else 0. Preservation is the geometric
+distribution, times 1 if the preference between target and rival is as before, else 0. For specificity, it is also times
+the share of the edit's shift of log-odds that the probe does not show: a constant on one word shifts the odds of two
+forms everywhere by the same amount, and hardly changes the distribution or a preference. Preservation is the geometric
 mean over criteria of the mean over cases.
 
 Everything is a pure function of records.
@@ -46,6 +48,9 @@ HEADLINE: Mapping[TaskKind, str] = {"fact": "generated", "linguistic": "success"
 MAX_BEFORE = 0.9
 """A criterion that the unedited model already fulfils to a greater share has no headroom and is left out."""
 
+MIN_SHIFT = 1.0
+"""Shift of log-odds in nats that a smaller one counts as: of an edit without effect, no share can be taken."""
+
 NON_FINITE = ("FloatingPointError", "NonFiniteEditError")
 """Types of failures whose model has no finite probabilities."""
 
@@ -60,6 +65,7 @@ class Definition:
         preservation: criteria of preservation.
         closeness: ``kl`` for exp(-KL), ``js`` for 1 - JS / ln 2.
         mean_over_families: kind of the mean.
+        shift: whether specificity is also measured by the shift of log-odds, see :func:`unshifted`.
     """
 
     headline: Mapping[TaskKind, str]
@@ -67,6 +73,7 @@ class Definition:
     preservation: tuple[str, ...]
     closeness: Literal["kl", "js"] = "kl"
     mean_over_families: Literal["arithmetic", "geometric"] = "arithmetic"
+    shift: bool = True
 
 
 EDIT_SCORE = Definition(HEADLINE, FAMILIES, PRESERVATION)
@@ -186,6 +193,7 @@ def _case_row(
     kept: dict[str, list[float]] = {}
     measure = MEASURES[definition.headline[kind]]
     collapsed = _collapsed(record)
+    shift = 0.0 if collapsed else shift_of_edit(record)
     for probe in record.probes:
         if probe.before is None:
             continue
@@ -197,6 +205,8 @@ def _case_row(
                 after.setdefault(probe.criterion, []).append(values[1])
         elif probe.criterion in definition.preservation:
             value = 0.0 if collapsed else closeness(probe, probe.before, now, definition.closeness)
+            if value and probe.criterion == "specificity" and definition.shift:
+                value *= unshifted(probe, probe.before, now, shift)
             if value is not None:
                 kept.setdefault(probe.criterion, []).append(value)
     return _means(before), _means(after), _means(kept)
@@ -232,6 +242,43 @@ def closeness(
     if divergence == "js" and after.js is not None:
         return 1 - after.js / math.log(2)
     return 1.0 if decided and probe.kind == "minimal_pair" else None
+
+
+def shift_of_edit(record: Record) -> float:
+    """Return by how much the edited prompt's log-odds of the new and the true answer rise, in nats.
+
+    It is the mean over the probes of reliability whose preference is defined; 0 without one, and for a failed edit.
+    """
+    shifts = [
+        _log_odds(probe.after) - _log_odds(probe.before)
+        for probe in record.probes
+        if probe.criterion == "reliability" and probe.before is not None and probe.after is not None
+        if preference_is_defined(probe, probe.before)
+    ]
+    return sum(shifts) / len(shifts) if shifts else 0.0
+
+
+def unshifted(probe: ProbeRecord, before: Observation, after: Observation, shift: float) -> float:
+    """Return the share of an edit's shift that a probe of specificity does not show, between 0 and 1.
+
+    The value is 1 if the log-odds of target and rival are as before, and 0 if they change as much as those of the
+    edited prompt, in either direction. A constant added to the logit of one form has the value 0 everywhere.
+    Edits that shift the edited prompt by less than :data:`MIN_SHIFT` are measured by that.
+
+    Args:
+        probe: the probe.
+        before: on the unedited model.
+        after: on the edited model.
+        shift: result of :func:`shift_of_edit` for the probe's case, in nats.
+    """
+    if not preference_is_defined(probe, before):
+        return 1.0
+    change = abs(_log_odds(after) - _log_odds(before))
+    return max(0.0, 1 - change / max(shift, MIN_SHIFT))
+
+
+def _log_odds(observation: Observation) -> float:
+    return observation.target.logprob - observation.rival.logprob
 
 
 def score(values: CaseValues, weights: np.ndarray | None = None) -> Scores | None:

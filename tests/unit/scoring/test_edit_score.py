@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,7 @@ def slow_score(records: list[Record], kind: str) -> float | None:
                         (p.before.target.logprob > p.before.rival.logprob)
                         == (p.after.target.logprob > p.after.rival.logprob)
                     )
-                    values.append(math.exp(-p.after.kl) * same)
+                    values.append(math.exp(-p.after.kl) * same * slow_unshifted(p, r))
             if values:
                 per_case.append(statistics.mean(values))
         if per_case:
@@ -242,6 +243,17 @@ def slow_score(records: list[Record], kind: str) -> float | None:
     if not gains or not parts:
         return None
     return statistics.mean(gains) * math.prod(parts) ** (1 / len(parts))
+
+
+def slow_unshifted(p: ProbeRecord, r: Record) -> float:
+    if p.criterion != "specificity":
+        return 1.0
+    odds = [
+        [o.target.logprob - o.rival.logprob for o in (q.before, q.after)]
+        for q in [p, *(q for q in r.probes if q.criterion == "reliability")]
+    ]
+    own, edited = abs(odds[0][1] - odds[0][0]), [after - before for before, after in odds[1:]]
+    return max(0.0, 1 - own / max(1.0, statistics.mean(edited) if edited else 0.0))
 
 
 LOGPROBS = st.floats(-30, -0.01)
@@ -384,3 +396,57 @@ def test_definition_names_known_criteria_and_measures():
 
     assert {c for criteria in EDIT_SCORE.families.values() for c in criteria} | set(PRESERVATION) <= set(CRITERIA)
     assert set(EDIT_SCORE.headline.values()) <= set(MEASURES)
+
+
+# --- specificity ---------------------------------------------------------------------------------------------------
+
+
+def shifted(case_shift: float, probe_shift: float, *, margin: float = 9.0, kl: float = 0.0) -> Record:
+    """An edit that raises its prompt's log-odds by one shift, and changes those of a specificity probe by another."""
+    before = observation(-10.0, -1.0, generated="y")
+    after = observation(-10.0 + case_shift, -1.0, generated="y")
+    right = observation(-1.0, -1.0 - margin)
+    moved = observation(-1.0, -1.0 - margin + probe_shift, kl=kl)
+    return record(
+        0,
+        [
+            probe("reliability", after, before=before),
+            probe("specificity", moved, before=right, expect="unchanged"),
+            passages(0.0),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("case_shift", "probe_shift", "kept"),
+    [
+        (10.0, 0.0, 1.0),
+        (10.0, 2.5, 0.75),
+        (10.0, -2.5, 0.75),  # towards the right form: the odds changed, too
+        (8.0, 8.0, 0.0),  # a constant, although the right form is still preferred
+        (4.0, 8.0, 0.0),
+        (0.0, 0.5, 0.5),  # an edit without effect is measured by a shift of 1 nat
+        (10.0, 9.5, 0.0),  # the wrong form is preferred
+    ],
+)
+def test_specificity_is_the_share_of_the_shift_that_stays_at_the_cue(case_shift, probe_shift, kept):
+    values = case_values([shifted(case_shift, probe_shift)], "linguistic")
+    assert values.kept["specificity"][0] == pytest.approx(kept)
+    damped = case_values([shifted(case_shift, probe_shift, kl=1.0)], "linguistic")
+    assert damped.kept["specificity"][0] == pytest.approx(kept * math.exp(-1))
+
+
+def test_constant_on_one_form_scores_0_and_by_preference_alone_it_does_not():
+    constant = [shifted(9.5, 8.9)]
+    assert edit_score(constant, "linguistic").value < 0.3
+    by_preference = score(case_values(constant, "linguistic", replace(EDIT_SCORE, shift=False)))
+    assert float(by_preference.value) == pytest.approx(1)
+    assert edit_score([shifted(9.5, 0.0)], "linguistic").value == pytest.approx(1)
+
+
+def test_other_criteria_do_not_read_the_shift():
+    probes = [
+        ProbeRecord(**{**vars(p), "criterion": "neighbourhood" if p.criterion == "specificity" else p.criterion})
+        for p in shifted(8.0, 8.0).probes
+    ]
+    assert case_values([record(0, probes)], "linguistic").kept["neighbourhood"][0] == 1
