@@ -1,20 +1,21 @@
 """AlphaEdit: write facts into the directions of the key space that text does not use.
 
 Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models" (ICLR). AlphaEdit is the
-update of :mod:`~knbench.editors.shared.multi_layer` with A = P, the projection on the null space of the second moment
-C of the keys. The update leaves the outputs of keys outside that null space exactly as they are.
+update of :mod:`~knbench.editors.shared.earlier_keys` with B = P, the projection on the null space of the second moment
+C of the keys. The update leaves the outputs of keys outside that null space exactly as they are. With the keys K_p of
+earlier edits it is the paper's equation 14,
 
-In a sequence, the keys K_p of earlier edits are protected as well. As in the released code, they are read once, right
-after their own edit. Only K_p K_p^T enters the update.
+    W += R K^T P (K_p K_p^T P + K K^T P + lambda I)^-1.
+
+As in the released code, the keys of earlier edits are read once, right after their own edit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ..benchmark.core.progress import Reporter
@@ -22,7 +23,8 @@ from ..benchmark.core.schema import EditRequest, JsonObject
 from ..benchmark.editing import Edit, State, hyperparameter
 from ..benchmark.models.language_model import LanguageModel
 from ..benchmark.models.precision import in_float64
-from .shared.multi_layer import MultiLayerConfig, MultiLayerEditor
+from .shared.earlier_keys import ProtectingEditor
+from .shared.multi_layer import MultiLayerConfig
 from .shared.published import published
 from .shared.subject_reader import SubjectReader
 
@@ -46,7 +48,7 @@ class AlphaEditConfig(MultiLayerConfig):
     )
 
 
-class AlphaEdit(MultiLayerEditor[AlphaEditConfig]):
+class AlphaEdit(ProtectingEditor[AlphaEditConfig]):
     """Null-space constrained editing."""
 
     name = "alphaedit"
@@ -64,14 +66,6 @@ class AlphaEdit(MultiLayerEditor[AlphaEditConfig]):
                 step()
         return provenance
 
-    def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
-        """Compute the update of all requests, the first one of a sequence.
-
-        Raises:
-            ValueError: a value vector cannot be computed, or a layer has no null space.
-        """
-        return self.edit_next(lm, requests, ())
-
     def edit_next(
         self,
         lm: LanguageModel,
@@ -84,56 +78,27 @@ class AlphaEdit(MultiLayerEditor[AlphaEditConfig]):
         Raises:
             ValueError: a value vector cannot be computed, a layer has no null space, or stored keys are missing.
         """
-        if self.config.keys == "recomputed":
-            if not earlier:
-                return self.edit_layers(lm, requests)
-            old = SubjectReader(lm, earlier, self.contexts(lm), self.config.layers)
-            return self.edit_layers(lm, requests, lambda layer: old.read(layer)[0].T)
-        stored = {} if state is None else state.tensors
-        missing = [layer for layer in self.config.layers if str(layer) not in stored]
-        if earlier and missing:
-            raise ValueError(f"the state has no keys of layer {missing[0]}; pass the state of the previous edit")
-        edit = self.edit_layers(lm, requests, lambda layer: stored.get(str(layer)))
-        with edit.applied(lm):
-            reader = SubjectReader(lm, requests, self.contexts(lm), self.config.layers)
-            keys = {str(layer): reader.read(layer)[0].T for layer in self.config.layers}
-        return replace(edit, state=State({name: _joined(stored.get(name), new) for name, new in keys.items()}))
+        if self.config.keys == "stored":
+            return super().edit_next(lm, requests, earlier, state)
+        if not earlier:
+            return self.edit_layers(lm, requests).edit
+        old = SubjectReader(lm, earlier, self.contexts(lm), self.config.layers)
+        return self.edit_layers(lm, requests, lambda layer: old.read(layer)[0].T).edit
 
     def weighted_keys(self, lm: LanguageModel, layer: int, keys: Tensor, earlier: Tensor | None) -> Tensor:
-        """Return the keys without their components in the preserved directions and in the earlier edits' keys.
-
-        Without earlier keys, A = P. Otherwise, with F = P K_p for the earlier keys K_p, A is the inverse of
-        I + F F^T / lambda on the null space. By the Woodbury identity this gives the paper's
-        (K_p K_p^T P + K K^T P + lambda I)^-1 (equation 14).
+        """Return A K, (m, n), float64. With earlier keys this gives the paper's equation 14.
 
         Raises:
             ValueError: a key has no component in the null space.
         """
+        free = self.first_weighted_keys(lm, layer, keys)
+        if bool((free.norm(dim=0) < 1e-9 * in_float64(keys).norm(dim=0)).any()):
+            raise ValueError(f"layer {layer} has no direction that text leaves free; set threshold higher")
+        return super().weighted_keys(lm, layer, keys, earlier)
+
+    def first_weighted_keys(self, lm: LanguageModel, layer: int, keys: Tensor) -> Tensor:
+        """Return P K, the keys without their components in the preserved directions, (m, n), float64."""
         preserved = self.moments.preserved(lm, layer, self.config.threshold)  # (m, r)
         keys = in_float64(keys)
-        free = keys - preserved @ (preserved.T @ keys)
-        if bool((free.norm(dim=0) < 1e-9 * keys.norm(dim=0)).any()):
-            raise ValueError(f"layer {layer} has no direction that text leaves free; set threshold higher")
-        if earlier is None:
-            return free
-        old = in_float64(earlier)
-        old = old - preserved @ (preserved.T @ old)  # F, (m, e)
-        gram = old.T @ old
-        gram += self.config.ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        shielded: Tensor = free - old @ torch.linalg.solve(gram, old.T @ free)
-        return shielded
-
-
-def _joined(earlier: Tensor | None, keys: Tensor) -> Tensor:
-    """Return earlier and new keys side by side, (m, e + n). More than m columns are replaced by m with the same K K^T.
-
-    Args:
-        earlier: keys of earlier edits, (m, e), or None.
-        keys: new keys, (m, n).
-    """
-    joined = keys if earlier is None else torch.cat([earlier.to(keys), keys], dim=1)
-    width, count = joined.shape
-    if count > width:
-        # With K^T = Q R, K K^T = R^T R.
-        joined = torch.linalg.qr(in_float64(joined).T, mode="r").R.T.to(keys)
-    return joined.contiguous()
+        free: Tensor = keys - preserved @ (preserved.T @ keys)
+        return free

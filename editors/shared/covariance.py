@@ -139,14 +139,18 @@ class SecondMoments:
             self._compute(lm, [layer], Reporter())
         return load_file(self._path(lm, layer))["C"].to(lm.device)
 
-    def solve(self, lm: LanguageModel, layer: int, keys: Tensor) -> Tensor:
-        """Return C^-1 K, (m, n), float64, for keys K of shape (m, n).
+    def solve(self, lm: LanguageModel, layer: int, keys: Tensor, shift: float = 0.0) -> Tensor:
+        """Return (C + shift I)^-1 K, (m, n), float64, for keys K of shape (m, n).
 
         On a device without float64 the result is on the CPU.
 
         Raises:
-            ValueError: C is singular because the corpus is too short.
+            ValueError: the shift is 0, and C is singular because the corpus is too short.
         """
+        if shift:
+            values, vectors = self._spectrum(lm, layer)
+            solved: Tensor = vectors @ ((vectors.T @ in_float64(keys)) / (values.clamp(min=0) + shift)[:, None])
+            return solved
         return torch.cholesky_solve(in_float64(keys), self._factor(lm, layer))
 
     def preserved(self, lm: LanguageModel, layer: int, threshold: float | None) -> Tensor:
@@ -162,11 +166,23 @@ class SecondMoments:
         path = self._path(lm, layer).with_suffix(f".preserved-{label}.safetensors")
 
         def compute() -> None:
-            values, vectors = torch.linalg.eigh(in_float64(self.of(lm, layer)))
+            values, vectors = self._spectrum(lm, layer)
             least = float(values.mean()) if threshold is None else threshold
             _save(path, {"V": vectors[:, values >= least].contiguous().cpu()})
 
         return load_file(compute_once(path, compute))["V"].to(float64_device(lm.device))
+
+    def _spectrum(self, lm: LanguageModel, layer: int) -> tuple[Tensor, Tensor]:
+        """Return the eigenvalues of C, (m,), and its eigenvectors as columns, (m, m), float64."""
+        path = self._path(lm, layer).with_suffix(".spectrum.safetensors")
+
+        def compute() -> None:
+            values, vectors = torch.linalg.eigh(in_float64(self.of(lm, layer)))
+            _save(path, {"values": values.cpu(), "V": vectors.contiguous().cpu()})
+
+        found = load_file(compute_once(path, compute))
+        device = float64_device(lm.device)
+        return found["values"].to(device), found["V"].to(device)
 
     def _factor(self, lm: LanguageModel, layer: int) -> Tensor:
         """Return the lower Cholesky factor of C, (m, m), float64."""

@@ -58,6 +58,19 @@ class MultiLayerConfig(ValueConfig):
 MultiLayerConfigT = TypeVar("MultiLayerConfigT", bound=MultiLayerConfig)
 
 
+@dataclass(frozen=True)
+class LayerEdits:
+    """The update of several layers.
+
+    Attributes:
+        edit: the update.
+        keys: by layer, the keys K that entered its update, (m, n).
+    """
+
+    edit: Edit
+    keys: dict[int, Tensor]
+
+
 class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
     """Base class of the methods, which implement :meth:`weighted_keys`."""
 
@@ -87,11 +100,15 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
         Raises:
             ValueError: a value vector cannot be computed, or the system of a layer cannot be solved.
         """
-        return self.edit_layers(lm, requests)
+        return self.edit_layers(lm, requests).edit
+
+    def layer_groups(self) -> Sequence[tuple[int, ...]]:
+        """Return the layers in groups that share value vectors. The groups are edited in turn."""
+        return [self.config.layers]
 
     def edit_layers(
         self, lm: LanguageModel, requests: Sequence[EditRequest], earlier: EarlierKeys | None = None
-    ) -> Edit:
+    ) -> LayerEdits:
         """Compute the update of all layers.
 
         Args:
@@ -102,25 +119,29 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
         Raises:
             ValueError: a value vector cannot be computed, or the system of a layer cannot be solved.
         """
-        layers, contexts = self.config.layers, self.contexts(lm)
-        vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
-        targets = torch.stack([vector.value for vector in vectors])  # (n, d)
-        reader = SubjectReader(lm, requests, contexts, layers)
+        contexts = self.contexts(lm)
         weights: dict[str, Tensor] = {}
-        residual_norms = []
+        used: dict[int, Tensor] = {}
+        residual_norms, losses = [], []
         with ExitStack() as stack:
-            for done, layer in enumerate(layers):
-                keys, outputs = reader.read(layer)  # (n, m), (n, d)
-                residual = targets - outputs
-                residual_norms.append(float(residual.norm(dim=-1).mean()))
-                old_keys = earlier(layer) if earlier else None
-                update = self.update(lm, layer, keys.T, residual.T / (len(layers) - done), old_keys)
-                name = lm.mlp_weight_name(layer)
-                weight = lm.parameter(name).detach()
-                weights[name] = (weight.float() + lm.as_stored(layer, update)).to(weight.dtype)
-                stack.enter_context(Edit(weights={name: weights[name]}).applied(lm))
-        losses = [[round(x, 6) for x in vector.losses] for vector in vectors]
-        return Edit(weights=weights, diagnostics={"losses": losses, "missing": residual_norms})
+            for layers in self.layer_groups():
+                vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
+                losses += [[round(x, 6) for x in vector.losses] for vector in vectors]
+                targets = torch.stack([vector.value for vector in vectors])  # (n, d)
+                reader = SubjectReader(lm, requests, contexts, layers)
+                for done, layer in enumerate(layers):
+                    keys, outputs = reader.read(layer)  # (n, m), (n, d)
+                    used[layer] = keys.T
+                    residual = targets - outputs
+                    residual_norms.append(float(residual.norm(dim=-1).mean()))
+                    old_keys = earlier(layer) if earlier else None
+                    update = self.update(lm, layer, keys.T, residual.T / (len(layers) - done), old_keys)
+                    name = lm.mlp_weight_name(layer)
+                    weight = lm.parameter(name).detach()
+                    weights[name] = (weight.float() + lm.as_stored(layer, update)).to(weight.dtype)
+                    stack.enter_context(Edit(weights={name: weights[name]}).applied(lm))
+        diagnostics = {"losses": losses, "missing": residual_norms}
+        return LayerEdits(Edit(weights=weights, diagnostics=diagnostics), used)
 
     def update(
         self, lm: LanguageModel, layer: int, keys: Tensor, residual: Tensor, earlier: Tensor | None = None
@@ -137,10 +158,8 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
         Raises:
             ValueError: A K cannot be computed.
         """
-        weighted = self.weighted_keys(lm, layer, keys, earlier)  # A K, (m, n)
-        system = in_float64(keys).T @ weighted
-        system += self.ridge(keys.shape[1]) * torch.eye(len(system), dtype=system.dtype, device=system.device)
-        update: Tensor = in_float64(residual) @ torch.linalg.solve(system, weighted.T)
+        weighted = self.weighted_keys(lm, layer, keys, earlier)
+        update = ridge_update(residual, keys, weighted, self.ridge(keys.shape[1]))
         return update.float().to(residual.device)
 
     def ridge(self, facts: int) -> float:
@@ -161,3 +180,18 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
         Raises:
             ValueError: A K cannot be computed.
         """
+
+
+def ridge_update(residual: Tensor, keys: Tensor, weighted: Tensor, ridge: float) -> Tensor:
+    """Return R (K^T A K + lambda I)^-1 K^T A, (d, m), float64.
+
+    Args:
+        residual: R, (d, n).
+        keys: K, (m, n).
+        weighted: A K, (m, n), float64.
+        ridge: lambda.
+    """
+    system = in_float64(keys).T @ weighted
+    system += ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
+    update: Tensor = in_float64(residual) @ torch.linalg.solve(system, weighted.T)
+    return update

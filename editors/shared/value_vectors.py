@@ -50,6 +50,8 @@ class ValueObjective:
         clamp: bound on |delta| / |v0|.
         kl_factor: weight of the KL divergence.
         stop_below: loss below which the optimisation stops.
+        stop_after: number of iterations in which all targets are the most probable tokens in all contexts, after which
+            the optimisation stops. They need not follow each other. None turns the rule off.
     """
 
     steps: int
@@ -58,6 +60,7 @@ class ValueObjective:
     clamp: float
     kl_factor: float
     stop_below: float
+    stop_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ def _optimise(
     final = torch.zeros_like(v0)
     optimiser = torch.optim.Adam([delta], lr=objective.learning_rate)
     losses: list[list[float]] = [[] for _ in requests]
+    reached = [0] * len(rows_of)  # iterations in which all targets are the most probable tokens
     active = list(requests)
     batches = prefix.suffix_batches(active, objective)
     for step in range(objective.steps):
@@ -170,19 +174,24 @@ def _optimise(
         optimiser.zero_grad()
         decay = objective.weight_decay * delta[active].norm(dim=-1) / v0[active].norm(dim=-1) ** 2
         loss, pending = decay.detach().clone(), decay
+        missed = torch.zeros(len(active), dtype=torch.long, device=delta.device)
         for batch in batches:
             # One batch's graph at a time: it is freed before the next is built. The graph of the last batch is kept
             # until the loss shows whether a step follows.
             if not last and pending.requires_grad:
                 pending.sum().backward()
             with torch.set_grad_enabled(not last):
-                pending = batch.loss(delta)
+                pending, below = batch.loss(delta)
             loss += pending.detach()
-        for request, value in zip(active, loss.tolist(), strict=True):
+            missed += below
+        for request, value, count in zip(active, loss.tolist(), missed.tolist(), strict=True):
             losses[request].append(value)
+            reached[request] += count == 0
         if not bool(loss.isfinite().all()):
             raise ValueError("the loss of the value vector is not a number")
-        finished = [r for r in active if last or losses[r][-1] < objective.stop_below]
+        finished = [
+            r for r in active if last or losses[r][-1] < objective.stop_below or reached[r] == objective.stop_after
+        ]
         final[finished] = delta.detach()[finished]
         if len(finished) == len(active):
             break
@@ -327,18 +336,24 @@ class _SuffixBatch:
             ).logits
         return logits.float()
 
-    def loss(self, delta: Tensor) -> Tensor:
-        """Return the contribution of these rows to each request's NLL and KL terms, (request,)."""
+    def loss(self, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the contribution of these rows to each request's NLL and KL terms.
+
+        Returns:
+            The loss, and the number of targets of each request that are not the most probable tokens, both (request,).
+        """
         logits = self.logits(delta)
         log_probs = logits[: len(self.kl_requests)].log_softmax(-1)
         for request, row in zip(self.kl_requests, log_probs, strict=True):
             if request not in self.reference:  # delta is still zero: this is the unedited model's distribution
                 self.reference[request] = row.detach()
-        nll = torch.nn.functional.cross_entropy(logits[len(self.kl_requests) :], self.targets, reduction="none")
+        predicted = logits[len(self.kl_requests) :]
+        nll = torch.nn.functional.cross_entropy(predicted, self.targets, reduction="none")
         zero = torch.zeros(len(self.nll_weight), device=nll.device)
         loss = zero.index_add(0, self.nll_owner, nll) * self.nll_weight
         if self.kl_requests:
             reference = torch.stack([self.reference[request] for request in self.kl_requests])
             divergence = (log_probs.exp() * (log_probs - reference)).sum(-1)
             loss = loss + self.kl_factor * zero.index_add(0, self.kl_owner, divergence)
-        return loss
+        wrong = (predicted.argmax(-1) != self.targets).long()
+        return loss, torch.zeros_like(self.nll_weight, dtype=torch.long).index_add(0, self.nll_owner, wrong)

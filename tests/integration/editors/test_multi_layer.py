@@ -8,9 +8,9 @@ from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import EditStack
 from knbench.benchmark.models.hooks import capture
 from knbench.editors.alphaedit import AlphaEdit, AlphaEditConfig
-from knbench.editors.alphaedit import _joined as joined_keys
 from knbench.editors.emmet import Emmet, EmmetConfig
 from knbench.editors.memit import Memit, MemitConfig
+from knbench.editors.shared.earlier_keys import joined as joined_keys
 from knbench.editors.shared.value_vectors import value_vectors
 
 from tests.conftest import make_lm
