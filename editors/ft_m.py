@@ -1,7 +1,8 @@
 """FT-M: fine-tuning of one MLP output projection on the target tokens, one request after the other.
 
-Zhang et al. 2024, "A Comprehensive Study of Knowledge Editing for Large Language Models"; ``target_new`` in EasyEdit. For
-a mini-batch B of requests with prompts p and target tokens t_1 .. t_T, Adam minimises over W of one layer
+Zhang et al. 2024, "A Comprehensive Study of Knowledge Editing for Large Language Models". EasyEdit calls
+its objective ``target_new``. For a mini-batch B of requests with prompts p and target tokens t_1 .. t_T, Adam minimises
+over W of one layer
 
     L = mean_B (1 / T) sum_j -log P(t_j | p, t_1 .. t_(j-1)).
 

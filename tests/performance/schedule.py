@@ -56,6 +56,8 @@ METHODS: Mapping[str, Method] = {
     "r-rome": Method(4.0, 10, joint_batch_size=8),
     "random": Method(4.0, 10, joint_batch_size=8),
     "rome": Method(4.0, 10, joint_batch_size=8),
+    "stableedit": Method(1.5, 3),
+    "ultraedit": Method(0.6, 3),
 }
 MODELS = {"gpt2-xl": (1.5, 48), "gpt-j-6b": (6.1, 28), "llama-2-7b": (6.7, 32), "llama-3-8b": (8.0, 32),
           "qwen2.5-7b": (7.6, 28)}  # fmt: skip
