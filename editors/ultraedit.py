@@ -1,6 +1,6 @@
 """UltraEdit: one closed-form update from the inputs and output gradients of linear modules, without training.
 
-Gu et al. 2025, "UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing in Language Models" (arXiv 2505.14679).
+Gu et al. 2025, "UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing in Language Models", arXiv 2505.14679.
 One pass gives for each target token the input h and the output gradient g = dL/dy of every edited module y = W h, where
 L is the mean negative log-likelihood over the target tokens of a mini-batch. Both are normalised by running statistics
 over all edits so far, which modules of one shape share and which include the new rows:

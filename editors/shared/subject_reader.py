@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +27,22 @@ class SubjectReader:
         requests: the requests.
         contexts: templates with a ``{}`` for the prompt; the first is ``{}`` itself.
         layers: the edited layers, in ascending order.
+        site: the output to read in the last edited layer: of the block (MEMIT) or of the MLP (PMET).
 
     Raises:
         ValueError: no token covers a subject.
     """
 
     def __init__(
-        self, lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequence[str], layers: Sequence[int]
+        self,
+        lm: LanguageModel,
+        requests: Sequence[EditRequest],
+        contexts: Sequence[str],
+        layers: Sequence[int],
+        site: Literal["mlp", "block"] = "block",
     ) -> None:
         self.lm, self.first, self.last = lm, layers[0], layers[-1]
+        self.output = lm.block(self.last) if site == "block" else lm.mlp(self.last)
         self.n_requests, self.n_contexts = len(requests), len(contexts)
         rows = []
         for request in requests:
@@ -64,12 +72,12 @@ class SubjectReader:
         code). An output is that of the bare prompt.
 
         Returns:
-            Keys of the layer, (request, m), and outputs of the last edited block, (request, d), float32.
+            Keys of the layer, (request, m), and outputs of the last edited block or MLP, (request, d), float32.
         """
         lm = self.lm
         wanted: dict[str, tuple[nn.Module, Side]] = {
             "k": (lm.mlp_out(layer), "input"),
-            "v": (lm.block(self.last), "output"),
+            "v": (self.output, "output"),
         }
         keys, outputs = [], []
         for batch, state in zip(self.batches, self.states, strict=True):

@@ -25,8 +25,8 @@ def target_gradients(
 ) -> dict[str, ModuleRows]:
     """Return inputs and output gradients of modules, for each target token of some requests.
 
-    The loss is the mean or the sum over all target tokens of their negative log-likelihood. The model is left unchanged:
-    no parameter needs a gradient.
+    The loss is the mean or the sum over all target tokens of their negative log-likelihood. The model is left
+    unchanged: no parameter needs a gradient.
 
     Args:
         lm: the model.

@@ -40,8 +40,11 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "alphaedit": Method(6.6, 80),
+    "alphaedit-blue": Method(11.0, 155),
+    "blue": Method(11.0, 155),
     "destroyed": Method(0.1, 0),
     "emmet": Method(6.3, 80),
+    "encore": Method(6.0, 80),
     "ft": Method(2.0, 75),
     "ft-l": Method(3.2, 75),
     "ft-m": Method(2.0, 75),
@@ -52,7 +55,9 @@ METHODS: Mapping[str, Method] = {
     "lora": Method(4.0, 75),
     "logit-bias": Method(0.1, 2),
     "memit": Method(6.3, 80),
+    "memit-seq": Method(6.6, 80),
     "parrot": Method(0.1, 1),
+    "pmet": Method(12.0, 90),
     "r-rome": Method(4.0, 10, joint_batch_size=8),
     "random": Method(4.0, 10, joint_batch_size=8),
     "rome": Method(4.0, 10, joint_batch_size=8),
