@@ -15,6 +15,7 @@ from ..benchmark.results.comparison import KINDS, RankedMethod, rank_methods
 from ..benchmark.results.controls import LIMITS, control_violations
 from ..benchmark.results.edit_scores import ScoredMethod, rank_by_edit_score
 from ..benchmark.results.method_names import differing_settings
+from ..benchmark.results.trust import Trust, lowest
 from ..benchmark.scoring.criteria import CRITERIA
 from ..benchmark.scoring.intervals import mean_over_tasks
 from .cells import Cell, Score, cell
@@ -43,6 +44,7 @@ class BoardRow:
         tie_group: number of the tie group, 1 for the best; 0 if the method is not ranked.
         best_rank: lower end of the interval of ranks; 0 if the method is not ranked.
         kind: what the method changes, or ``control``.
+        trust: the lowest level of trust of its results.
         cells: one per column; None where the method has no score.
         scores: by name of a column.
         scored: the edit score and its parts; None where it is undefined.
@@ -54,7 +56,7 @@ class BoardRow:
     method: str
     summary: str
     kind: str
-    badges: Sequence[str]
+    trust: Trust
     rank: str
     unranked: str
     tie_group: int
@@ -123,9 +125,11 @@ def _board(
     # A method that is tuned for each task is not one method: its mean over tasks is not ranked.
     mixed = {m: differing_settings(entry.result for entry in members) for m, members in entries.items()}
     complete = [m for m, members in entries.items() if len(members) == len(tasks) and not mixed[m]]
-    values = [{m: section.entries[t][m].case_values for m in complete} for t in tasks]
-    scored = {row.method: row for row in rank_by_edit_score(values, ranked=not section.limited)} if complete else {}
-    ranked = dict(scored)
+    # Ranks depend on all ranked methods: a result that nobody verified must not change those of others.
+    trusted = [m for m in complete if lowest([entry.trust for entry in entries[m]]).ranked]
+    ranked = _edit_scores(section, trusted, tasks, ranked=not section.limited)
+    unverified = [m for m in complete if m not in trusted]
+    scored = {**ranked, **_edit_scores(section, unverified, tasks, ranked=False)}
     for method, members in entries.items():
         if method not in scored:
             scored |= {row.method: row for row in rank_by_edit_score([{method: e.case_values} for e in members])}
@@ -152,8 +156,16 @@ def _board(
     ]
     rows.sort(key=lambda row: (bool(row.unranked), -(row.scored.value if row.scored else -1.0), row.method))
     kinds = {m: members[0].result.editor.kind for m, members in entries.items()}
-    violations = control_violations({m: row.value for m, row in ranked.items()}, kinds)
+    violations = control_violations({m: scored[m].value for m in complete if m in scored}, kinds)
     return Board(name, title, kind, columns, _with_tie_groups(rows), tasks, violations)
+
+
+def _edit_scores(
+    section: Section, methods: Sequence[str], tasks: Sequence[TaskKey], *, ranked: bool
+) -> dict[str, ScoredMethod]:
+    """Return the edit scores of methods with results on all tasks, by method."""
+    values = [{m: section.entries[t][m].case_values for m in methods} for t in tasks]
+    return {row.method: row for row in rank_by_edit_score(values, ranked=ranked)} if methods else {}
 
 
 def _measure_columns(present: Collection[str]) -> list[Column]:
@@ -195,6 +207,8 @@ def _unranked(
         return f"{len(entries)} of {len(tasks)} tasks"
     if section.limited:
         return "limited"
+    if not lowest([entry.trust for entry in entries]).ranked:
+        return "self-reported"
     return "" if has_score else "no edit score"
 
 
@@ -238,7 +252,7 @@ def _row(
         method=method,
         summary=entries[0].result.editor.summary,
         kind=entries[0].result.editor.kind or ("control" if method in LIMITS else ""),
-        badges=sorted({badge for entry in entries for badge in entry.badges}),
+        trust=lowest([entry.trust for entry in entries]),
         rank=_format_rank(scored.best, scored.worst) if scored and has_rank else "",
         unranked=unranked,
         tie_group=0,

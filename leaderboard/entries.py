@@ -16,6 +16,7 @@ from ..benchmark.results.documents import comparable, optional_conditions
 from ..benchmark.results.layout import slug
 from ..benchmark.results.method_names import describe_differences, differing_settings
 from ..benchmark.results.runs import Run
+from ..benchmark.results.trust import Trust
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.edit_score import CaseValues
 from ..benchmark.scoring.formatting import SPLIT_NOTES, format_regime
@@ -39,13 +40,13 @@ class Entry:
         run: the result and its location.
         values: by measure and criterion, the mean of each case over its probes.
         case_values: what the edit score is computed from.
-        badges: names of the result's badges.
+        trust: how far the result was verified.
     """
 
     run: Run
     values: Mapping[str, Values]
     case_values: CaseValues
-    badges: Sequence[str]
+    trust: Trust
 
     @property
     def result(self) -> Result:

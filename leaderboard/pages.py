@@ -11,6 +11,7 @@ from ..benchmark.core.documents import EditorCard, Result, TaskCard
 from ..benchmark.core.schema import JsonObject
 from ..benchmark.results.figures import retention_figure
 from ..benchmark.results.layout import slug
+from ..benchmark.results.trust import Trust
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.formatting import DriftRow, format_drift
 from .boards import COMPOSITE_TITLES
@@ -143,7 +144,7 @@ class EntryRow:
     method: str
     task: TaskCard
     page: str
-    badges: Sequence[str]
+    trust: Trust
     cells: Sequence[Cell | None]
     seconds: float | None
     cases: int
@@ -171,7 +172,7 @@ def _entry_row(section: Section, entry: Entry) -> EntryRow:
         method=entry.method,
         task=result.task,
         page=result_page(section.key, result),
-        badges=entry.badges,
+        trust=entry.trust,
         cells=score_cells(result),
         seconds=result.cost.edit_seconds,
         cases=result.records.cases,

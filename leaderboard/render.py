@@ -20,7 +20,8 @@ from ..benchmark.results.figures import retention_figure
 from ..benchmark.results.io import ANALYSIS
 from ..benchmark.results.layout import find_stores, slug
 from ..benchmark.results.runs import Run
-from ..benchmark.results.store import BADGES, badges_of, read_status
+from ..benchmark.results.store import read_status
+from ..benchmark.results.trust import LEVELS, trust_of
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.edit_score import case_values
 from ..benchmark.scoring.protocols import PROTOCOLS
@@ -132,7 +133,7 @@ class SiteRenderer:
             criteria=CRITERIA.values(),
             composites=[(title, boards.COMPOSITE_NOTES[name]) for name, title in boards.COMPOSITE_TITLES.items()],
             has_reported=bool(self.reported),
-            badge_notes=BADGES,
+            level_notes=LEVELS,
             board_page=self.board_page,
             task_page=paths.task_page,
             model_page=paths.model_page,
@@ -209,13 +210,13 @@ class SiteRenderer:
         records = in_order(run.final_records())
         table = case_table(records, BOARD_MEASURES)
         values = case_values(records, run.result.task.kind)
-        entry = Entry(run, entries.values_of(records, table), values, badges_of(run, self.status))
+        entry = Entry(run, entries.values_of(records, table), values, trust_of(run, self.status))
         cases = [case_view(record) for record in records]
         alone = Section(entries.section_key(entry.result), {entry.task: {entry.method: entry}})
         path = paths.result_page(alone.key, entry.result)
         view = pages.result_view(entry.result, path.removesuffix(".html"))
         notes = entries.protocol_notes(alone)
-        self.page(path, "result.html", view=view, cases=cases, notes=notes, badges=entry.badges)
+        self.page(path, "result.html", view=view, cases=cases, notes=notes, trust=entry.trust)
         if view.figure:
             self.write(view.figure.path, view.figure.svg)
         extremes = ExtremeCases()

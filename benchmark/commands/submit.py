@@ -68,7 +68,9 @@ def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> No
     "  knbench validate results --against origin/main\n",
 )
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--mark", is_flag=True, help="Write the valid results to FOLDER/status.json, for the badges of the site.")
+@click.option(
+    "--mark", is_flag=True, help="Write the valid results to FOLDER/status.json, which makes FOLDER a maintained store."
+)
 @click.option(
     "--rerun",
     type=click.Path(path_type=Path),

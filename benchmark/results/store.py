@@ -27,13 +27,6 @@ from .runs import Run
 
 CARD_BYTES = 1 << 16
 STATUS_BYTES = 1 << 24
-BADGES: Mapping[str, str] = {
-    "re-scored": "Recomputed from its raw records, with every check of validation.",
-    "re-run": "Run again by the maintainers, with the same verdicts on the same probes.",
-    "not re-scored": "Stored and not yet validated here.",
-    "reported only": "Published in a paper and not measured here. Shown separately and not ranked.",
-}
-"""Badges of a row with their meaning."""
 
 
 def refusal(result: Result) -> str | None:
@@ -188,7 +181,7 @@ def read_status_file(path: Path) -> Mapping[str, Any]:
 
 
 def write_status(root: Path, runs: Sequence[Run], rerun: Collection[Path]) -> None:
-    """Write which results of a store are valid. A result that was re-run keeps its status while it is unchanged.
+    """Write which results of a store are valid. A result that was verified keeps its level while it is unchanged.
 
     Args:
         root: the store.
@@ -200,16 +193,10 @@ def write_status(root: Path, runs: Sequence[Run], rerun: Collection[Path]) -> No
     for run in sorted(runs, key=lambda run: run.result_path):
         digest = hashlib.sha256(run.result_path.read_bytes()).hexdigest()
         before = earlier.get(run.result_path.resolve(), {})
-        again = run.result_path in rerun or (before.get("sha256") == digest and bool(before.get("rerun")))
-        notes[run.result_path.relative_to(root).as_posix()] = {"sha256": digest, "rerun": again}
+        kept = before if before.get("sha256") == digest else {}
+        again = run.result_path in rerun or bool(kept.get("rerun"))
+        note = {"sha256": digest, "rerun": again}
+        if not again and "spot_checked" in kept:
+            note["spot_checked"] = kept["spot_checked"]
+        notes[run.result_path.relative_to(root).as_posix()] = note
     write_json(root / STATUS, {"schema_version": 1, "results": notes})
-
-
-def badges_of(run: Run, status: Mapping[Path, Mapping[str, Any]]) -> list[str]:
-    """Return the badges of a stored result; a run folder has none."""
-    if not run.stem:
-        return []
-    note = status.get(run.result_path.resolve(), {})
-    if note.get("sha256") != hashlib.sha256(run.result_path.read_bytes()).hexdigest():
-        return ["not re-scored"]
-    return ["re-scored", *(["re-run"] if note["rerun"] else [])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..core.documents import SCHEMA_VERSION, Manifest
+from ..core.documents import SCHEMA_VERSION, EditorCard, Manifest, RunProtocol
 from ..core.errors import KnbenchError, first_line
 from ..core.progress import Reporter
 from ..core.records import to_json
@@ -18,6 +18,7 @@ from ..core.settings import RunSettings
 from ..core.version import __version__
 from ..editing import Editor, build_editor
 from ..models.language_model import LanguageModel
+from ..probing.base import Prober
 from ..probing.baseline import Baselines, check_fluency, select_cases, with_added_probes
 from ..probing.drift import make_gauge
 from ..probing.positions import PositionsExceededError, position_guard
@@ -59,6 +60,7 @@ class Evaluator:
         tasks: the tasks.
         settings: settings of the run.
         reporter: receives progress; may be replaced.
+        prober: measures probes; None creates one from the settings.
 
     Raises:
         KnbenchError: an editor, a setting or a drift task does not fit the model.
@@ -71,6 +73,7 @@ class Evaluator:
         tasks: Sequence[Task],
         settings: RunSettings,
         reporter: Reporter,
+        prober: Prober | None = None,
     ) -> None:
         self.lm, self.settings, self.reporter = lm, settings, reporter
         self._tasks = {task.name: task for task in tasks}
@@ -78,7 +81,7 @@ class Evaluator:
         self._editors = {editor.name: (editor, source) for editor, source in built}
         if settings.fluency_tokens and not lm.causal:
             raise KnbenchError(f"'{lm.name}' is a masked model and generates no text; omit --fluency-tokens")
-        self._prober = make_prober(
+        self._prober = prober or make_prober(
             lm, batch_size=settings.batch_size, new_tokens=settings.new_tokens, free_tokens=settings.fluency_tokens
         )
         self._gauge = make_gauge(lm, settings.drift) if settings.drift else None
@@ -97,10 +100,7 @@ class Evaluator:
         """
         model = describe_model(self.lm)
         environment = {**describe_environment(str(self.lm.device)), **environment}
-        cards = {
-            name: describe_editor(editor, source, self._prepare(name))
-            for name, (editor, source) in self._editors.items()
-        }
+        cards = {name: self.card(name) for name in self._editors}
         manifests: dict[RunKey, Manifest] = {}
         cases, warnings = {}, list[str]()
         for name, task in self._tasks.items():
@@ -109,7 +109,7 @@ class Evaluator:
             check_fluency(self._prober, task, selected, self.settings.fluency_tokens)
             cases[name] = [case.id for case in selected]
             warnings += [f"task '{name}': {conflict}" for conflict in conflicts(selected, self.settings)]
-            protocol = describe_protocol(self.lm, self.settings, len(cases[name]), self._gauge)
+            protocol = self.protocol(len(cases[name]))
             for editor, card in cards.items():
                 manifests[editor, name] = Manifest(
                     schema_version=SCHEMA_VERSION,
@@ -121,7 +121,7 @@ class Evaluator:
                     task=describe_task(task),
                     protocol=protocol,
                 )
-        sizes = {name: editor.joint_batch_size for name, (editor, _) in self._editors.items()}
+        sizes = {name: self.joint_batch_size(name) for name in self._editors}
         return Plan(manifests, cases, sizes, {name: self._digest(name) for name in self._editors}, warnings)
 
     def measure(self, item: WorkItem, emit: Emit) -> None:
@@ -169,6 +169,23 @@ class Evaluator:
         else:
             run_single(job)
 
+    def protocol(self, cases: int) -> RunProtocol:
+        """Return the protocol of a run of some number of cases."""
+        return describe_protocol(self.lm, self.settings, cases, self._gauge)
+
+    def card(self, name: str) -> EditorCard:
+        """Prepare an editor and return its description.
+
+        Raises:
+            KnbenchError: it cannot be prepared.
+        """
+        editor, source = self._editors[name]
+        return describe_editor(editor, source, self._prepare(name))
+
+    def joint_batch_size(self, name: str) -> int:
+        """Return the number of single edits that an editor computes together."""
+        return self._editors[name][0].joint_batch_size
+
     def _prepare(self, name: str) -> JsonObject:
         if name not in self._prepared:
             self.reporter.doing(f"preparing {name}")
@@ -201,8 +218,7 @@ class Evaluator:
         return self._prepared[name]
 
     def _digest(self, name: str) -> str:
-        editor, source = self._editors[name]
-        return digest([self._fingerprint, to_json(describe_editor(editor, source, self._prepare(name)))])
+        return digest([self._fingerprint, to_json(self.card(name))])
 
     @cached_property
     def _cases(self) -> dict[str, dict[str, Case]]:

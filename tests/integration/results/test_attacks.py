@@ -27,7 +27,8 @@ from knbench.benchmark.results.documents import load_result, manifest_of
 from knbench.benchmark.results.layout import find_stores, location_of, skeleton
 from knbench.benchmark.results.rescoring import score_files
 from knbench.benchmark.results.runs import find_runs
-from knbench.benchmark.results.store import badges_of, read_status
+from knbench.benchmark.results.store import read_status
+from knbench.benchmark.results.trust import trust_of
 from knbench.benchmark.results.validation import validate
 from knbench.leaderboard.build import build_site
 from knbench.leaderboard.render import SiteRenderer
@@ -123,7 +124,8 @@ def test_attack_1_a_status_file_in_a_methods_folder_gives_no_mark(store, tmp_pat
     for place, name in ((store / "rome", f"{PLACE}/{SINGLE}.json"), (store / "x", f"../rome/{PLACE}/{SINGLE}.json")):
         place.mkdir(exist_ok=True)
         (place / "status.json").write_text(json.dumps({"schema_version": 1, "results": {name: note}}))
-    assert badges_of(run, read_status([store])) == ["not re-scored"]
+    (store / "status.json").write_text(json.dumps({"schema_version": 1, "results": {}}))
+    assert trust_of(run, read_status([store])).level == "self-reported"
     assert [line for line in problems(store) if "status.json: does not belong to a result" in line]
     assert len(problems(store)) == 2
 

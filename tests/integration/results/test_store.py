@@ -17,7 +17,8 @@ from knbench.benchmark.core.split import LITE_CASES, lite_cases, split_cases
 from knbench.benchmark.probing.baseline import select_cases
 from knbench.benchmark.probing.prober import make_prober
 from knbench.benchmark.results.runs import find_runs
-from knbench.benchmark.results.store import BADGES, badges_of, read_status
+from knbench.benchmark.results.store import read_status
+from knbench.benchmark.results.trust import LEVELS, trust_of
 from knbench.benchmark.results.validation import validate
 from knbench.editors.none import NoEdit
 from knbench.leaderboard.build import build_site
@@ -82,21 +83,21 @@ def test_what_is_laid_out_is_the_run_again_and_is_not_run_again(store, made, cap
 
 
 def test_marks_tell_what_was_scored_and_run_again_and_end_with_the_result_they_are_of(store, made, capsys):
-    def badges():
+    def levels():
         status = read_status([store])
-        return {found.result.editor.name: badges_of(found, status) for found in find_runs([store])}
+        return {found.result.editor.name: trust_of(found, status).level for found in find_runs([store])}
 
-    assert badges() == {"none": ["not re-scored"], "nudge": ["not re-scored"]}
+    assert levels() == {"none": "own run", "nudge": "own run"}
     assert called(capsys, "validate", store, "--mark")[0] == 0
-    assert badges() == {"none": ["re-scored"], "nudge": ["re-scored"]}
+    assert levels() == {"none": "self-reported", "nudge": "self-reported"}
     assert called(capsys, "validate", store, "--mark", "--rerun", made / "runs" / "nudge")[0] == 0
-    assert badges() == {"none": ["re-scored"], "nudge": ["re-scored", "re-run"]}
+    assert levels() == {"none": "self-reported", "nudge": "re-run"}
     assert called(capsys, "validate", store, "--mark")[0] == 0
-    assert badges()["nudge"] == ["re-scored", "re-run"]  # it is the same result still
+    assert levels()["nudge"] == "re-run"  # it is the same result still
     (path,) = (store / "nudge").rglob(f"{TASK}.v3.lite.all-cases.json")
     path.write_text(path.read_text() + "\n")
-    assert badges()["nudge"] == ["not re-scored"]
-    assert set(BADGES) >= {badge for found in badges().values() for badge in found}
+    assert levels()["nudge"] == "self-reported"
+    assert set(LEVELS) >= set(levels().values())
 
 
 def test_a_run_that_says_otherwise_does_not_bear_a_result_out(store, made, capsys, tmp_path):
