@@ -12,13 +12,14 @@ FACTS     := capital,mother-tongue,religion
 PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
 LITE      := --subset lite --known-only
 
-.PHONY: help install demo test-fast test lint bench site results finding sequential tune task-hashes lock clean
+.PHONY: help install demo test-fast test test-long lint bench site results finding sequential tune task-hashes lock clean
 
 help:
 	@echo "make demo         install, run none, ft and rome on two tasks, build the site (6 minutes)"
 	@echo "make install      create the environment in .venv with all dependencies"
 	@echo "make test-fast    run ruff, mypy and the tests without the real model"
 	@echo "make test         run ruff, mypy and all tests"
+	@echo "make test-long    run the tests that take many minutes (an hour)"
 	@echo "make lint         run ruff and mypy"
 	@echo "make site         build the leaderboard in ./site from ./results"
 	@echo "make bench        compare fast and reference implementations"
@@ -49,8 +50,11 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not slow and not browser"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not alone"
-	$(BIN)/python -m pytest -m "alone or browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not alone and not long"
+	$(BIN)/python -m pytest -m "(alone or browser) and not long"
+
+test-long: install  # whole tasks and the controls on the real model; about an hour
+	$(BIN)/python -m pytest -m long
 
 test-fast: lint
 	$(BIN)/python -m pytest -n auto -m "not slow and not browser"
