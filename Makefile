@@ -12,7 +12,7 @@ FACTS     := capital,mother-tongue,religion
 PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
 LITE      := --subset lite --known-only
 
-.PHONY: help install demo test-fast test test-long lint bench site results finding sequential tune task-hashes lock clean
+.PHONY: help install demo test-fast test test-long lint bench site results verify finding sequential tune task-hashes lock clean
 
 help:
 	@echo "make demo         install, run none, ft and rome on two tasks, build the site (6 minutes)"
@@ -27,6 +27,7 @@ help:
 	@echo "make sequential   compute the figure of docs/sequential.md (1 hour)"
 	@echo "make tune         search the hyper-parameters of docs/tuning.md (half an hour)"
 	@echo "make results      run the missing results of the leaderboard (hours)"
+	@echo "make verify       measure three drawn cases of every stored result again (hours)"
 	@echo "make task-hashes  update the pinned task hashes after a change of task content"
 	@echo "make lock         update constraints.txt (needs uv)"
 	@echo "make clean        delete .venv, runs and site"
@@ -90,6 +91,9 @@ results: install  # unpacks stored results first; they are not run again
 	  --sequential 20 --drift perplexity --output runs/results/smollm2-135m.lite.sequential-20
 	$(BIN)/knbench submit runs/results --results results
 	$(BIN)/knbench validate results --mark
+
+verify: install  # marks each result in results/status.json; skips those that are marked, and resumes
+	$(BIN)/knbench verify results --cases 3 --mark --resume
 
 site: install
 	$(BIN)/knbench site build results docs/analyses --output $(SITE)
