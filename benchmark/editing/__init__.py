@@ -28,7 +28,7 @@ from __future__ import annotations
 from .building import build_editor, editor_class, editor_classes, guard_class, parse_overrides
 from .edit import Edit, EditSize, EditStack, NonFiniteEditError, OutputFunctionError
 from .editor import Editor, EditorKind
-from .guard import Guard, guarded
+from .guard import Guard, MlpValues, RestrainsValues, ValueGuard, guarded
 from .hyperparameters import NoConfig, Published, hyperparameter
 from .in_place import InPlaceEditor, easyedit_request, rome_request
 from .state import State
@@ -41,11 +41,14 @@ __all__ = [
     "EditorKind",
     "Guard",
     "InPlaceEditor",
+    "MlpValues",
     "NoConfig",
     "NonFiniteEditError",
     "OutputFunctionError",
     "Published",
+    "RestrainsValues",
     "State",
+    "ValueGuard",
     "build_editor",
     "easyedit_request",
     "editor_class",

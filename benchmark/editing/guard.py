@@ -6,7 +6,7 @@ import copyreg
 import dataclasses
 import typing
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -78,6 +78,56 @@ class Guard(ABC, Generic[GuardConfigT]):
         """
 
 
+MlpValues = Callable[[Sequence[EditRequest]], tuple[Tensor, Tensor]]
+"""Computes for requests the output of an MLP at the subject on the unedited model, and the value that the method would
+write in its place, both (n, d)."""
+
+
+class ValueGuard(Guard[GuardConfigT]):
+    """Base class of guards that restrain the values that a method writes, in place of its weights.
+
+    They act on methods that optimise the output of an MLP and solve for the weights that produce it, see
+    :class:`RestrainsValues`.
+    """
+
+    @abstractmethod
+    def prepare_values(self, lm: LanguageModel, layer: int, values: MlpValues, reporter: Reporter) -> JsonObject:
+        """Compute data of one layer that all edits share, once per model. The method calls this before every edit.
+
+        Returns:
+            JSON values that describe the data.
+        """
+
+    @abstractmethod
+    def value(self, lm: LanguageModel, layer: int, start: Tensor, value: Tensor) -> Tensor:
+        """Return the value that replaces the one that the method optimised. The arguments must be left unchanged.
+
+        Args:
+            lm: the model before the edit.
+            layer: the layer of the value.
+            start: output of the layer's MLP before the edit, (d,).
+            value: the optimised output, (d,).
+
+        Returns:
+            The new value, (d,). ``start`` itself leaves the fact unwritten.
+        """
+
+    def update(self, lm: LanguageModel, name: str, original: Tensor, current: Tensor, proposed: Tensor) -> Tensor:
+        """Return the proposed weight."""
+        del lm, name, original, current
+        return proposed
+
+
+class RestrainsValues:
+    """Base class of methods that apply guards of values.
+
+    Attributes:
+        value_guards: the guards, in the order in which they act. A composition with guards sets them.
+    """
+
+    value_guards: Sequence[ValueGuard[Any]] = ()
+
+
 class _GuardedType(ABCMeta):
     """Type of composed classes. They are pickled as their base class and guards, because no module contains them."""
 
@@ -119,6 +169,8 @@ class GuardedEditor(Editor[Any], metaclass=_GuardedType):
         first, *others = (part.values_of(config) for part in self.parts)
         self._editor = self.base(first, seed)
         self._guards = [cls(values, seed) for cls, values in zip(self.guards, others, strict=True)]
+        if isinstance(self._editor, RestrainsValues):
+            self._editor.value_guards = [guard for guard in self._guards if isinstance(guard, ValueGuard)]
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
@@ -219,11 +271,18 @@ def guarded(base: type[Editor[Any]], guards: tuple[type[Guard[Any]], ...]) -> ty
         guards: the guards, in the order in which they act.
 
     Raises:
-        KnbenchError: the method does not edit weights, or a guard occurs twice.
+        KnbenchError: the method does not edit weights, or a guard restrains values and the method writes none, or a
+            guard occurs twice.
     """
     name = "+".join([base.name, *(guard.name for guard in guards)])
     if base.kind not in ("weights", "control"):
         raise KnbenchError(f"editor '{name}': guards restrain weights, and '{base.name}' changes none")
+    of_values = [guard.name for guard in guards if issubclass(guard, ValueGuard)]
+    if of_values and not issubclass(base, RestrainsValues):
+        raise KnbenchError(
+            f"editor '{name}': guard '{of_values[0]}' restrains the values that a method solves for, and '{base.name}' "
+            "has none; use a method of the family of memit"
+        )
     if len(set(guards)) < len(guards):
         raise KnbenchError(f"editor '{name}' names a guard twice")
     parts = (_Part(base.Config, ""), *(_Part(g.Config, g.name.replace("-", "_") + "_") for g in guards))

@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 
 from ...benchmark.core.progress import Reporter
-from ...benchmark.core.schema import EditRequest, JsonObject
-from ...benchmark.editing import Edit, hyperparameter
+from ...benchmark.core.schema import SLOT, EditRequest, JsonObject
+from ...benchmark.editing import Edit, RestrainsValues, ValueGuard, hyperparameter
 from ...benchmark.models.language_model import LanguageModel
 from ...benchmark.models.precision import in_float64
 from .contexts import ContextEditor
 from .covariance import SecondMoments
 from .subject_reader import SubjectReader
 from .value_config import CLAMP_HELP, STEPS_HELP, ValueConfig
-from .value_vectors import value_vectors
+from .value_vectors import ValueVector, value_vectors
 
 EarlierKeys = Callable[[int], Tensor | None]
 """Returns the keys of earlier edits in a layer, (m, e), or None."""
@@ -71,7 +71,7 @@ class LayerEdits:
     keys: dict[int, Tensor]
 
 
-class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
+class MultiLayerEditor(ContextEditor[MultiLayerConfigT], RestrainsValues):
     """Base class of the methods, which implement :meth:`weighted_keys`."""
 
     causal_only = True
@@ -92,7 +92,14 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
     def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
         """Sample the contexts and compute the second moments of the layers."""
         provenance = super().prepare(lm, reporter)
-        return {**provenance, "second_moment": self.moments.prepare(lm, self.config.layers, reporter)}
+        provenance = {**provenance, "second_moment": self.moments.prepare(lm, self.config.layers, reporter)}
+        prepared = {
+            guard.name: {
+                str(layers[-1]): self._prepare_guard(guard, lm, layers[-1], reporter) for layers in self.layer_groups()
+            }
+            for guard in self.value_guards
+        }
+        return {**provenance, "value_guards": prepared} if prepared else provenance
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Compute the update of all requests, in which each layer takes an equal share of the remaining residual.
@@ -127,7 +134,7 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
             for layers in self.layer_groups():
                 vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
                 losses += [[round(x, 6) for x in vector.losses] for vector in vectors]
-                targets = torch.stack([vector.value for vector in vectors])  # (n, d)
+                targets = torch.stack([self._target(lm, layers[-1], vector) for vector in vectors])  # (n, d)
                 reader = SubjectReader(lm, requests, contexts, layers)
                 for done, layer in enumerate(layers):
                     keys, outputs = reader.read(layer)  # (n, m), (n, d)
@@ -142,6 +149,24 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT]):
                     stack.enter_context(Edit(weights={name: weights[name]}).applied(lm))
         diagnostics = {"losses": losses, "missing": residual_norms}
         return LayerEdits(Edit(weights=weights, diagnostics=diagnostics), used)
+
+    def _target(self, lm: LanguageModel, layer: int, vector: ValueVector) -> Tensor:
+        """Return the wanted output of the block, (d,): the optimised one, with the MLP's part of it restrained."""
+        change = vector.value - vector.bare_value
+        for guard in self.value_guards:
+            self._prepare_guard(guard, lm, layer, Reporter())
+            change = guard.value(lm, layer, vector.bare_mlp, vector.bare_mlp + change) - vector.bare_mlp
+        return vector.bare_value + change if self.value_guards else vector.value
+
+    def _prepare_guard(self, guard: ValueGuard[Any], lm: LanguageModel, layer: int, reporter: Reporter) -> JsonObject:
+        def values(requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
+            names = [lm.mlp_weight_name(edited) for edited in self.config.layers]
+            with Edit(weights={name: lm.unedited(name) for name in names}).applied(lm):
+                vectors = value_vectors(lm, requests, layer, [SLOT], self.config.objective, site="block")
+            start = torch.stack([vector.bare_mlp for vector in vectors])
+            return start, start + torch.stack([vector.value - vector.bare_value for vector in vectors])
+
+        return guard.prepare_values(lm, layer, values, reporter)
 
     def update(
         self, lm: LanguageModel, layer: int, keys: Tensor, residual: Tensor, earlier: Tensor | None = None

@@ -11,7 +11,7 @@ the layers from l on, with the keys and values of the earlier tokens taken from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,6 +24,9 @@ from ...benchmark.models.hooks import FixedPast, Side, capture, edit_output, res
 from ...benchmark.models.language_model import LanguageModel
 
 EditSite = Literal["mlp", "block"]
+
+Penalty = Callable[[Tensor], Tensor]
+"""Maps the delta of a request, (d,), to a term of its loss, a scalar."""
 
 KL_PROMPT = SLOT + " is a"
 """The prompt of the KL term, which keeps the model's description of the subject."""
@@ -72,6 +75,8 @@ class ValueVector:
         bare_key: the same for the prompt without a context, (m,).
         value: the optimised output v* of the MLP or block at that token, (d,).
         bare_value: the output v0 before the edit, for the prompt without a context, (d,).
+        bare_mlp: the MLP's output before the edit, for the prompt without a context, (d,). It equals ``bare_value`` if
+            the site is the MLP.
         losses: total loss of each iteration.
     """
 
@@ -79,6 +84,7 @@ class ValueVector:
     bare_key: Tensor
     value: Tensor
     bare_value: Tensor
+    bare_mlp: Tensor
     losses: tuple[float, ...]
 
 
@@ -89,6 +95,8 @@ def value_vectors(
     contexts: Sequence[str],
     objective: ValueObjective,
     site: EditSite = "mlp",
+    *,
+    penalties: Sequence[Penalty] | None = None,
 ) -> list[ValueVector]:
     """Compute the keys and optimise the values of all requests, each as if it were alone.
 
@@ -99,6 +107,8 @@ def value_vectors(
         contexts: templates with a ``{}`` for the prompt. The first must be ``{}`` itself.
         objective: parameters of the optimisation.
         site: the output to optimise: of the MLP (ROME) or of the block (MEMIT).
+        penalties: for each request a term of its loss, which does not count when the loss is compared with
+            ``stop_below``.
 
     Raises:
         ValueError: the first context is not ``{}``, or a subject or target cannot be tokenised, or a loss is not
@@ -115,7 +125,8 @@ def value_vectors(
     for members in by_length.values():
         for start in range(0, len(members), JOINT_BATCH_SIZE):
             group = members[start : start + JOINT_BATCH_SIZE]
-            vectors.update(zip(group, _optimise(lm, [rows_of[i] for i in group], layer, objective, site), strict=True))
+            members_rows, terms = [rows_of[i] for i in group], penalties and [penalties[i] for i in group]
+            vectors.update(zip(group, _optimise(lm, members_rows, layer, objective, site, terms), strict=True))
     return [vectors[i] for i in range(len(requests))]
 
 
@@ -153,7 +164,12 @@ def _rows(lm: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> l
 
 
 def _optimise(
-    lm: LanguageModel, rows_of: Sequence[Sequence[_Row]], layer: int, objective: ValueObjective, site: EditSite
+    lm: LanguageModel,
+    rows_of: Sequence[Sequence[_Row]],
+    layer: int,
+    objective: ValueObjective,
+    site: EditSite,
+    penalties: Sequence[Penalty] | None,
 ) -> list[ValueVector]:
     """Optimise the deltas of some requests in one batch. The requests share no term of the loss."""
     requests = range(len(rows_of))
@@ -173,7 +189,8 @@ def _optimise(
         last = step == objective.steps - 1
         optimiser.zero_grad()
         decay = objective.weight_decay * delta[active].norm(dim=-1) / v0[active].norm(dim=-1) ** 2
-        loss, pending = decay.detach().clone(), decay
+        added = torch.stack([penalties[r](delta[r]) for r in active]) if penalties else torch.zeros_like(decay)
+        loss, pending = decay.detach().clone(), decay + added
         missed = torch.zeros(len(active), dtype=torch.long, device=delta.device)
         for batch in batches:
             # One batch's graph at a time: it is freed before the next is built. The graph of the last batch is kept
@@ -184,13 +201,15 @@ def _optimise(
                 pending, below = batch.loss(delta)
             loss += pending.detach()
             missed += below
+        compared = dict(zip(active, loss.tolist(), strict=True))
+        loss += added.detach()
         for request, value, count in zip(active, loss.tolist(), missed.tolist(), strict=True):
             losses[request].append(value)
             reached[request] += count == 0
         if not bool(loss.isfinite().all()):
             raise ValueError("the loss of the value vector is not a number")
         finished = [
-            r for r in active if last or losses[r][-1] < objective.stop_below or reached[r] == objective.stop_after
+            r for r in active if last or compared[r] < objective.stop_below or reached[r] == objective.stop_after
         ]
         final[finished] = delta.detach()[finished]
         if len(finished) == len(active):
@@ -212,6 +231,7 @@ def _optimise(
                 bare_key=prefix.keys[bare[r]],
                 value=v0[r] + final[r],
                 bare_value=v0[r],
+                bare_mlp=prefix.mlp[bare[r]],
                 losses=tuple(losses[r]),
             )
         )
@@ -224,6 +244,7 @@ class _PrefixPass:
     Attributes:
         keys: inputs of the MLP's output projection at each row's subject, (row, m), float32.
         values: outputs of the site at each row's subject, (row, d), float32.
+        mlp: outputs of the MLP at each row's subject, (row, d), float32.
         past: for each layer, attention keys and values of the tokens before each row's subject, padded on the left,
             (row, head, position, head size).
         reference: by request, the log-probabilities of the unedited model for the KL term, (vocabulary,).
@@ -239,12 +260,14 @@ class _PrefixPass:
         wanted: dict[str, tuple[nn.Module, Side]] = {
             "k": (lm.mlp_out(layer), "input"),
             "v": (self.module, "output"),
+            "mlp": (lm.mlp(layer), "output"),
             "x": (lm.block(layer), "input"),
         }
         with torch.no_grad(), capture(wanted) as captured, select_positions(lm, index[:1], index[:1]):
             lm.model(input_ids=batch.ids, attention_mask=batch.mask, past_key_values=cache, use_cache=True)
         self.keys = captured["k"][index, self.subject].float()
         self.values = captured["v"][index, self.subject].float()
+        self.mlp = captured["mlp"][index, self.subject].float()
         self.ids, self.state, self.lengths = batch.ids, captured["x"], batch.lengths
         # The past is padded on the left, which puts the subject at column 0 of every row's suffix.
         before = int(self.subject.max())
