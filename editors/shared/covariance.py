@@ -234,6 +234,15 @@ class SecondMoments:
             for layer, total in sums.items():
                 _save(self._path(lm, layer), {"C": (total / rows.numel()).float().contiguous().cpu()})
 
+    def rows(self, lm: LanguageModel, reporter: Reporter) -> Tensor:
+        """Return the corpus as token ids, (text, length). Sampled text is stored in the cache.
+
+        Raises:
+            KnbenchError: the corpus cannot be read or is too short.
+        """
+        with exclusive(self._folder(lm) / "text.json"):
+            return self._rows(lm, reporter)
+
     def _rows(self, lm: LanguageModel, reporter: Reporter) -> Tensor:
         """Return the corpus as token ids, (text, length)."""
         count = self._tokens(lm) // self.corpus.length

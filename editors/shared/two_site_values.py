@@ -59,8 +59,8 @@ def two_site_value(
     The loss is phi NLL + ``kl_factor`` KL(P_delta || P) + ``weight_decay`` (|delta_m| / |m0|^2 + |delta_a| / |a0|^2),
     with the mean NLL of the target over contexts and the KL divergence at the subject's last token of "{subject} is a".
     Each norm is bounded by ``clamp`` times that of its output. After an iteration in which all targets in all contexts
-    are the most probable tokens, phi is 0.1, otherwise it is 1. A small weighted KL divergence in such an iteration ends
-    the optimisation.
+    are the most probable tokens, phi is 0.1, otherwise it is 1. A small weighted KL divergence in such an iteration
+    ends the optimisation.
 
     Args:
         lm: a causal model.

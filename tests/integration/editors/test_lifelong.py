@@ -48,7 +48,6 @@ def norm(tensors):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gptj", "bert"])
 def test_gradients_times_inputs_are_the_gradient_of_the_weight_if_targets_have_one_token(kind):
-    """Only the last position of a causal prompt, or the mask, predicts a target; other positions have gradients, too."""
     lm = make_lm(kind)
     layer = lm.n_layers - 1  # in the last layer, other positions have no gradient
     module = lm.mlp_out(layer)
