@@ -42,6 +42,8 @@ METHODS: Mapping[str, Method] = {
     "alphaedit": Method(6.6, 80),
     "alphaedit-blue": Method(11.0, 155),
     "blue": Method(11.0, 155),
+    "bird": Method(8.0, 10, joint_batch_size=8),
+    "crispedit": Method(4.0, 75),
     "destroyed": Method(0.1, 0),
     "emmet": Method(6.3, 80),
     "encore": Method(6.0, 80),
