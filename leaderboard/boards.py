@@ -98,17 +98,27 @@ def overview_boards(section: Section, view: str) -> list[Board]:
         view: one of :data:`VIEWS`.
     """
     kinds: list[tuple[str, str, TaskKind | None]] = [
-        (name, name.capitalize(), kind) for kind, name in OVERVIEWS.items() if section.tasks(kind)
+        (name, name.capitalize(), kind) for kind, name in OVERVIEWS.items() if _tasks(section, kind)
     ]
     if len(kinds) > 1:
         kinds.insert(0, ("together", "Facts and phenomena together", None))
     boards = []
     for name, title, kind in kinds:
-        tasks = section.tasks(kind)
+        tasks = _tasks(section, kind)
         if len(tasks) == 1:
             title = f"{title}: {section.task_card(tasks[0]).title}"
         boards.append(_board(section, view, name, title, kind, tasks))
     return [board for board in boards if board.columns]
+
+
+def _tasks(section: Section, kind: TaskKind | None) -> list[TaskKey]:
+    """Return the tasks of an overview: those with a result that can be ranked, or all if there is none.
+
+    A self-reported result on one more task must not make the results of all others incomplete.
+    """
+    tasks = section.tasks(kind)
+    ranked = [task for task in tasks if any(entry.trust.ranked for entry in section.entries[task].values())]
+    return ranked or tasks
 
 
 def task_board(section: Section, view: str, task: TaskKey) -> Board:

@@ -21,25 +21,30 @@ SHARES = {"none": 0.0, "rome": 0.5, "made-up": 1.0}
 """Shares of edits that a method has right."""
 
 
+def add_result(root, editor, share, task="capital", cases=20):
+    """Store a result with a share of right edits."""
+    folder = root / "runs" / task / editor
+    folder.mkdir(parents=True)
+    records = [
+        record(
+            i,
+            [
+                probe("reliability", GOOD if i < cases * share else BAD, before=BAD),
+                probe("neighbourhood", KEPT, before=KEPT, expect="unchanged"),
+            ],
+        )
+        for i in range(cases)
+    ]
+    (folder / "manifest.json").write_text(json_text(to_json(manifest(editor, task, "fact", cases=cases))))
+    (folder / "records.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in records))
+    store_run(finish(folder), root / "results")
+
+
 @pytest.fixture
 def store(tmp_path):
     """Return a store with three methods on one task, without a status file."""
     for editor, share in SHARES.items():
-        folder = tmp_path / "runs" / editor
-        folder.mkdir(parents=True)
-        records = [
-            record(
-                i,
-                [
-                    probe("reliability", GOOD if i < 20 * share else BAD, before=BAD),
-                    probe("neighbourhood", KEPT, before=KEPT, expect="unchanged"),
-                ],
-            )
-            for i in range(20)
-        ]
-        (folder / "manifest.json").write_text(json_text(to_json(manifest(editor, "capital", "fact", cases=20))))
-        (folder / "records.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in records))
-        store_run(finish(folder), tmp_path / "results")
+        add_result(tmp_path, editor, share)
     return tmp_path / "results"
 
 
@@ -76,6 +81,18 @@ def test_a_maintained_store_ranks_only_verified_results_and_shows_the_others_bel
     rows = page[page.index("<tbody>") :]
     assert rows.index(">rome</a>") < rows.index(">none</a>") < rows.index(">made-up</a>")
     assert "spot-checked (3 of 20 cases)</span>" in page
+
+
+def test_self_reported_results_on_one_more_task_or_of_one_case_change_no_rank(store, tmp_path):
+    runs = by_method(store)
+    for name in ("rome", "none"):
+        mark_verified(runs[name], ["c1"], agrees=True)
+    add_result(tmp_path, "made-up", 1.0, task="religion")
+    add_result(tmp_path, "tiny", 1.0, cases=1)
+    _, ranks = board(store, tmp_path)
+    assert ranks == {"rome": "1", "none": "2", "made-up": "", "tiny": ""}
+    (path,) = (tmp_path / "site").rglob("religion*edit_score.json")
+    assert {row["method"]: row["rank"] for row in json.loads(path.read_text())} == {"made-up": ""}
 
 
 def test_a_mark_ends_with_the_result_that_it_is_of_and_with_a_verification_that_differs(store):
