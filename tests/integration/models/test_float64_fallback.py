@@ -20,7 +20,7 @@ from tests.conftest import make_lm
 from tests.workers import towns
 
 SMALL = {"corpus_tokens": "256", "corpus_length": "16", "steps": "2", "mom2_adjustment": "true"}
-EDITORS = ("rome", "r-rome", "memit", "emmet", "alphaedit")
+EDITORS = ("rome", "r-rome", "memit", "emmet", "alphaedit", "memit-seq", "blue", "encore")
 
 
 class OnMps:

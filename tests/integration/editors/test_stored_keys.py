@@ -1,4 +1,4 @@
-"""AlphaEdit in the sequential regime: the runner hands the stored keys on, also when a stopped run continues."""
+"""Stored keys in the sequential regime: the runner hands them on, also when a stopped run continues."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import pytest
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import EditStack, build_editor
 from knbench.editors.alphaedit import AlphaEdit
+from knbench.editors.blue import AlphaEditBlue, Blue
+from knbench.editors.encore import Encore
+from knbench.editors.memit_seq import MemitSeq
 
 from tests.files import json_lines
 from tests.files import run_folders as run
@@ -21,7 +24,8 @@ ARGS = {
     "corpus_tokens": "1024",
     "corpus_length": "32",
 }
-SETTINGS = RunSettings(batch_size=8, new_tokens=2, sequential=4, editor_args={"alphaedit": ARGS})
+EDITORS = (AlphaEdit, AlphaEditBlue, Blue, Encore, MemitSeq)
+SETTINGS = RunSettings(batch_size=8, new_tokens=2, sequential=4, editor_args={editor.name: ARGS for editor in EDITORS})
 
 
 def states(folder):
@@ -49,8 +53,9 @@ def test_edits_of_a_run_are_those_with_the_state_of_the_edit_before(lm, tmp_path
     assert first[2:] != second[2:]
 
 
-def test_a_stopped_run_continues_with_the_same_keys(lm, tmp_path):
-    class Stops(AlphaEdit):
+@pytest.mark.parametrize("cls", EDITORS)
+def test_a_stopped_run_continues_with_the_same_keys(cls, lm, tmp_path):
+    class Stops(cls):
         calls = 0
 
         def edit_next(self, lm, requests, earlier, state=None):
@@ -61,6 +66,6 @@ def test_a_stopped_run_continues_with_the_same_keys(lm, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(lm, [Stops], [task()], tmp_path / "a", SETTINGS)
-    (resumed,) = run(lm, [AlphaEdit], [task()], tmp_path / "a", SETTINGS)
-    (whole,) = run(lm, [AlphaEdit], [task()], tmp_path / "b", SETTINGS)
+    (resumed,) = run(lm, [cls], [task()], tmp_path / "a", SETTINGS)
+    (whole,) = run(lm, [cls], [task()], tmp_path / "b", SETTINGS)
     assert without_timings(resumed) == without_timings(whole)
