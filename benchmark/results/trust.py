@@ -1,7 +1,7 @@
 """Levels of trust of stored results, which ``status.json`` at the top of a store records.
 
-A store with a status file is maintained: its results are ranked once they are spot-checked or re-run. Without a status
-file, all results are the user's own and are ranked.
+A store with a verified result is maintained: its results are ranked once they are spot-checked or re-run. In a store
+without one, all results are somebody's own and are ranked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVELS: Mapping[Level, str] = {
     "re-run": "The maintainers measured all cases again. Every observation agreed.",
     "spot-checked": "The maintainers measured randomly drawn cases again. Every observation agreed.",
     "self-reported": "Only the authors of the result have run the method. Shown below the ranks and not ranked.",
-    "own run": "A run of your own, or of a store without status.json. Nobody else has run it. Ranked.",
+    "own run": "A run of your own, or of a store in which no result was verified. Nobody else has run it. Ranked.",
 }
 """Levels with their meaning, from the highest. The lowest level of its results is that of a row."""
 _ORDER = tuple(LEVELS)
@@ -71,7 +71,8 @@ def trust_of(run: Run, status: Mapping[Path, Mapping[str, Any]]) -> Trust:
         status: see :func:`.store.read_status`.
     """
     cases = run.result.records.cases
-    if not run.stem or not _status_path(run).is_file():
+    verified = any(note["rerun"] or note.get("spot_checked") for note in status.values())
+    if not run.stem or not verified or not _status_path(run).is_file():
         return Trust("own run", 0, cases)
     note = status.get(run.result_path.resolve(), {})
     if note.get("sha256") != _digest(run):

@@ -71,6 +71,14 @@ def test_without_a_status_file_all_results_are_own_runs_and_ranked(store, tmp_pa
     assert page.count(">own run</span>") == 3
 
 
+def test_a_store_in_which_nothing_was_verified_ranks_all_results_as_own_runs(store, tmp_path):
+    write_status(store, list(by_method(store).values()), [])
+    assert (store / "status.json").exists()
+    _, ranks = board(store, tmp_path)
+    assert set(levels(store).values()) == {"own run"}
+    assert ranks == {"made-up": "1", "rome": "2", "none": "3"}
+
+
 def test_a_maintained_store_ranks_only_verified_results_and_shows_the_others_below(store, tmp_path):
     runs = by_method(store)
     mark_verified(runs["rome"], ["c1", "c5", "c2"], agrees=True)
