@@ -59,9 +59,11 @@ class RelationTerm:
             target = self.old if old else self.new
             there = (subject + self.forward - target).norm(dim=-1)
             back = (target + self.inverse - subject).norm(dim=-1)
-            return (there + back).sum()
+            total: Tensor = (there + back).sum()
+            return total
 
-        return distance(False) - self.beta * distance(True)
+        term: Tensor = distance(False) - self.beta * distance(True)
+        return term
 
     def subject_vectors(self, delta: Tensor) -> Tensor:
         """Return s in every context, (context, d), with delta in place."""

@@ -119,7 +119,8 @@ class _Rows:
 
     def __init__(self, lm: LanguageModel, request: EditRequest, contexts: Sequence[str], layer: int) -> None:
         self.lm, self.layer = lm, layer
-        ids, subjects, positions, targets = [], [], [], []
+        ids, subjects, positions = [], [], []
+        targets: list[int] = []
         for row, context in enumerate(contexts):
             template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
             prompt, target = lm.split(template.replace(SLOT, request.subject, 1), request.target_new)
