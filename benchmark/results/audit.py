@@ -35,7 +35,7 @@ def check_task(where: str, result: Result, records: Sequence[Record], task: Task
         KnbenchError: the version is unknown, or the content, a request or a probe differs.
     """
     version, content_hash = result.task.version, result.task.content_hash
-    asked = task if version == task.version else _earlier_version(task, version, result.task.criteria)
+    asked = task if version == task.version else earlier_version(task, version, result.task.criteria)
     if asked.content_hash() != content_hash:
         if version == task.version:
             raise KnbenchError(
@@ -60,7 +60,7 @@ def check_task(where: str, result: Result, records: Sequence[Record], task: Task
     return asked
 
 
-def _earlier_version(task: Task, version: int, criteria: Sequence[str]) -> Task:
+def earlier_version(task: Task, version: int, criteria: Sequence[str]) -> Task:
     """Return a task without the probes of criteria that an earlier version did not have, in the order of that version.
 
     The content hash shows whether the earlier version had these cases.
