@@ -68,8 +68,8 @@ def test_rows_statistics_and_updates_of_every_turn(name, kind):
                     whitened.add((number, module))
                 assert ((number, module) in whitened) == turn["whitened"][module]
                 stored = lm.as_stored(edited.layer, change.float(), edited.role)
-                # The released code inverts the covariance in float32, with 52 rows for 48 gradients in one turn. Its gap
-                # to float64, relative to the largest entry, is part of the reference.
+                # The released code inverts the covariance in float32, in one turn with 52 rows for 48 gradients. Its
+                # gap to float64, relative to the largest entry, is part of the reference.
                 tolerance = max(TOLERANCE, turn["float64_gap"][module])
                 assert error(stored[: len(update), : len(update[0])], update) < tolerance
                 assert float(stored.norm()) == pytest.approx(turn["update_norm"][module], rel=tolerance)
