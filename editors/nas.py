@@ -14,6 +14,7 @@ are tuning cases of the built-in fact tasks, each optimised as if it were alone,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -82,5 +83,5 @@ class Nas(ValueGuard[NasConfig]):
                     step()
         if not norms:
             raise ValueError(f"'{lm.name}' can tokenise no pilot fact; edit it without the guard '{self.name}'")
-        kept = sorted(norms)[: len(norms) - int(self.config.trim * len(norms))]
+        kept = sorted(norms)[: max(1, len(norms) - math.ceil(self.config.trim * len(norms)))]
         return sum(kept) / len(kept)
