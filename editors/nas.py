@@ -73,7 +73,12 @@ class Nas(ValueGuard[NasConfig]):
         return start if float(norm) > self.config.skip_above * anchor else value * (anchor / norm)
 
     def _anchor(self, lm: LanguageModel, values: MlpValues, reporter: Reporter) -> float:
-        pilots = warm_up_requests(lm, WARM_UP_TASKS, self.config.pilots)
+        # The first token of a text attracts attention whatever it is, and its values are many times larger.
+        pilots = [
+            request
+            for request in warm_up_requests(lm, WARM_UP_TASKS, self.config.pilots)
+            if lm.subject_span(request.prompt, request.subject)[1][-1] > 0
+        ]
         norms: list[float] = []
         with reporter.stage("norms of pilot values", len(pilots)) as step:
             for first in range(0, len(pilots), PILOTS_PER_CALL):

@@ -155,3 +155,17 @@ def test_a_method_without_values_is_refused():
 def test_values_are_checked(values):
     with pytest.raises(KnbenchError, match="pilots and skip_above must be at least 1, and trim at least 0 and below 1"):
         build_editor(editor_class("memit+nas"), untrained("llama"), values)
+
+
+def test_pilots_whose_subject_is_the_first_token_are_left_out(monkeypatch):
+    """The first token of a text attracts attention, and its values are many times larger than others."""
+    lm = untrained("gpt2")
+    first = [EditRequest("{} is a", "S", "physics", "this")] * 20
+    assert list(lm.subject_span(first[0].prompt, "S")[1]) == [0]
+
+    def anchor(pilots):
+        monkeypatch.setattr(nas, "warm_up_requests", lambda _lm, _tasks, _count: pilots)
+        editor, _ = build_editor(editor_class("memit+nas"), lm, {**ARGS, "layers": "1"})
+        return editor.prepare(lm, Reporter())["value_guards"]["nas"]
+
+    assert anchor([*PILOTS[:8], *first]) == anchor(PILOTS[:8])
