@@ -142,7 +142,7 @@ TAMPERED = {
     "the passages left out": (
         "records.jsonl",
         lambda lines: [altered(lines[0], lambda r: r["probes"].pop()), *lines[1:]],
-        "lacks a probe of integrity",
+        "lacks the probe of integrity",
     ),
     "another task version": (
         "manifest.json",
@@ -328,7 +328,7 @@ def test_an_editor_that_is_tuned_per_task_is_not_ranked_as_one_method(runs, tmp_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(benchmark_version="0.2.0"), "benchmark: 0.1 and 0.2"),
+        (lambda d: d.update(benchmark_version="0.9.0"), f"benchmark: {release_series(__version__)} and 0.9"),
         (lambda d: d.update(seed=5), "seed: 0 and 5"),
         (lambda d: d["protocol"].update(split="tune"), "split: test and tune"),
         (lambda d: d["protocol"].update(new_tokens=9), "new_tokens: 2 and 9"),

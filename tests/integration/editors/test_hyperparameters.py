@@ -69,10 +69,11 @@ def test_published_rows_have_the_values_of_their_sources():
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_published_values_are_a_valid_configuration(name):
+def test_published_values_are_a_valid_configuration(lm, name):
     cls = editor_class(name)
     for published in cls.published:
-        cls.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in published.values.items()})
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in published.values.items()}
+        cls.Config(**{**cls.generic(lm), **values})
 
 
 def test_a_hyperparameter_has_a_default_or_is_required():

@@ -12,6 +12,8 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.results.comparison import group_by_task
 from knbench.benchmark.results.documents import comparable, different_conditions, optional_conditions
 from knbench.benchmark.results.runs import Run
+from knbench.benchmark.results.trust import Trust
+from knbench.benchmark.scoring.edit_score import case_values
 from knbench.editors.shared.covariance import Corpus, SecondMoments
 from knbench.leaderboard.entries import Entry, section_key, sections_of
 
@@ -48,7 +50,7 @@ def test_a_hash_that_one_result_lacks_is_not_compared(lacking):
 
 
 def entry(name: str, made) -> Entry:
-    return Entry(Run(Path(name), made), {}, {})
+    return Entry(Run(Path(name), made), {}, case_values([], "fact"), Trust("own run", 0, 1))
 
 
 def test_a_section_of_the_site_does_not_mix_tokenizers():

@@ -89,7 +89,7 @@ def test_marks_tell_what_was_scored_and_run_again_and_end_with_the_result_they_a
 
     assert levels() == {"none": "own run", "nudge": "own run"}
     assert called(capsys, "validate", store, "--mark")[0] == 0
-    assert levels() == {"none": "self-reported", "nudge": "self-reported"}
+    assert levels() == {"none": "own run", "nudge": "own run"}  # nothing in the store was verified
     assert called(capsys, "validate", store, "--mark", "--rerun", made / "runs" / "nudge")[0] == 0
     assert levels() == {"none": "self-reported", "nudge": "re-run"}
     assert called(capsys, "validate", store, "--mark")[0] == 0
