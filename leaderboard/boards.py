@@ -89,7 +89,7 @@ class Board:
 
 
 def overview_boards(section: Section, view: str) -> list[Board]:
-    """Return the boards of means over tasks: both kinds together if the section has both, facts, and phenomena.
+    """Return the boards of means over tasks: facts, phenomena, and both together if the section has both.
 
     Boards without a column are left out.
 
@@ -101,7 +101,7 @@ def overview_boards(section: Section, view: str) -> list[Board]:
         (name, name.capitalize(), kind) for kind, name in OVERVIEWS.items() if _tasks(section, kind)
     ]
     if len(kinds) > 1:
-        kinds.insert(0, ("together", "Facts and phenomena together", None))
+        kinds.append(("together", "Facts and phenomena together", None))
     boards = []
     for name, title, kind in kinds:
         tasks = _tasks(section, kind)

@@ -280,9 +280,9 @@ class SiteRenderer:
             task_tabs += [(t.title, root + self.board_page(section, t, view.name), t is task) for t in cards]
         figures: list[Figure] = []
         if tables and view.share:
-            figures += self._figures(section, tables[0], view)
+            figures += self._figures(section, tables[-1], view)
             shown_task = cards[0] if len(cards) == 1 else task
-            figures += self._retention_figures(section, tables[0], shown_task, view) if shown_task else []
+            figures += self._retention_figures(section, tables[-1], shown_task, view) if shown_task else []
         for figure in figures:
             self.write(figure.path, figure.svg)
         self.page(

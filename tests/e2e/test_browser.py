@@ -111,7 +111,7 @@ def kinds_of_pages(site):
 
 
 def test_the_address_restores_the_order_of_a_column(visit):
-    page = visit("index.html")
+    page = visit("success.html")
     before = numbers(page, "paraphrase")
     page.click(f"{FACTS} th[data-key=paraphrase]")
     assert becomes(page, "paraphrase", sorted(before, reverse=True))
@@ -127,7 +127,7 @@ def test_the_address_restores_the_order_of_a_column(visit):
 
 
 def test_the_address_keeps_search_filters_and_columns(visit):
-    page = visit("index.html")
+    page = visit("success.html")
     all_methods = column(page, "method")
     page.locator(".dt-search input").first.fill("method-00")
     assert column(page, "method") == all_methods
@@ -157,7 +157,7 @@ def test_the_address_keeps_search_filters_and_columns(visit):
 
 
 def test_another_measure_keeps_the_state_and_shows_its_own_numbers(visit, site):
-    page = visit("index.html")
+    page = visit("success.html")
     page.click(f"{FACTS} th[data-key=reliability]")
     assert becomes(page, "reliability", sorted(numbers(page, "reliability"), reverse=True))
     page.get_by_role("link", name="exact", exact=True).click()
@@ -169,7 +169,7 @@ def test_another_measure_keeps_the_state_and_shows_its_own_numbers(visit, site):
 
 
 def test_downloads_contain_the_visible_rows_and_columns(visit):
-    page = visit("index.html")
+    page = visit("success.html")
     page.click(f"{FACTS} th[data-key=neighbourhood]")
     assert becomes(page, "neighbourhood", sorted(numbers(page, "neighbourhood"), reverse=True))
     page.locator(".dt-search input").first.fill("method-001")
@@ -187,7 +187,7 @@ def test_downloads_contain_the_visible_rows_and_columns(visit):
 
 
 def test_a_column_can_be_sorted_with_the_keyboard(visit):
-    page = visit("index.html")
+    page = visit("success.html")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     for _ in range(60):

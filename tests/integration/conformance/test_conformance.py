@@ -26,8 +26,20 @@ from knbench.benchmark.editing import Edit, Editor, Published, State
 from knbench.benchmark.models.hooks import capture
 from knbench.benchmark.models.untrained import untrained
 
+COSTLY = (
+    "alphaedit-blue", "bird", "blue", "crispedit", "encore", "ft-m", "locft", "memit-seq", "pmet", "stableedit",
+    "ultraedit",
+)  # fmt: skip
+"""Editors whose checks are run by ``make test-long``. Their own tests run everywhere."""
 
-@pytest.mark.parametrize("name", registry.registered(registry.EDITORS))
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] if name in COSTLY else [])
+        for name in registry.registered(registry.EDITORS)
+    ],
+)
 def test_every_registered_editor_passes(name):
     results = check_editor(editing.editor_class(name), name=name)
     assert {r.name: r.message for r in results if not r.ok} == {}
