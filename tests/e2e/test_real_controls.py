@@ -9,7 +9,7 @@ from knbench.benchmark.results.controls import control_violations
 from knbench.benchmark.results.edit_scores import rank_by_edit_score
 from knbench.benchmark.results.runs import find_runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 EDITORS = "none,random,destroyed,parrot,logit-bias,rome"
 
 

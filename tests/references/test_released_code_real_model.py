@@ -25,7 +25,7 @@ from knbench.editors.shared.value_vectors import value_vectors
 
 from tests.conftest import SHARED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 VALUE_SETTINGS = ("steps", "learning_rate", "weight_decay", "clamp", "kl_factor")
 

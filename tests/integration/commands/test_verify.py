@@ -14,7 +14,7 @@ from knbench.benchmark.results.store import read_status_file
 
 from tests.conftest import called, knbench
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def measure_in_process(calls, started, release):
     calls.with_name(f"value-{os.getpid()}").write_text(json.dumps(value))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_one_of_two_processes_measures_and_the_other_reads(tmp_path, monkeypatch, killed):

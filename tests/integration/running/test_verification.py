@@ -199,16 +199,20 @@ def parameters(record):
         pytest.param(
             text,
             "(paraphrase), after the edit: the generated text is 'an invented answer' in the file and '",
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.long],
         ),
         pytest.param(
             sampled,
             "(fluency), after the edit: the sampled text is 'a fluent text about the capital' in the file",
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.long],
         ),
         (divergence, "(neighbourhood), after the edit: KL divergence is"),
         (integrity, "(integrity), after the edit: JS divergence is 0.69 in the file and"),
-        pytest.param(argmax, "(reliability), after the edit: the most probable token at token", marks=pytest.mark.slow),
+        pytest.param(
+            argmax,
+            "(reliability), after the edit: the most probable token at token",
+            marks=[pytest.mark.slow, pytest.mark.long],
+        ),
         (exact, "(reliability), after the edit: rank of token 1 of the target is"),
         (before, "(reliability), before the edit: log-probability of token 1 of the target is"),
         (parameters, "number of changed weights: 1 in the file and 1536 here"),
@@ -300,6 +304,7 @@ def test_another_version_of_the_task_is_refused(stored, lm, task):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_only_tokens_of_perturbed_measurements_are_ties_and_the_model_is_restored(stored, lm, task, monkeypatch):
     """With noise that makes everything a tie, any token of a perturbed measurement is accepted, others are not."""
 

@@ -128,6 +128,7 @@ def test_the_work_for_a_large_table_is_proportional_to_its_rows(tmp_path, same, 
     assert calls[1] / calls[0] < 3.2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ten_thousand_rows_load_in_seconds(tmp_path):
     import time

@@ -150,6 +150,7 @@ def test_a_contrast_without_a_context_of_the_bad_form_asks_for_the_good_form_thr
     assert len({p.prompt for p in probes}) == 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_the_default_model_prefers_the_right_form_before_any_edit(task, real_lm):
