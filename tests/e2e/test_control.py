@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from knbench.benchmark.commands.main import knbench
 from knbench.benchmark.core import registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 QUICK = ("anaphor-gender",)
 """A task of 200 cases. It takes about a minute on each model; the others have the marker ``long``."""
@@ -33,7 +33,6 @@ def test_the_control_never_fails(model, tmp_path):
     check_control(model, QUICK, tmp_path)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("task", OTHERS)
 @pytest.mark.parametrize("model", ["toy-bert", "toy-gpt2"])
 def test_the_control_never_fails_on_the_other_tasks(model, task, tmp_path):

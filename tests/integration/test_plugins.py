@@ -71,6 +71,8 @@ def test_the_example_passes_all_checks_and_is_short(knbench):
     assert len(module.read_text().splitlines()) < 40
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_method_with_a_state_and_its_guard_pass_all_checks(knbench):
     for name in ("scale-once", "scale-once+half"):
         verdict = json.loads(knbench("check-editor", name, "--json"))

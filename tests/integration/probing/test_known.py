@@ -163,6 +163,8 @@ def test_sentences_are_scored_in_full(own_cache):
         assert right[pair["pairID"]] == (good > bad)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_command_writes_an_analysis_that_the_models_page_shows(own_cache, model_folder, tmp_path, capsys):
     folder = tmp_path / "known"
     arguments = ["known", "--model", model_folder, "--tasks", "capital,anaphor-gender", "--output", folder]

@@ -173,7 +173,7 @@ def conflicting(count):
     [
         "serial",
         pytest.param("local", marks=pytest.mark.slow),
-        pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.alone]),
+        pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.alone, pytest.mark.long]),
     ],
 )
 def test_contradicting_edits_of_a_batch_are_named_once_by_the_main_process(kind, tmp_path, capfd):
