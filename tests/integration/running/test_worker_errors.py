@@ -29,7 +29,7 @@ from tests.files import load_result
 from tests.workers import Push, RaisesOnLoad, measured, spec, tiny_model, towns
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2)
-KINDS = ["local", pytest.param("ray", marks=pytest.mark.alone)]
+KINDS = ["local", pytest.param("ray", marks=[pytest.mark.alone, pytest.mark.long])]
 
 
 def message_of(kind):
