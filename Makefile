@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= runs/demo
 SITE   ?= site
 
-TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4
+TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4 --measure success
 
 # The tasks of the leaderboard, with the fixed subset of twenty known cases per task.
 FACTS     := capital,mother-tongue,religion

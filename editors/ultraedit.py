@@ -17,9 +17,9 @@ Requests are sorted by the length of their text, the longest first, and read in 
 the variance of each mini-batch enters the statistics in its unbiased form, by which they depend on the mini-batches.
 
 Differences from released code: the statistics of a single edit would decide their own scale. They therefore start from
-the rows of tuning cases (warm-up), whose updates are not written. The released code drops gradients of the last rows if
-their number is no multiple of its buffer; here all rows are used. A mini-batch with one row has variance 0 instead of
-NaN. EasyEdit's port reads all positions of the text instead of those of the target and is another method.
+the rows of tuning cases (warm-up), whose updates are not written. The released code drops gradients of the last rows
+unless their number is a multiple of its buffer; here all rows are used. A mini-batch with one row has variance 0
+instead of NaN. EasyEdit's port reads all positions of the text instead of those of the target and is another method.
 """
 
 from __future__ import annotations

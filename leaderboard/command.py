@@ -97,7 +97,10 @@ def plot(results: Sequence[Path], measure: str, output: Path) -> None:
     from ..benchmark.results.figures import retention_figure
 
     runs = find_runs(results)
-    if any(run.result.curve for run in runs):
+    sequential = [run.result.curve is not None for run in runs]
+    if any(sequential) and not all(sequential):
+        raise KnbenchError("these folders hold sequential runs and others; pass the folders of one regime")
+    if any(sequential):
         write_text(output, retention_figure([run.result for run in runs], measure))
     else:
         write_text(output, _gain_figure(runs))

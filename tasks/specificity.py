@@ -31,7 +31,7 @@ class Contrast:
         good: the form that is right after the edited cue.
         bad: the other form, which the edit prefers.
         good_context: name of a context after which ``good`` is right.
-        bad_context: name of a context after which ``bad`` is right; None if there is no such context.
+        bad_context: name of a context after which ``bad`` is right, or None.
         cue_class: words of the class of the edited cue, which the probes' cues and names do not contain.
         modifier: text between cue and form, with a space before it ("" or " old").
         suffix: the text after the form in its sentence.

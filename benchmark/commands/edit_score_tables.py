@@ -20,11 +20,7 @@ from ..results.edit_scores import (
 )
 from ..results.sensitivity import VariantOrder, orders
 from ..scoring.edit_score import FAMILIES, CaseValues
-
-EXPLANATION = (
-    "Edit score = gain x preservation (kept), with its 95% interval: 0 for no edit, 100 for an ideal one.\n"
-    "Rank: the best and the worst rank of the 95% interval."
-)
+from ..scoring.formatting import SCORE_EXPLANATION
 
 
 def edit_score_rankings(groups: Sequence[TaskComparison]) -> dict[str, list[ScoredMethod]]:
@@ -75,7 +71,7 @@ def show_edit_scores(groups: Sequence[TaskComparison], *, as_json: bool) -> None
         print_compact_table(_title(name, rows), header, [_cells(row, families) for row in rows])
     for method, (count, total) in incomplete_methods(groups).items():
         click.echo(f"{method} has results on {count} of {total} tasks and is left out of means over tasks it lacks.")
-    click.echo(EXPLANATION)
+    click.echo(f"{SCORE_EXPLANATION}\nRank: the best and the worst rank of the 95% interval.")
 
 
 def _title(name: str, rows: Sequence[ScoredMethod]) -> str:

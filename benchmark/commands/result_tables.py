@@ -12,7 +12,7 @@ from ..results.edit_scores import format_rank, rank_by_edit_score
 from ..scoring.criteria import MEASURES
 from ..scoring.edit_score import FAMILIES, case_values
 from ..scoring.edit_score_estimates import mean_over_checkpoints
-from ..scoring.formatting import SPLIT_NOTES, format_drift, format_p_value, format_regime
+from ..scoring.formatting import SCORE_EXPLANATION, SPLIT_NOTES, format_drift, format_p_value, format_regime
 from ..scoring.protocols import DEFAULT, PROTOCOLS, Column
 from .terminal import console, format_estimate, format_number, print_compact_table, print_table
 
@@ -227,10 +227,7 @@ def explanation(results: Sequence[Result], protocol: str = DEFAULT) -> str:
             " Of sequential runs, the edit score is the one after the last edit; at once: right after each case's own "
             "edit; checkpoints: their mean."
         )
-    return (
-        "Edit score = gain x preservation (kept), with its 95% interval: 0 for no edit, 100 for an ideal one. Gain is "
-        f"the mean over the families. Criteria: --all-columns.{left_out}{warning}"
-    )
+    return f"{SCORE_EXPLANATION} Gain is the mean over the families. Criteria: --all-columns.{left_out}{warning}"
 
 
 def _settings_notes(result: Result) -> list[str]:

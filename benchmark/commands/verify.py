@@ -183,7 +183,7 @@ def _bos(policy: str) -> Any:
     """Return the BOS policy of a result.
 
     Raises:
-        KnbenchError: there is no such policy.
+        KnbenchError: the policy is unknown.
     """
     if policy not in ("auto", "always", "never"):
         raise KnbenchError(f"the BOS policy '{policy}' is unknown")

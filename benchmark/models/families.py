@@ -28,8 +28,8 @@ class ModelFamily:
         mlp: the module whose output is the MLP output, relative to a block.
         mlp_in: the projection whose output the activation function receives, relative to a block.
         mlp_out: the output projection of the MLP, relative to a block. Its input is the *neurons*; its weight is W.
-        mlp_up: in a gated MLP, the projection that is multiplied with the activated gate, relative to a block. An empty
-            string means that there is no gate.
+        mlp_up: in a gated MLP, the projection that is multiplied with the activated gate, relative to a block. Empty
+            for an MLP without a gate.
         attention_out: the output projection of the attention, relative to a block. Methods that edit it need the path.
         objective: ``causal`` predicts the next token, ``masked`` fills a mask token.
     """

@@ -88,7 +88,7 @@ class KnowledgeCache:
 
 
 def _read(path: Path) -> Any:
-    """Return a cached value, or None if there is no readable one."""
+    """Return a cached value, or None if it is missing or unreadable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -184,8 +184,8 @@ def read_layout(root: Path) -> StoreFiles:
 def find_stores(root: Path) -> list[StoreFiles]:
     """Return the stores, or the parts of one, below a folder; empty for a folder of runs.
 
-    A folder that holds results at the depth of a store, or of a part of one, is not searched further, because a store
-    within a store is no part of the layout.
+    A folder that holds results at the depth of a store, or of a part of one, is not searched further, because the
+    layout does not allow a store within a store.
     """
     names = [path.relative_to(root).parts for path in _walk(root, [])]
     if not any(name[-1].endswith(_LINES) for name in names):

@@ -1,6 +1,6 @@
 """The edit score: one number between 0 and 1 that needs both the wanted change and an otherwise unchanged model.
 
-The score is the product of *gain*, the progress on the criteria that an edit shall change, relative to the unedited
+The score is the product of *gain*, the progress on the criteria that an edit must change, relative to the unedited
 model, and of *preservation*, the closeness to the unedited model on everything else. No edit has no gain, and a
 destroyed model preserves nothing; both score 0. An ideal edit scores 1.
 
@@ -8,7 +8,7 @@ Gain. For each target criterion c, ``A_c`` and ``B_c`` are the means over cases 
 and on the unedited model: ``generated`` for facts, ``success`` for phenomena. ``gain_c = max(0, (A_c - B_c) / (1 -
 B_c))``. The gain is the mean over the families of criteria that are present, and within a family over its criteria.
 
-Preservation. For each probe that an edit shall not change, ``exp(-KL(before || after))`` of the next-token
+Preservation. For each probe that an edit must not change, ``exp(-KL(before || after))`` of the next-token
 distribution, times 1 if the preference between target and rival is as before, else 0. For specificity, it is also times
 the share of the edit's shift of log-odds that the probe does not show: a constant on one word shifts the odds of two
 forms everywhere by the same amount, and hardly changes the distribution or a preference. Preservation is the geometric
@@ -40,7 +40,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 """Target criteria by family."""
 
 PRESERVATION = ("neighbourhood", "unrelated", "specificity", "integrity")
-"""Criteria of what an edit shall not change."""
+"""Criteria of answers and predictions that an edit must not change."""
 
 HEADLINE: Mapping[TaskKind, str] = {"fact": "generated", "linguistic": "success"}
 """The measure that gain is computed from: a fact must be said; no single noun or verb must be."""
@@ -289,8 +289,8 @@ def score(values: CaseValues, weights: np.ndarray | None = None) -> Scores | Non
         weights: how often each case counts, of shape (..., cases); once each by default.
 
     Returns:
-        Scores of the leading shape of ``weights``. None if there is no target criterion with headroom or no
-        preservation criterion.
+        Scores of the leading shape of ``weights``. None without a target criterion that has headroom, and
+        without a preservation criterion.
     """
     families = values.families
     if not families or not values.kept:

@@ -10,6 +10,9 @@ from ..core.documents import DriftInfo, DriftPoint, DriftTask, RunProtocol
 MINUS = "\N{MINUS SIGN}"
 MAX_NLL = 50.0
 """Perplexities are computed from at most this many nats per token, to avoid overflow."""
+SCORE_EXPLANATION = (
+    "Edit score = gain x preservation (kept), with its 95% interval: 0 for no edit, 100 for an ideal one."
+)
 SPLIT_NOTES = {"test": "", "tune": "tuning cases only", "all": "tuning cases included"}
 """Note on each split; the default split has none."""
 

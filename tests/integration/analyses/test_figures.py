@@ -103,5 +103,5 @@ def test_sequential_and_single_edits_are_not_mixed_in_a_figure(tmp_path, capsys)
         run(make_lm("llama"), [NoEdit], [task()], tmp_path / name, settings)
     with pytest.raises(SystemExit):
         main(["plot", str(tmp_path), "--output", str(tmp_path / "figure.svg")])
-    assert "not of sequential edits" in capsys.readouterr().err
+    assert "pass the folders of one regime" in capsys.readouterr().err
     assert not (tmp_path / "figure.svg").exists()

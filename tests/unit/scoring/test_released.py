@@ -54,7 +54,8 @@ def test_released_code_also_compares_answers_of_which_one_begins_the_other():
     named = {"target": "United States of America", "rival": "United States"}
     assert (value("success", after, **named), value("success_per_token", after, **named)) == (None, 1)
     same = seen(answer(0.2), answer(0.2))
-    assert (value("success_per_token", same), value("success_per_token", same, "gone")) == (0, 0)  # a tie is no success
+    assert value("success_per_token", same) == 0  # a tie does not count
+    assert value("success_per_token", same, "gone") == 0
 
 
 def test_probes_without_a_rival_and_sentences_have_no_value():
