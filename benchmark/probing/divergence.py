@@ -13,7 +13,7 @@ from ..models.precision import in_float64
 def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     """Return KL(before || now) and the Jensen-Shannon divergence of rows of distributions, in nats.
 
-    The sums are taken in float64. Tokens of probability 0 contribute nothing. Equal rows have divergence 0 exactly.
+    The sums are taken in float64. Tokens of probability 0 contribute nothing. Equal rows have KL 0 exactly.
 
     Args:
         before: log-probabilities of shape (rows, vocabulary).
@@ -26,17 +26,21 @@ def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
         FloatingPointError: a divergence is not finite, because a token has probability 0 in ``now`` only.
     """
     p, q = in_float64(before), in_float64(now)
-    mean = torch.logaddexp(p, q) - math.log(2)
-    kl = _relative_entropy(p, q)
-    js = (_relative_entropy(p, mean) + _relative_entropy(q, mean)) / 2
+    p_share, q_share = p.exp(), q.exp()
+    mean = ((p_share + q_share) / 2).log()
+    kl = _relative_entropy(p_share, p, q)
+    js = (_relative_entropy(p_share, p, mean) + _relative_entropy(q_share, q, mean)) / 2
     if not bool(kl.isfinite().all()):
         raise FloatingPointError("the divergence from the unedited model is not a number")
     return kl.clamp_min(0), js.clamp(0, math.log(2))
 
 
-def _relative_entropy(p: Tensor, q: Tensor) -> Tensor:
-    terms = p.exp() * (p - q)
-    return torch.where(p > -torch.inf, terms, 0.0).sum(-1)
+def _relative_entropy(share: Tensor, log_share: Tensor, other: Tensor) -> Tensor:
+    """Return the sums of ``share * (log_share - other)``, in which tokens of probability 0 contribute nothing."""
+    terms = (log_share - other).mul_(share)
+    if not bool((share > 0).all()):
+        terms = torch.where(share > 0, terms, 0.0)
+    return terms.sum(-1)
 
 
 def divergence(before: Tensor, now: Tensor) -> tuple[float, float]:
