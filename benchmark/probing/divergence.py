@@ -13,7 +13,7 @@ from ..models.precision import in_float64
 def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     """Return KL(before || now) and the Jensen-Shannon divergence of rows of distributions, in nats.
 
-    The sums are taken in float64. Tokens of probability 0 contribute nothing. Equal rows have KL 0 exactly.
+    The sums are taken in float64. Tokens of probability 0 contribute nothing. Equal rows have divergence 0 exactly.
 
     Args:
         before: log-probabilities of shape (rows, vocabulary).
@@ -27,7 +27,7 @@ def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     """
     p, q = in_float64(before), in_float64(now)
     p_share, q_share = p.exp(), q.exp()
-    mean = ((p_share + q_share) / 2).log()
+    mean = torch.logaddexp(p, q) - math.log(2)  # exactly p where both are equal
     kl = _relative_entropy(p_share, p, q)
     js = (_relative_entropy(p_share, p, mean) + _relative_entropy(q_share, q, mean)) / 2
     if not bool(kl.isfinite().all()):
