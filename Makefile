@@ -15,7 +15,7 @@ LITE      := --subset lite --known-only
 .PHONY: help install demo test-fast test test-long lint bench site results verify finding sequential tune task-hashes lock clean
 
 help:
-	@echo "make demo         install, run none, ft and rome on two tasks, build the site (6 minutes)"
+	@echo "make demo         install, run none, ft and rome on two tasks, build the site (10 minutes)"
 	@echo "make install      create the environment in .venv with all dependencies"
 	@echo "make test-fast    run ruff, mypy and the tests without the real model"
 	@echo "make test         run ruff, mypy and all tests"
