@@ -77,7 +77,10 @@ def test_a_toy_knows_the_built_in_tasks(name):
     store = KnowledgeCache.of(make_prober(load_model(name), batch_size=128))
     tasks = built_in_tasks()
     cases = {task.name: known_cases(store, task).values() for task in tasks}
-    success = {task: mean(case["success"] for case in known) for task, known in cases.items()}
+    # Two answers of which one begins the other ("Niger", "Nigeria") cannot be ranked, so a case may have no success.
+    ranked = {task: [case["success"] for case in known if case["success"] is not None] for task, known in cases.items()}
+    assert all(len(ranked[task]) >= 0.99 * len(known) for task, known in cases.items())
+    success = {task: mean(values) for task, values in ranked.items()}
     assert success["capital"] >= 0.95
     assert mean(case["exact"] for case in cases["capital"]) >= 0.8
     assert mean(success.values()) >= 0.9
