@@ -7,7 +7,7 @@ SITE   ?= site
 
 TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4 --measure success
 
-# The tasks of the leaderboard, with the fixed subset of twenty known cases per task.
+# The tasks of the leaderboard, with the fixed subset of 24 known cases per task.
 FACTS     := capital,mother-tongue,religion
 PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
 LITE      := --subset lite --known-only

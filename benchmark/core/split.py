@@ -24,7 +24,7 @@ TUNING_INTERVAL = 5
 
 Subset = Literal["full", "lite"]
 SUBSETS: tuple[Subset, ...] = ("full", "lite")
-LITE_CASES = 20
+LITE_CASES = 24
 
 
 def ordered_cases(task_name: str, version: int, cases: Iterable[Case]) -> tuple[Case, ...]:
