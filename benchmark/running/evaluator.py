@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from ..core.documents import SCHEMA_VERSION, EditorCard, Manifest, RunProtocol
-from ..core.errors import KnbenchError, first_line
+from ..core.errors import KnbenchError
 from ..core.progress import Reporter
 from ..core.records import to_json
-from ..core.schema import Case, JsonObject, Task, derived_seed, digest
+from ..core.schema import Case, JsonObject, Task, digest
 from ..core.settings import RunSettings
 from ..core.version import __version__
 from ..editing import Editor, build_editor
@@ -21,19 +21,13 @@ from ..models.language_model import LanguageModel
 from ..probing.base import Prober
 from ..probing.baseline import Baselines, check_fluency, select_cases, with_added_probes
 from ..probing.drift import make_gauge
-from ..probing.positions import PositionsExceededError, position_guard
 from ..probing.prober import make_prober
-from .attempts import seeded
 from .environment import describe_environment
-from .model_state import MAX_NAMES, ModelState
+from .model_state import ModelState
 from .plan import BLOCK, Plan, RunKey, WorkItem
+from .preparation import prepare_editor
 from .provenance import describe_editor, describe_model, describe_protocol, describe_task
-from .records import json_values
 from .regimes import Emit, Job, run_batch, run_sequential, run_single
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def conflicts(cases: Sequence[Case], settings: RunSettings) -> list[str]:
@@ -188,33 +182,8 @@ class Evaluator:
 
     def _prepare(self, name: str) -> JsonObject:
         if name not in self._prepared:
-            self.reporter.doing(f"preparing {name}")
             editor, _ = self._editors[name]
-            state = ModelState(self.lm)
-            try:
-                with seeded(derived_seed(self.settings.seed, name, "prepare")), position_guard(self.lm):
-                    prepared: object = editor.prepare(self.lm, self.reporter)
-            except (KnbenchError, OSError):
-                raise
-            except (Exception, SystemExit) as error:
-                reason = _describe(error)
-                if isinstance(error, PositionsExceededError):
-                    hint = "; set corpus_length lower" if hasattr(editor.config, "corpus_length") else ""
-                    reason = f"a text that it reads or generates does not fit: {error}{hint}"
-                raise KnbenchError(f"editor '{name}' cannot be prepared: {reason}") from error
-            if not isinstance(prepared, Mapping):
-                raise KnbenchError(
-                    f"editor '{name}': prepare() returned {prepared!r:.60}; return a dict of JSON values"
-                )
-            changed = state.differences()
-            if self.lm.fingerprint() != self._fingerprint:
-                changed = ["weights", *changed]
-            if changed:
-                raise KnbenchError(
-                    f"editor '{name}': prepare() left the model changed: {', '.join(changed[:MAX_NAMES])}; restore it "
-                    f"before prepare() returns (see: knbench check-editor {name})"
-                )
-            self._prepared[name] = json_values(prepared)
+            self._prepared[name] = prepare_editor(editor, self.lm, self.settings.seed, self.reporter, self._fingerprint)
         return self._prepared[name]
 
     def _digest(self, name: str) -> str:
