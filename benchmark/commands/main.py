@@ -41,6 +41,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "nltk",
         "peft",
         "psutil",
+        "rouge_score",
         "safetensors",
         "tokenizers",
         "torch",

@@ -5,7 +5,7 @@ from a record. A measure that does not apply to a probe returns None, never 0.
 
 Sources: ``success`` and ``magnitude`` are ES/PS/NS and EM/PM/NM of Meng et al. 2022 (ROME, section 3.4).
 ``token_accuracy`` is the number that Niu et al. 2024 and EasyEdit report. ``generated`` follows Yang et al. 2025
-(WILD). Symmetry and synonymous invariance are defined by Niu et al. 2024, section 5.
+(WILD). ``f1`` and ``rouge_l`` are the measures of answers of several sentences (UnKE, AKEW). Symmetry and synonymous invariance are defined by Niu et al. 2024, section 5.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..core.records import Observation
 from ..core.schema import Probe
 from .answers import begins_with, normalise, one_begins_other
 from .entropy import ngram_entropy, words
+from .overlap import rouge_l, token_f1
 from .released import entropy_treebank, magnitude_per_token, success_per_token
 
 
@@ -199,6 +200,38 @@ def generated(probe: Probe, before: Observation, after: Observation) -> float | 
     return float(predicted != (probe.expect == "gone"))
 
 
+def _overlap(
+    compare: Callable[[str, str], float], probe: Probe, before: Observation, after: Observation
+) -> float | None:
+    """Return the overlap of the greedy continuation with the target or the closest of its aliases.
+
+    For unchanged probes: with the continuation before the edit. Probes with ``expect="gone"`` have no value.
+
+    Raises:
+        ValueError: an observation of a completion holds no continuation.
+    """
+    if probe.kind != "completion" or probe.expect == "gone":
+        return None
+    if after.generated is None or before.generated is None:
+        raise ValueError("the observation has no continuation")
+    references = [before.generated] if probe.expect == "unchanged" else [probe.target, *probe.aliases]
+    return max(compare(after.generated, reference) for reference in references)
+
+
+def f1(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return the F1 of the words that the greedy continuation shares with the target; see :func:`_overlap`."""
+    return _overlap(token_f1, probe, before, after)
+
+
+def longest_common_words(probe: Probe, before: Observation, after: Observation) -> float | None:
+    """Return ROUGE-L of the greedy continuation and the target; see :func:`_overlap`.
+
+    Raises:
+        ModuleNotFoundError: rouge-score is not installed.
+    """
+    return _overlap(rouge_l, probe, before, after)
+
+
 def kl(probe: Probe, before: Observation, after: Observation) -> float | None:
     """Return KL(before || after) of the next-token distribution in nats; unchanged completions and passages only.
 
@@ -301,6 +334,22 @@ MEASURES: Mapping[str, Measure] = {
             "the Penn Treebank.",
             entropy_treebank,
             share=False,
+            stored=False,
+        ),
+        Measure(
+            "f1",
+            "F1",
+            "F1 of the words that the greedy continuation and the wanted answer share. For unchanged probes: with the "
+            "continuation before the edit.",
+            f1,
+            stored=False,
+        ),
+        Measure(
+            "rouge_l",
+            "ROUGE-L",
+            "F-measure of the longest common subsequence of words of the greedy continuation and the wanted answer. "
+            "For unchanged probes: with the continuation before the edit.",
+            longest_common_words,
             stored=False,
         ),
     )

@@ -183,6 +183,25 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "The paper lets a language model judge longer answers. Here the continuation must begin with the "
             "normalised answer or an alias of it.",
         ),
+        Protocol(
+            "long-answers",
+            "long answers",
+            "Deng et al. 2025 (ICLR), UnKE; Wu et al. 2024, AKEW",
+            tuple(
+                Column(f"{criterion} {title}", criterion, measure, f"{formula}, {where}")
+                for criterion, where in (
+                    ("reliability", "after the edited question"),
+                    ("paraphrase", "after the paraphrased question"),
+                    ("portability", "after questions about parts of the answer"),
+                )
+                for title, measure, formula in (
+                    ("F1", "f1", "F1 of the words of the greedy continuation and the wanted answer"),
+                    ("ROUGE-L", "rouge_l", "F-measure of their longest common subsequence of words"),
+                )
+            ),
+            "The greedy continuation is as long as the wanted answer and one token more. The papers sample up to a "
+            "fixed length, and also report BERTScore or the judgement of a language model, which are not computed.",
+        ),
     )
 }
 

@@ -71,7 +71,7 @@ def test_sentence_pairs_have_success_and_nothing_else():
     assert {name: value(name, probe(kind="minimal_pair"), seen) for name in MEASURES} == {
         "success": 1, "magnitude": None, "exact": None, "token_accuracy": None, "generated": None, "kl": None,
         "flipped": 0, "entropy": None, "success_per_token": None, "magnitude_per_token": None,
-        "entropy_treebank": None,
+        "entropy_treebank": None, "f1": None, "rouge_l": None,
     }  # fmt: skip
 
 
