@@ -14,7 +14,7 @@ from ..benchmark.results.layout import slug
 from ..benchmark.results.trust import Trust
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.formatting import DriftRow, format_drift
-from .boards import COMPOSITE_TITLES
+from .board_tables import COMPOSITE_TITLES
 from .cases import EXTREMES, CaseLink, CaseView, case_score
 from .cells import Cell, Score, cell
 from .entries import Entry, Section, TaskKey, protocol_notes

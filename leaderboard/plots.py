@@ -8,7 +8,7 @@ from typing import Any
 
 from ..benchmark.results.figures import plot_style, series_style, to_svg
 from ..benchmark.results.score_figure import ScorePoint, score_figure
-from .boards import COMPOSITE_TITLES, Board
+from .board_tables import COMPOSITE_TITLES, Board
 
 MAX_SERIES = 14
 """Maximum number of methods in a legend. Of more methods, only those on a Pareto front are named."""

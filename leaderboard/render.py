@@ -26,7 +26,7 @@ from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 from ..benchmark.scoring.edit_score import case_values
 from ..benchmark.scoring.protocols import PROTOCOLS
 from ..benchmark.scoring.summary import case_table, in_order
-from . import boards, entries, pages, pairs, paths, plots
+from . import board_tables, entries, pages, pairs, paths, plots
 from .cards import card_html, cards_in, reported_in
 from .cases import CaseLink, CaseView, ExtremeCases, case_view
 from .columns import EDIT_SCORE_VIEW, VIEWS, View
@@ -131,7 +131,9 @@ class SiteRenderer:
             version=self.version,
             has_pairs=self.has_pairs,
             criteria=CRITERIA.values(),
-            composites=[(title, boards.COMPOSITE_NOTES[name]) for name, title in boards.COMPOSITE_TITLES.items()],
+            composites=[
+                (title, board_tables.COMPOSITE_NOTES[name]) for name, title in board_tables.COMPOSITE_TITLES.items()
+            ],
             has_reported=bool(self.reported),
             level_notes=LEVELS,
             board_page=self.board_page,
@@ -243,11 +245,11 @@ class SiteRenderer:
         view = VIEWS[name]
         for section in sections:
             tasks = section.tasks()
-            overviews = boards.overview_boards(section, name)
+            overviews = board_tables.overview_boards(section, name)
             self.write_board(section, sections, None, view, overviews)
             violations += [f"{section.key}, {board.name}: {found}" for board in overviews for found in board.violations]
             for task in tasks if len(tasks) > 1 else ():
-                board = boards.task_board(section, name, task)
+                board = board_tables.task_board(section, name, task)
                 self.write_board(section, sections, section.task_card(task), view, [board] if board.columns else [])
         return violations
 
@@ -257,7 +259,7 @@ class SiteRenderer:
         sections: Sequence[Section],
         task: TaskCard | None,
         view: View,
-        tables: Sequence[boards.Board],
+        tables: Sequence[board_tables.Board],
     ) -> None:
         """Write the page of a section's boards, with their exports and figures.
 
@@ -272,8 +274,8 @@ class SiteRenderer:
         root = "../" * path.count("/")
         names = [f"data/{section.key}/{slug(f'{board.name}-{view.name}')}" for board in tables]
         for board, name in zip(tables, names, strict=True):
-            self.write(f"{name}.csv", boards.board_csv(board, section, view.name))
-            self.write(f"{name}.json", boards.board_json(board, section, view.name))
+            self.write(f"{name}.csv", board_tables.board_csv(board, section, view.name))
+            self.write(f"{name}.json", board_tables.board_json(board, section, view.name))
         cards = [section.task_card(key) for key in section.tasks()]
         task_tabs = [("All", root + self.board_page(section, None, view.name), task is None)]
         if len(cards) > 1:
@@ -309,7 +311,7 @@ class SiteRenderer:
         return " · ".join([section.model.name, *own])
 
     @staticmethod
-    def _figures(section: Section, board: boards.Board, view: View) -> list[Figure]:
+    def _figures(section: Section, board: board_tables.Board, view: View) -> list[Figure]:
         """Return the figures of a board in a view."""
         drift = {
             name: value for name in section.methods if (value := pages.perplexity_drift(section.of(name))) is not None
@@ -324,7 +326,7 @@ class SiteRenderer:
         ]
 
     @staticmethod
-    def _retention_figures(section: Section, board: boards.Board, task: TaskCard, view: View) -> list[Figure]:
+    def _retention_figures(section: Section, board: board_tables.Board, task: TaskCard, view: View) -> list[Figure]:
         """Return the retention figure of a task, if its runs are sequential.
 
         Methods have the order of the board, and therefore the colours of the other figures.

@@ -17,6 +17,7 @@ from ..core.files import json_text
 from ..core.printable import printable
 from ..core.schema import EditRequest, Task
 from ..models.catalogue import catalogue, check_model_name
+from ..results.boards import ANY, Board, boards, find_board
 from ..scoring.protocols import PROTOCOLS
 from .main import load_command
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, chosen_tasks
@@ -30,11 +31,11 @@ Examples:
 
 
 @click.command("list", epilog="\b\nExamples:\n  knbench list editors\n  knbench list tasks --json\n")
-@click.argument("category", metavar="[editors|guards|tasks|models|protocols]")
+@click.argument("category", metavar="[editors|guards|tasks|models|boards|protocols]")
 @INCLUDE_OPTION
 @JSON_FLAG
 def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> None:
-    """List editors, guards, tasks, models or protocols.
+    """List editors, guards, tasks, models, boards or protocols.
 
     Names the plug-ins that cannot be used, also those of commands and of readers of published data.
     """
@@ -43,6 +44,7 @@ def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> 
         "guards": _list_guards,
         "tasks": lambda: _list_tasks(include_path),
         "models": _list_models,
+        "boards": _list_boards,
         "protocols": _list_protocols,
     }
     if category not in listings:
@@ -85,6 +87,18 @@ def _list_models() -> list[dict[str, Any]]:
     return [{"name": m.name, "title": m.title, "source": m.origin, "licence": m.licence} for m in catalogue().values()]
 
 
+def _list_boards() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": board.label,
+            "models": ", ".join(board.model_names) or "any",
+            "tables": ", ".join(table.name for table in board.tables),
+            "title": board.title,
+        }
+        for board in boards().values()
+    ]
+
+
 def _list_protocols() -> list[dict[str, Any]]:
     return [
         {"protocol": p.name, "number": c.name, "criterion": c.criterion, "measure": c.measure, "formula": c.formula}
@@ -103,7 +117,7 @@ def _list_protocols() -> list[dict[str, Any]]:
 def describe_command(
     name: str, check: bool, model: str | None, include_path: Sequence[Path], data: Sequence[str], as_json: bool
 ) -> None:
-    """Describe a task, an editor or a model.
+    """Describe a task, an editor, a model or a board.
 
     A task is shown with its source, licence and examples; an editor with its hyper-parameters and their published
     values; a model with its source and licence. NAME may be the YAML file of a task.
@@ -132,12 +146,15 @@ def describe_command(
             }
     elif name in editors:
         description = _describe_editor(name)
+    elif name in {key for board in boards().values() for key in (board.name, board.key, board.label)}:
+        description = _describe_board(find_board(name))
     elif name in catalogue():
         entry = catalogue()[name]
         description = {"name": name, "title": entry.title, "source": dict(entry.source), "licence": entry.licence}
         description["note"] = entry.note
     else:
-        raise unknown_name("task, editor or model", name, [*tasks, *editors, *catalogue()])
+        names = [*tasks, *editors, *catalogue(), *(board.name for board in boards().values())]
+        raise unknown_name("task, editor, model or board", name, names)
     if as_json:
         click.echo(json_text(description), nl=False)
         return
@@ -189,6 +206,35 @@ def _describe_task(task: Task) -> dict[str, Any]:
         "pairs": len(task.pairs) or "",
         "example_edit": _edit_text(first.request) if first else "none: no pair can be keyed on a cue",
         "example_probes": examples,
+    }
+
+
+def _describe_board(board: Board) -> dict[str, Any]:
+    """Return what a board is for, its protocol, and the cases of each of its tables."""
+    models = board.model_names or (ANY,)
+    cases = [
+        {
+            "table": table.words,
+            "model": model,
+            "task": f"{task} v{board.tasks[task].version}",
+            "cases": board.questions_of(table, model, task).cases,
+        }
+        for table in board.tables
+        for model in models
+        for task in table.tasks
+    ]
+    return {
+        "name": board.name,
+        "version": board.version,
+        "title": board.title,
+        "purpose": board.purpose,
+        "models": ", ".join(board.model_names) or "any, each with a table of its own",
+        "cases_of": f"{board.split}, known only (by {board.known_by})" if board.known_only else board.split,
+        "seed": board.seed,
+        "dtype": board.dtype,
+        "benchmark": board.benchmark,
+        "run": f"knbench run --board {board.name} --editors NAME",
+        "cases": cases,
     }
 
 

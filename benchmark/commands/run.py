@@ -18,6 +18,7 @@ from ..models.catalogue import DEFAULT_MODEL, check_model_name, model_label
 from ..models.loading import DTYPES, load_model
 from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
 from ..scoring.protocols import unstored_measures
+from .board_run import BOARD_OPTION, run_on_board
 from .options import (
     ALL_COLUMNS_OPTION,
     DATA_OPTION,
@@ -41,6 +42,7 @@ Examples:
   knbench run --editors all --tasks all --known-only --output runs/all
   knbench run --model ./my-model --editors rome --editor-args rome.layer=7 --tasks capital
   knbench run --editors memit --tasks capital --batch-edits 10 --known-only
+  knbench run --editors memit --board knbench-lite
   knbench run --editors rome,memit --tasks capital --sequential 100 --drift perplexity,anaphor-gender
   knbench run --editors all --tasks all --device cuda --executor local --workers 8 --output runs/all
 
@@ -56,7 +58,8 @@ An interrupted run continues when the same command is started again.
     help="Catalogue name (see: knbench list models), Hugging Face id, folder or GGUF file.",
 )
 @click.option("--editors", default="none,rome", show_default=True, help="Comma-separated editor names, or 'all'.")
-@click.option("--tasks", required=True, help=TASKS_HELP)
+@click.option("--tasks", help=f"{TASKS_HELP} Required without --board.")
+@BOARD_OPTION
 @INCLUDE_OPTION
 @DATA_OPTION
 @click.option(
@@ -76,7 +79,8 @@ An interrupted run continues when the same command is started again.
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Maximum number of cases per task, for quick trials. Limited runs are not ranked.",
+    help="Maximum number of cases per task, for quick trials. Limited runs are not ranked, except with the number of "
+    "cases of a board and --subset lite.",
 )
 @click.option(
     "--known-only",
@@ -201,7 +205,8 @@ An interrupted run continues when the same command is started again.
 def run_command(
     model: str,
     editors: str,
-    tasks: str,
+    tasks: str | None,
+    board: str | None,
     include_path: Sequence[Path],
     data: Sequence[str],
     split: Split,
@@ -240,6 +245,11 @@ def run_command(
     Writes one folder per editor and task to OUTPUT: manifest.json (the settings), records.jsonl (one line per case) and
     result.json (the scores).
     """
+    if board is not None:
+        run_on_board(click.get_current_context(), board)
+        return
+    if tasks is None:
+        raise click.UsageError("Missing option '--tasks'.")
     check_model_name(model)
     editor_names = names_of(editors, known_editors(editors), "editor")
     chosen = chosen_tasks(tasks, include_path, data)

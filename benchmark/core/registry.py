@@ -25,6 +25,7 @@ FAMILIES = "knbench.families"
 COMMANDS = "knbench.commands"
 TASK_FOLDERS = "knbench.task_folders"
 READERS = "knbench.readers"
+BOARDS = "knbench.boards"
 
 PACKAGE = "knbench"
 """Name of this distribution, whose entry points are built in."""
@@ -212,6 +213,23 @@ def _tasks_in(folder: Path) -> Iterator[Task]:
             if is_built_in(point):
                 raise
             warn(f"{error}; it is left out")
+
+
+def board_folders() -> list[Path]:
+    """Return the folders with definitions of boards, that of this package first.
+
+    An entry point of ``knbench.boards`` refers to a function without arguments that returns a folder. A plug-in that
+    cannot be used is left out, with a warning.
+    """
+
+    def folder_of(point: EntryPoint) -> Path:
+        folder = _call(point, load(point))
+        if not isinstance(folder, Path) or not folder.is_dir():
+            raise KnbenchError(f"{label(point)} returned no folder")
+        return folder
+
+    found = list(_usable(BOARDS, folder_of))
+    return [folder for _, folder in sorted(found, key=lambda pair: not is_built_in(pair[0]))]
 
 
 def tasks(include: Sequence[Path] = ()) -> dict[str, Task]:

@@ -35,7 +35,7 @@ class RunSettings:
         split: the cases to run, see :mod:`knbench.benchmark.core.split`. Methods are evaluated on ``test``;
             hyper-parameters are chosen on ``tune``.
         subset: ``lite`` selects a fixed sample of the split, drawn after the selection of ``known_only``.
-        limit: maximum number of cases per task, or None for all.
+        limit: maximum number of cases per task, or None for all. With ``lite``, the first cases of its fixed order.
         seed: the seed from which editors and sampling derive theirs.
         known_only: keep only cases whose true answer the unedited model knows. Of their ``unchanged`` probes, keep
             those whose target the unedited model prefers to the rival. A wrong answer before the edit can be neither
@@ -75,8 +75,6 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.batch_edits and self.sequential:
             raise KnbenchError("--batch-edits and --sequential are different regimes; use only one")
-        if self.subset == "lite" and self.limit:
-            raise KnbenchError("--subset lite and --limit both select cases; use only one")
         if self.retry_failed and self.sequential:
             raise KnbenchError("--retry-failed is not possible with sequential edits; use another --output")
         if self.checkpoints is not None and not self.sequential:

@@ -46,9 +46,11 @@ def selection_flaw(result: Result, records: Sequence[Record], task: Task) -> str
             return "the cases are not in the order of a run; run them again"
         if protocol.subset == "lite" and len(ids) > LITE_CASES:
             return f"the lite subset has {LITE_CASES} cases, and the result has {len(ids)}"
+        if protocol.limit is not None and len(ids) > protocol.limit:
+            return f"the run is limited to {protocol.limit} cases, and the result has {len(ids)}"
         return None
     selected = lite_cases(task.name, pool) if protocol.subset == "lite" else pool
-    expected = [case.id for case in selected]
+    expected = [case.id for case in selected][: protocol.limit]
     if protocol.regime == "sequential":
         expected = expected[: protocol.cases]
     if protocol.batch_edits:

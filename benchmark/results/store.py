@@ -39,8 +39,8 @@ def refusal(result: Result) -> str | None:
         flaw = part_name_flaw(part)
         if flaw is not None:
             return f"'{printable(part)}' cannot be a name in a store: {flaw}; rename the model or the task"
-    if result.protocol.limit is not None:
-        return f"the run is limited to {result.protocol.limit} cases; run it without --limit"
+    if result.protocol.limit is not None and result.protocol.subset != "lite":
+        return f"the run is limited to {result.protocol.limit} cases; run it without --limit, or with --subset lite"
     if result.protocol.split != "test":
         return f"the run has the cases of split '{result.protocol.split}'; run it with --split test"
     return None

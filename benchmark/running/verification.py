@@ -41,7 +41,7 @@ from ..results.rescoring import RunLines, read_run_lines
 from ..results.runs import Run
 from ..scoring.summary import in_order
 from .evaluator import Evaluator
-from .plan import CasesStarted, Completed, OutputLine, Unit, WorkItem, covered_blocks, unit_size
+from .plan import Completed, OutputLine, Unit, WorkItem, covered_blocks, unit_size
 from .provenance import describe_model, describe_task
 
 PERTURBATIONS = 8
@@ -89,9 +89,9 @@ class _Lines:
     checkpoints: dict[tuple[int, str], CheckpointLine] = field(default_factory=dict)
     drift: dict[tuple[int | None, str | None, int | None], DriftLine] = field(default_factory=dict)
 
-    def emit(self, output: OutputLine | CasesStarted) -> None:
-        """Add a line."""
-        if isinstance(output, CasesStarted):
+    def emit(self, output: object) -> None:
+        """Add a line; other messages of a worker are ignored."""
+        if not isinstance(output, OutputLine):
             return
         line = output.line
         if isinstance(line, Record):
