@@ -9,20 +9,18 @@ with the vectors of the subject s, the new object o*, the old object o, and the 
 its inverse, in every context c. It is a sum over contexts and grows with their number. The bound that ends the
 optimisation applies to the loss without the term. With alpha = 0 the method is ROME.
 
-The words of a relation are written by hand in ``editors/relations.yaml``, as in the released code, which has others; a
-prompt that is not in the table is refused. For beta above 1 the term has no lower bound.
+The words of a relation come from the task's templates without their slots; the released code has words written by hand.
+The vector of a relation without words is 0: a phenomenon has no inverse, and often no word between cue and target. A
+task that states no relation gives the words of the edited prompt, and none for the inverse. For beta above 1 the term
+has no lower bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
-import yaml
-
-from ..benchmark.core.schema import EditRequest
+from ..benchmark.core.schema import SLOT, EditRequest
 from ..benchmark.editing import Edit, hyperparameter
 from ..benchmark.models.language_model import LanguageModel
 from .rome import Rome, RomeConfig
@@ -39,8 +37,8 @@ class BirdConfig(RomeConfig):
     beta: float = hyperparameter(1.0, help="Weight of the old object in the term.")
     relation: tuple[str, ...] | None = hyperparameter(
         None,
-        help="Words from the subject to the object and from the object to the subject, separated by |; none looks up "
-        "the prompt in editors/relations.yaml.",
+        help="Words from the subject to the object and from the object to the subject, separated by |; none takes "
+        "those of the task.",
     )
 
     def __post_init__(self) -> None:
@@ -65,8 +63,7 @@ class Bird(Rome):
         """Compute one update per request; their value vectors are optimised jointly.
 
         Raises:
-            ValueError: a request has no true answer or no words for its relation, or its value vector cannot be
-                computed.
+            ValueError: a request has no true answer, or its value vector cannot be computed.
         """
         self.check_requests(requests)
         config = self.config
@@ -84,25 +81,10 @@ class Bird(Rome):
         return [self.write(lm, request, vector) for request, vector in zip(requests, vectors, strict=True)]
 
     def relation(self, request: EditRequest) -> tuple[str, str]:
-        """Return the words of a request's relation and of its inverse.
-
-        Raises:
-            ValueError: the config has none and the prompt is not in the table.
-        """
+        """Return the words of a request's relation and of its inverse; an empty text stands for none."""
         config = self.config
         assert isinstance(config, BirdConfig)
-        found = config.relation or _relations().get(request.prompt)
-        if found is None:
-            raise ValueError(
-                f"'{self.name}' has no words for the relation of the prompt {request.prompt!r}; add it to "
-                "editors/relations.yaml or set relation to 'forward words|inverse words'"
-            )
-        return found[0], found[1]
-
-
-@cache
-def _relations() -> dict[str, list[str]]:
-    table: dict[str, list[str]] = yaml.safe_load(
-        files("knbench.editors").joinpath("relations.yaml").read_text(encoding="utf-8")
-    )
-    return table
+        if config.relation is not None:
+            forward, inverse = config.relation
+            return forward, inverse
+        return request.relation or (" ".join(request.prompt.replace(SLOT, " ").split()), "")

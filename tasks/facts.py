@@ -96,7 +96,8 @@ def _case(spec: Mapping[str, Any], row: Row, new_row: Row, draws: FactDraws) -> 
     """Return the case of a row whose new target is the object of ``new_row``."""
     subject, true, new = row[spec["subject"]], row[spec["object"]], new_row[spec["object"]]
     support = tuple(Support(_fill(with_column(t, spec), row), true) for t in spec.get("support", ()))
-    request = EditRequest(spec["edit"], subject, target_new=new, target_true=true, support=support)
+    relation = (template_words(spec["edit"]), template_words(next(iter(spec["probes"].get("symmetry", ())), "")))
+    request = EditRequest(spec["edit"], subject, target_new=new, target_true=true, support=support, relation=relation)
     new_aliases = aliases(spec, new_row)
     probes = [Probe("reliability", "completion", request.text, new, true, "new", new_aliases)]
     probe_specs = spec["probes"]
@@ -150,6 +151,11 @@ def _unrelated(probe_spec: Mapping[str, Any], row: Row, draws: FactDraws) -> Ite
     if true and rival:
         for template in probe_spec["templates"]:
             yield Probe("unrelated", "completion", _fill(template, row), true, rival, "unchanged")
+
+
+def template_words(template: str) -> str:
+    """Return the words of a template without its slots, for example ``is the capital of``."""
+    return " ".join(" ".join(text for text, *_ in Formatter().parse(template)).split())
 
 
 def with_column(template: str, spec: Mapping[str, Any]) -> str:

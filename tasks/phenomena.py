@@ -58,7 +58,11 @@ def phenomenon_cases(spec: Mapping[str, Any], definition: Path) -> Iterator[Case
 
 def _case(item: Item, items: Sequence[Item], neighbours: Sequence[Item], sampler: HashSampler) -> Case:
     """Return the case of an item, without support."""
-    request = EditRequest(capitalise(item.frames[0]), _subject(item), target_new=item.bad, target_true=item.good)
+    # Words between cue and target; a phenomenon has no inverse relation.
+    relation = (item.intervening.strip(), "")
+    request = EditRequest(
+        capitalise(item.frames[0]), _subject(item), target_new=item.bad, target_true=item.good, relation=relation
+    )
     probes = [item.changed_probe("reliability", item.cue)]
     probes += [item.changed_probe("paraphrase", item.cue, frame) for frame in range(1, len(item.frames))]
     for frame in (0, 1):

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from .schema import EditRequest, Probe
+from .schema import SLOT, EditRequest, Probe, Support
 
 Phase = Literal["tokenise", "edit", "probe"]
 
@@ -199,6 +199,26 @@ class Timings(JsonStruct, frozen=True):
     peak_memory_mb: float | None
 
 
+class RequestRecord(JsonStruct, frozen=True):
+    """The stored part of an :class:`~knbench.benchmark.core.schema.EditRequest`."""
+
+    prompt: str
+    subject: str
+    target_new: str
+    target_true: str
+    support: tuple[Support, ...]
+
+    @classmethod
+    def of(cls, request: EditRequest) -> RequestRecord:
+        """Return the stored part of a request."""
+        return cls(**{name: getattr(request, name) for name in cls.__struct_fields__})
+
+    @property
+    def text(self) -> str:
+        """The prompt with its subject."""
+        return self.prompt.replace(SLOT, self.subject, 1)
+
+
 class Record(JsonStruct, frozen=True):
     """One case of a run: the request, the edit, and every probe before and after the edit.
 
@@ -207,16 +227,18 @@ class Record(JsonStruct, frozen=True):
         case_id: id of the case in its task.
         source: origin of the case's data.
         failure: the error that prevented edit or measurement, or None.
+        further: other requests that were edited together with ``request``; None without any.
     """
 
     index: int
     case_id: str
     source: str
-    request: EditRequest
+    request: RequestRecord
     edit: EditRecord
     probes: tuple[ProbeRecord, ...]
     failure: Failure | None
     timings: Timings
+    further: tuple[RequestRecord, ...] | None = None
 
 
 class CheckpointLine(JsonStruct, frozen=True):

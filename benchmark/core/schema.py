@@ -46,9 +46,12 @@ class EditRequest:
             the edit has no subject; ``prompt`` then contains no ``{}``.
         target_new: the desired continuation, without the preceding space.
         target_true: the correct continuation before the edit. An empty string means that there is none, for example
-            because the fact is new. The case's probes then have no rival, and no model knows the case.
+            because the fact is new. The probes of the edit then have no rival.
         support: other prompts for the same fact or phenomenon, for methods that use several. They are disjoint from
             the prompts of the case's probes, because an editor must not be tested on prompts that it has read.
+        relation: words of the relation from the subject to the answer, and of its inverse, for methods that edit both
+            directions; a text is empty where the relation has no words, and None means that the task states none. They
+            follow from the task's templates and are part of neither its content hash nor the records.
 
     Raises:
         ValueError: ``prompt`` is empty or does not contain exactly one ``{}`` for its subject, the new target is empty,
@@ -60,6 +63,7 @@ class EditRequest:
     target_new: str
     target_true: str
     support: tuple[Support, ...] = ()
+    relation: tuple[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.subject and self.prompt.count(SLOT) != 1:
@@ -107,17 +111,52 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """A question that the unedited model must answer, or else some probes of a case do not count.
+
+    Attributes:
+        prompt: the question.
+        answers: the accepted answers, of which the greedy continuation must begin with one.
+        probes: positions of the probes in the case.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    probes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Case:
-    """An edit request with its probes. A case is the unit of running, resuming and statistics."""
+    """An edit request with its probes. A case is the unit of running, resuming and statistics.
+
+    Attributes:
+        id: unique within the task.
+        request: the edit.
+        probes: the measurements before and after the edit.
+        source: origin of the data.
+        further: other requests that are edited together with ``request``, as one edit.
+        conditions: questions to the unedited model that decide which probes count.
+    """
 
     id: str
     request: EditRequest
     probes: tuple[Probe, ...]
     source: str = ""
+    further: tuple[EditRequest, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def requests(self) -> tuple[EditRequest, ...]:
+        """All requests of the case."""
+        return (self.request, *self.further)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the case as JSON values."""
-        return asdict(self)
+        """Return the case as JSON values, without the words of its relation."""
+        values = asdict(self)
+        for request in (values["request"], *values["further"]):
+            del request["relation"]
+        # Most cases have neither, and content hashes are older than these fields.
+        return {name: value for name, value in values.items() if value or name not in ("further", "conditions")}
 
 
 T = TypeVar("T")

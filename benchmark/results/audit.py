@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..core.documents import Result
 from ..core.errors import KnbenchError
-from ..core.records import ProbeRecord, Record
+from ..core.records import ProbeRecord, Record, RequestRecord
 from ..core.schema import Case, Probe, Task
 from ..core.split import ordered_cases
 
@@ -72,21 +72,24 @@ def earlier_version(task: Task, version: int, criteria: Sequence[str]) -> Task:
 
 def _flaw(record: Record, case: Case, *, known_only: bool) -> str | None:
     """Return how a record differs from its case, or None."""
-    if record.request != case.request:
+    if (record.request, *(record.further or ())) != tuple(map(RequestRecord.of, case.requests)):
         return "has another edit request than the task"
-    left = list(case.probes)
+    # Left out are probes whose condition the unedited model does not fulfil and, under known-only, unchanged probes that
+    # it gets wrong. All others are required.
+    conditional = {number for condition in case.conditions for number in condition.probes}
+    optional = [n in conditional or (known_only and probe.expect == "unchanged") for n, probe in enumerate(case.probes)]
+    left = list(zip(case.probes, optional, strict=True))
     for number, probe in enumerate(record.probes):
         if probe.kind in _ADDED:
             continue  # added by the run, not by the task
-        # Under known-only, unchanged probes that the unedited model gets wrong are left out. All others are required.
-        while left and not _asks(probe, left[0]):
-            if not (known_only and left[0].expect == "unchanged"):
+        while left and not _asks(probe, left[0][0]):
+            if not left[0][1]:
                 return f"has another probe {number} than the task"
             left.pop(0)
         if not left:
             return f"has a probe {number} that the task does not have"
         left.pop(0)
-    missing = [probe for probe in left if not (known_only and probe.expect == "unchanged")]
+    missing = [probe for probe, may_be_missing in left if not may_be_missing]
     return f"lacks {len(missing)} of the task's probes" if missing else None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.records import EditRecord, Failure, Observation, ProbeRecord, Record, SizeRecord, Timings
+from ..core.records import EditRecord, Failure, Observation, ProbeRecord, Record, RequestRecord, SizeRecord, Timings
 from ..core.schema import Case
 from ..editing import Edit
 from .attempts import Attempt
@@ -46,7 +46,7 @@ def make_record(
         index=index,
         case_id=case.id,
         source=case.source,
-        request=case.request,
+        request=RequestRecord.of(case.request),
         edit=EditRecord(
             parameters=tuple(sorted(edit.weights)),
             parameters_touched=sum(tensor.numel() for tensor in edit.weights.values()),
@@ -64,6 +64,7 @@ def make_record(
         timings=Timings(
             edit_seconds=attempt.seconds, probe_seconds=probe_seconds, peak_memory_mb=attempt.peak_memory_mb
         ),
+        further=tuple(RequestRecord.of(request) for request in case.further) or None,
     )
 
 

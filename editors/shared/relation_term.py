@@ -17,12 +17,13 @@ class RelationTerm:
 
     Every vector is the mean over the tokens of its text of the last hidden state, after the final norm, in the context.
     s is that of the subject with delta added to an MLP's output at its last token. The new object o*, the old object o
-    and the words r and r' of the relation and its inverse are read without delta.
+    and the words r and r' of the relation and its inverse are read without delta. Without words, r or r' is 0.
 
     Args:
         lm: a causal model.
         request: the request, which has a subject and a true answer.
-        relation: words of the relation from the subject to the object, and from the object to the subject.
+        relation: words of the relation from the subject to the object, and from the object to the subject; each may be
+            empty.
         layer: the layer whose MLP output is changed.
         contexts: templates with a ``{}``.
         beta: weight of the old object.
@@ -41,10 +42,11 @@ class RelationTerm:
         beta: float,
     ) -> None:
         self.lm, self.layer, self.beta = lm, layer, beta
-        forward, inverse = relation
         with torch.no_grad():
-            texts = (request.target_new, request.target_true, forward, inverse)
-            self.new, self.old, self.forward, self.inverse = (self._read(text, contexts) for text in texts)
+            self.new, self.old = (self._read(text, contexts) for text in (request.target_new, request.target_true))
+            self.forward, self.inverse = (
+                self._read(words, contexts) if words else torch.zeros_like(self.new) for words in relation
+            )
             block: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(layer), "input")}
             with capture(block) as captured:
                 self._read(request.subject, contexts)

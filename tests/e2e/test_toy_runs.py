@@ -32,9 +32,7 @@ def reliability(result):
 def test_every_editor_runs_on_a_causal_toy(tmp_path):
     results, _ = run("toy-gpt2", "all", tmp_path)
     assert {name for name, _ in results} == set(registry.registered(registry.EDITORS))
-    # BIRD needs the inverse of a relation, which phenomena do not have.
-    failed = {(name, r.task.kind) for (name, _), r in results.items() if r.records.failed}
-    assert failed == {("bird", "linguistic")}
+    assert not {(name, r.task.kind) for (name, _), r in results.items() if r.records.failed}
     assert reliability(results["none", "capital"]) == 0
     # The generic hyper-parameters of these two suit the toy's size. Those of the others do not, but the editors run.
     for name in ("kn", "lora"):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from knbench.benchmark.core import registry
+from knbench.benchmark.core.records import RequestRecord, to_json
 from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import build_editor
 from knbench.editors.bird import Bird
@@ -111,18 +112,32 @@ def test_the_optimisation_lowers_the_term():
     assert terms[1] < terms[0]
 
 
-def test_every_fact_task_has_words_and_other_prompts_are_refused():
+def test_relations_have_the_words_of_the_templates():
     lm = make_lm("llama")
     editor, _ = build_editor(Bird, lm, ARGS)
-    for task in registry.tasks().values():
-        if task.kind == "fact":
-            for case in task.cases[:20]:
-                assert all(editor.relation(case.request))
+    found = {name: editor.relation(task.cases[0].request) for name, task in registry.tasks().items()}
+    assert found["capital"] == ("The capital of is", "is the capital of")
+    assert found["capital-inverse"] == ("is the capital of", "The capital of is")
+    assert found["mother-tongue"] == ("The mother tongue of is", "")
+    assert found["det-noun-agreement"] == ("", "")
+    assert found["npi-licensing"] == ("have", "")
     unknown = EditRequest("{} likes", "Susan", "books", "sketches")
-    with pytest.raises(ValueError, match=r"no words for the relation of the prompt '\{\} likes'; add it to"):
-        editor.edit(lm, [unknown])
+    assert editor.relation(unknown) == ("likes", "")
     own, _ = build_editor(Bird, lm, {**ARGS, "relation": "likes|is liked by"})
-    assert own.relation(unknown) == ("likes", "is liked by")
-    own.edit(lm, [unknown])
+    assert own.relation(registry.tasks()["capital"].cases[0].request) == ("likes", "is liked by")
     with pytest.raises(ValueError, match="needs a true answer"):
         own.edit(lm, [replace(unknown, target_true="")])
+
+
+def test_a_relation_without_words_is_the_zero_vector():
+    lm = make_lm("llama")
+    term = term_of(lm, relation=("", ""), beta=0.0)
+    delta = torch.zeros(32)
+    expected = 2 * (term.subject_vectors(delta) - term.new).norm(dim=-1).sum()
+    assert float(term(delta)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_relation_is_in_no_record_and_no_content_hash():
+    case = registry.tasks()["capital"].cases[0]
+    assert "relation" not in case.to_json()["request"]
+    assert "relation" not in to_json(RequestRecord.of(case.request))
