@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
 
@@ -228,11 +228,16 @@ class Task:
 
     def content_hash(self) -> str:
         """Return a sha256 over all cases and minimal pairs."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
         return digest([[case.to_json() for case in self.cases], [dict(pair) for pair in self.pairs]])
 
     def card(self) -> dict[str, Any]:
         """Return all attributes except cases, pairs and warnings, as JSON values."""
-        attributes = {k: v for k, v in self.__dict__.items() if k not in ("cases", "pairs", "warnings")}
+        hidden = ("cases", "pairs", "warnings")
+        attributes = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         return {**attributes, "criteria": list(self.criteria)}
 
 
