@@ -11,6 +11,7 @@ from ..core.records import Observation
 from ..core.schema import SLOT, Case, EditRequest, Probe, Task
 from ..core.settings import RunSettings
 from ..core.split import MIN_SPLIT_CASES, lite_cases, split_cases
+from ..scoring.answers import begins_with
 from ..scoring.criteria import MEASURES
 from .base import Prober, Reference
 from .known import KnowledgeCache, known_cases, readable_cases
@@ -22,8 +23,8 @@ class Baseline:
     """Observations of the unedited model on a task's probes, measured once for all editors.
 
     Attributes:
-        cases: cases by their index in the run. With ``known_only``, the ``unchanged`` probes that the model answers
-            wrongly are removed.
+        cases: cases by their index in the run. Probes whose conditions the model does not fulfil are removed and, with
+            ``known_only``, the ``unchanged`` probes that it answers wrongly.
         observations: one observation per probe of the case, in the order of its probes, by case id. Unreadable cases
             have no entry.
         unreadable: error messages of the cases that the tokenizer cannot encode, by case id.
@@ -181,6 +182,7 @@ def measure_baseline(
     """
     readable, unreadable = readable_cases(prober, list(cases.values()))
     reference = Reference(passages=passages or PassageReference())
+    readable = fulfilled(prober, readable)
     measured = iter(prober.observe([probe for case in readable for probe in case.probes], save_to=reference))
     table = {case.id: [(probe, next(measured)) for probe in case.probes] for case in readable}
     if settings.known_only:
@@ -196,6 +198,36 @@ def measure_baseline(
 
 
 def _answers_correctly(probe: Probe, observation: Observation) -> bool:
+def fulfilled(prober: Prober, cases: Sequence[Case]) -> list[Case]:
+    """Return the cases without the probes that have a condition which the model does not fulfil.
+
+    A condition is fulfilled if the greedy continuation of its prompt begins with one of its answers. A condition that
+    the tokenizer cannot encode is not fulfilled.
+    """
+    conditions = list(dict.fromkeys((c.prompt, c.answers) for case in cases for c in case.conditions))
+    asked = {c: _question(*c) for c in conditions}
+    readable = {c: probe for c, probe in asked.items() if _is_readable(prober, probe)}
+    observations = prober.observe(list(readable.values())) if readable else []
+    known = {
+        c: begins_with(observation.generated or "", c[1]) for c, observation in zip(readable, observations, strict=True)
+    }
+    kept = []
+    for case in cases:
+        dropped = {n for c in case.conditions if not known.get((c.prompt, c.answers)) for n in c.probes}
+        probes = tuple(probe for n, probe in enumerate(case.probes) if n not in dropped)
+        kept.append(dataclasses.replace(case, probes=probes, conditions=()) if case.conditions else case)
+    return kept
+
+
+def _question(prompt: str, answers: Sequence[str]) -> Probe:
+    return Probe("condition", "completion", prompt, answers[0], "", "new", tuple(answers[1:]))
+
+
+def _is_readable(prober: Prober, probe: Probe) -> bool:
+    request = EditRequest(probe.prompt, "", probe.target, "")
+    return bool(readable_cases(prober, [Case("condition", request, (probe,))])[0])
+
+
     """Return whether the model answers an ``unchanged`` probe correctly; texts have no wrong answer.
 
     The target must be more probable than the rival. Without a rival, or where one of the two begins the other, each

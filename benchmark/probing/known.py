@@ -6,6 +6,9 @@ A model knows a case
 - by ``exact``: each token of the true answer is the most probable token;
 - by ``generated``: the greedy continuation begins with the true answer.
 
+A case without a true answer counts as known unless the model already gives the new answer: by ``generated`` if the
+greedy continuation begins with it, by the other two if each of its tokens is the most probable token.
+
 ``success`` is undefined where one of the two answers begins the other, which makes their probabilities incomparable
 (:func:`~..scoring.answers.one_begins_other`); such a case is neither known nor unknown.
 
@@ -17,23 +20,31 @@ accuracy* is the share of a phenomenon's minimal pairs whose grammatical sentenc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core.files import cache_folder, exclusive, write_json
+from ..core.records import Observation
 from ..core.schema import Case, Probe, Task, digest
 from ..scoring.answers import begins_with, one_begins_other
 from ..scoring.criteria import MEASURES
 from .base import Prober
 from .prober import make_prober
 
-VERSION = 4
+VERSION = 5
 """Part of the cache key. Increment it when the measurement or the format of a cached value changes."""
+CASES_PER_BLOCK = 1024
+"""Number of cases whose observations are in memory at once."""
+CANDIDATES_PER_BLOCK = 50_000
+"""Number of answers of all cases that are scored in full at once."""
 KNOWN_BY = ("success", "exact", "generated")
 """The definitions of knowing a case, of which ``--known-by`` selects one."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class KnowledgeCache:
     @classmethod
     def of(cls, prober: Prober) -> KnowledgeCache:
         """Open the cache of a prober's model, in the folder ``known`` of the user's cache."""
-        return cls(prober, prober.lm.weight_hash(), cache_folder() / "known")
+        return cls(prober, prober.lm.weight_hash(cached=True), cache_folder() / "known")
 
     def get_or_measure(self, task: Task, measurement: str, measure: Callable[[], Any]) -> Any:
         """Return the cached value of a measurement on a task, or measure and cache it.
@@ -110,32 +121,41 @@ def readable_cases(prober: Prober, cases: Iterable[Case]) -> tuple[list[Case], d
 def known_cases(cache: KnowledgeCache, task: Task) -> dict[str, dict[str, bool | None]]:
     """Return whether the model knows each readable case, by case id and by definition in :data:`KNOWN_BY`.
 
-    A case without a true answer is not known. The value is None where ``success`` is undefined.
+    A case without a true answer is known unless the model gives the new answer. The value is None where ``success`` is
+    undefined.
     """
 
     def measure() -> dict[str, dict[str, bool | None]]:
         readable, _ = readable_cases(cache.prober, task.cases)
-        cases = [case for case in readable if case.request.target_true]
-        probes = [_true_probe(case) for case in cases]
-        observations = cache.prober.observe(probes)
-        measured: dict[str, dict[str, bool | None]] = {
-            case.id: {
-                "success": None if (value := MEASURES["success"].of(probe, o, o)) is None else bool(value),
-                "exact": all(rank == 0 for rank in o.target.ranks),
-                "generated": begins_with(o.generated or "", [probe.target], probe.rival),
-            }
-            for case, probe, o in zip(cases, probes, observations, strict=True)
-        }
-        unknown: dict[str, bool | None] = dict.fromkeys(KNOWN_BY, False)
-        return {case.id: measured.get(case.id, unknown) for case in readable}
+        found: dict[str, dict[str, bool | None]] = {}
+        for start in range(0, len(readable), CASES_PER_BLOCK):
+            cases = readable[start : start + CASES_PER_BLOCK]
+            probes = [_known_probe(case) for case in cases]
+            observations = cache.prober.observe(probes)
+            found |= {case.id: _knows(p, o) for case, p, o in zip(cases, probes, observations, strict=True)}
+        return found
 
     known: dict[str, dict[str, bool | None]] = cache.get_or_measure(task, "cases", measure)
     return known
 
 
-def _true_probe(case: Case) -> Probe:
+def _known_probe(case: Case) -> Probe:
+    """Return the probe of the true answer or, without one, of the new answer and its spellings."""
     request = case.request
-    return Probe("known", "completion", request.text, request.target_true, request.target_new, "unchanged")
+    if request.target_true:
+        return Probe("known", "completion", request.text, request.target_true, request.target_new, "unchanged")
+    aliases = next((p.aliases for p in case.probes if (p.prompt, p.target) == (request.text, request.target_new)), ())
+    return Probe("known", "completion", request.text, request.target_new, "", "new", aliases)
+
+
+def _knows(probe: Probe, observation: Observation) -> dict[str, bool | None]:
+    """Return whether the model knows the case of a probe of :func:`_known_probe`, by definition."""
+    exact = all(rank == 0 for rank in observation.target.ranks)
+    generated = begins_with(observation.generated or "", [probe.target, *probe.aliases], probe.rival)
+    if not probe.rival:
+        return {"success": not exact, "exact": not exact, "generated": not generated}
+    value = MEASURES["success"].of(probe, observation, observation)
+    return {"success": None if value is None else bool(value), "exact": exact, "generated": generated}
 
 
 def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
@@ -150,25 +170,38 @@ def ranked_first(cache: KnowledgeCache, task: Task) -> dict[str, bool]:
         prober, (readable, _) = cache.prober, readable_cases(cache.prober, task.cases)
         cases = [case for case in readable if case.request.target_true]
         answers = sorted({case.request.target_true for case in cases})
-        true_observations = prober.observe([_true_probe(case) for case in cases])
-        bounds = _bounds(prober, [case.request.text for case in cases], answers)
-        candidates: list[tuple[int, Probe]] = []
-        for i, (case, observation) in enumerate(zip(cases, true_observations, strict=True)):
-            for answer, bound in bounds[i].items():
-                if answer != case.request.target_true and bound > observation.target.logprob:
-                    probe = Probe("known", "completion", case.request.text, answer, case.request.target_true, "new")
-                    candidates.append((i, probe))
-        first = [True] * len(cases)
+        ranked = {case.id: True for case in cases}
         without_continuations = make_prober(prober.lm, batch_size=prober.batch_size, new_tokens=0)
-        observations = without_continuations.observe([probe for _, probe in candidates])
-        for (i, probe), observation in zip(candidates, observations, strict=True):
-            if not one_begins_other(probe.target, probe.rival, observation.target, observation.rival):
-                first[i] &= observation.target.logprob < observation.rival.logprob
-        ranked = {case.id: value for case, value in zip(cases, first, strict=True)}
-        return {case.id: ranked.get(case.id, False) for case in readable}
+        for block in _blocks(_candidates(prober, cases, answers), CANDIDATES_PER_BLOCK):
+            observations = without_continuations.observe([probe for _, probe in block])
+            for (case_id, probe), observation in zip(block, observations, strict=True):
+                if not one_begins_other(probe.target, probe.rival, observation.target, observation.rival):
+                    ranked[case_id] &= observation.target.logprob < observation.rival.logprob
+        return ranked
 
     first_by_case: dict[str, bool] = cache.get_or_measure(task, "ranking", measure)
     return first_by_case
+
+
+def _candidates(prober: Prober, cases: Sequence[Case], answers: Sequence[str]) -> Iterator[tuple[str, Probe]]:
+    """Yield case id and probe of each answer whose upper bound exceeds the true answer's log-probability."""
+    for start in range(0, len(cases), CASES_PER_BLOCK):
+        block = cases[start : start + CASES_PER_BLOCK]
+        observations = prober.observe([_known_probe(case) for case in block])
+        for first in range(0, len(block), prober.batch_size):
+            chunk = block[first : first + prober.batch_size]
+            bounds = _bounds(prober, [case.request.text for case in chunk], answers)
+            for i, case in enumerate(chunk):
+                true, observation = case.request.target_true, observations[first + i]
+                for answer, bound in bounds[i].items():
+                    if answer != true and bound > observation.target.logprob:
+                        yield case.id, Probe("known", "completion", case.request.text, answer, true, "new")
+
+
+def _blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while block := list(islice(iterator, size)):
+        yield block
 
 
 def _bounds(prober: Prober, prompts: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
@@ -215,11 +248,12 @@ def knowledge(cache: KnowledgeCache, task: Task) -> dict[str, Any]:
 
     Returns:
         ``task``, ``kind``, ``cases`` (the number of readable cases), one share per name in :data:`KNOWN_BY` of the
-        cases for which it is defined, ``ranked_first`` (share of the cases; None unless the task is of facts) and
+        cases with a true answer for which it is defined, ``ranked_first`` (share of the cases; None unless the task is of facts) and
         ``sentences`` (share of the minimal pairs; None without pairs).
     """
-    cases = known_cases(cache, task)
-    row: dict[str, Any] = {"task": task.name, "kind": task.kind, "cases": len(cases)}
+    known = known_cases(cache, task)
+    cases = {case.id: known[case.id] for case in task.cases if case.id in known and case.request.target_true}
+    row: dict[str, Any] = {"task": task.name, "kind": task.kind, "cases": len(known)}
     for name in KNOWN_BY:
         row[name] = _share([value for case in cases.values() if (value := case[name]) is not None])
     row["ranked_first"] = _share(list(ranked_first(cache, task).values())) if task.kind == "fact" else None

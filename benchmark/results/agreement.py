@@ -75,7 +75,7 @@ def record_difference(
         complete: whether the stored record has all observations of this version; False for results of version 0.1.
     """
     case = f"case '{stored.case_id}'"
-    if stored.request != again.request:
+    if (stored.request, stored.further) != (again.request, again.further):
         return Difference(f"{case}: the request differs from the task's")
     failure = _failure_difference(stored.failure, again.failure)
     if failure is not None:

@@ -50,12 +50,12 @@ def _texts_of(record: Record) -> Iterator[tuple[str, str, int]]:
     """Yield the texts of a record with their place and maximum length."""
     yield "case_id", record.case_id, MAX_NAME_LENGTH
     yield "source", record.source, MAX_TEXT_LENGTH
-    request = record.request
-    for name in ("prompt", "subject", "target_new", "target_true"):
-        yield f"request/{name}", getattr(request, name), MAX_TEXT_LENGTH
-    for support in request.support:
-        for name in ("prompt", "target", "suffix"):
-            yield f"request/support/{name}", getattr(support, name), MAX_TEXT_LENGTH
+    for request in (record.request, *(record.further or ())):
+        for name in ("prompt", "subject", "target_new", "target_true"):
+            yield f"request/{name}", getattr(request, name), MAX_TEXT_LENGTH
+        for support in request.support:
+            for name in ("prompt", "target", "suffix"):
+                yield f"request/support/{name}", getattr(support, name), MAX_TEXT_LENGTH
     for name in (*record.edit.parameters, *record.edit.modules):
         yield "edit", name, MAX_NAME_LENGTH
     yield "edit/prefix", record.edit.prefix, MAX_TEXT_LENGTH

@@ -77,7 +77,8 @@ def edit_block(
     """
     attempts = {i: Attempt(failure=failures[case.id]) for i, case in cases.items() if case.id in failures}
     remaining = [i for i in cases if i not in attempts]
-    if editor.joint_batch_size > 1 and len(remaining) > 1 and not alone:
+    several = any(cases[i].further for i in remaining)  # edit_each() makes one edit per request
+    if editor.joint_batch_size > 1 and len(remaining) > 1 and not alone and not several:
         ids = [cases[i].id for i in remaining]
         started(ids)
         try:
@@ -100,7 +101,7 @@ def edit_block(
 
 def _edit_alone(editor: Editor[Any], lm: LanguageModel, case: Case, seed: int) -> Attempt:
     case_seed = derived_seed(seed, editor.name, case.id)
-    return _attempt(editor, "edit", lm, case_seed, [case.request], lambda requests: editor.edit(lm, requests))
+    return _attempt(editor, "edit", lm, case_seed, case.requests, lambda requests: editor.edit(lm, requests))
 
 
 def edit_cases(
@@ -129,7 +130,7 @@ def edit_cases(
     for case in cases:
         if case.id in failures:
             return Attempt(failure=failures[case.id])
-    requests = [case.request for case in cases]
+    requests = [request for case in cases for request in case.requests]
     case_seed = derived_seed(seed, editor.name, *(case.id for case in cases))
     if earlier is None:
         return _attempt(editor, "edit", lm, case_seed, requests, lambda new: editor.edit(lm, new))

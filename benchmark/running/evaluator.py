@@ -13,7 +13,7 @@ from ..core.documents import SCHEMA_VERSION, EditorCard, Manifest, RunProtocol
 from ..core.errors import KnbenchError
 from ..core.progress import Reporter
 from ..core.records import to_json
-from ..core.schema import Case, JsonObject, Task, digest
+from ..core.schema import Case, EditRequest, JsonObject, Task, digest
 from ..core.settings import RunSettings
 from ..core.version import __version__
 from ..editing import Editor, build_editor
@@ -34,14 +34,16 @@ def conflicts(cases: Sequence[Case], settings: RunSettings) -> list[str]:
     """Return a sentence for each case whose edit contradicts an earlier one that is applied together with it."""
     size = settings.batch_edits or settings.sequential or 1
     found: list[str] = []
-    earlier: dict[tuple[int, str], Case] = {}
+    earlier: dict[tuple[int, str], tuple[Case, EditRequest]] = {}
     for index, case in enumerate(cases):
-        first = earlier.setdefault((index // size, " ".join(case.request.text.split())), case)
-        if first.request.target_new != case.request.target_new:
-            found.append(
-                f"cases '{first.id}' and '{case.id}' edit the prompt '{case.request.text}' together, to "
-                f"'{first.request.target_new}' and '{case.request.target_new}'; at most one of the edits can hold"
-            )
+        for request in case.requests:
+            key = index // size, " ".join(request.text.split())
+            other, first = earlier.setdefault(key, (case, request))
+            if first.target_new != request.target_new:
+                found.append(
+                    f"cases '{other.id}' and '{case.id}' edit the prompt '{request.text}' together, to "
+                    f"'{first.target_new}' and '{request.target_new}'; at most one of the edits can hold"
+                )
     return found
 
 

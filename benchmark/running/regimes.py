@@ -320,9 +320,11 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
                         except EDIT_FAILURES:
                             stack.pop()
                             raise
-                        earlier.append(case.request)
-                        weights, model_state = lm.fingerprint(), ModelState(lm)
-                        reached = weights if stack.state is None else digest([weights, stack.state.digest()])
+                        earlier.extend(case.requests)
+                        weights.accept(touched_by(attempt))
+                        model_state, reached = ModelState(lm), weights.fingerprint
+                        if digests := stack.digests():
+                            reached = digest([reached, *digests])
                     except EDIT_FAILURES as error:
                         failure = failed_edit(job.editor.name, "probe", error)
                     except KnbenchError as error:

@@ -5,7 +5,8 @@ from a record. A measure that does not apply to a probe returns None, never 0.
 
 Sources: ``success`` and ``magnitude`` are ES/PS/NS and EM/PM/NM of Meng et al. 2022 (ROME, section 3.4).
 ``token_accuracy`` is the number that Niu et al. 2024 and EasyEdit report. ``generated`` follows Yang et al. 2025
-(WILD). ``f1`` and ``rouge_l`` are the measures of answers of several sentences (UnKE, AKEW). Symmetry and synonymous invariance are defined by Niu et al. 2024, section 5.
+(WILD). ``f1`` and ``rouge_l`` are the measures of answers of several sentences (UnKE, AKEW). Symmetry and synonymous
+invariance are defined by Niu et al. 2024, section 5.
 """
 
 from __future__ import annotations

@@ -87,15 +87,15 @@ def test_a_method_that_needs_more_fails_with_a_reason(lm, tmp_path, cls, change)
     assert {r["failure"]["phase"] for r in records[:2]} == {"edit"}
 
 
-def test_no_model_knows_a_case_without_true_answer(lm, own_cache):
+def test_a_case_without_true_answer_is_known_unless_the_new_answer_is_given(lm, own_cache):
     cache = KnowledgeCache(make_prober(lm, batch_size=8, new_tokens=2), lm.weight_hash(), own_cache)
     known, first = known_cases(cache, towns()), ranked_first(cache, towns())
-    assert set(known) == set(first) == {"plain", "new", "Canada"}
-    assert set(known["new"].values()) == {False}
-    assert not first["new"]
+    assert set(known) == {"plain", "new", "Canada"}
+    assert set(first) == {"plain", "Canada"}
+    assert set(known["new"].values()) == {True}
     alone = dataclasses.replace(towns(), cases=towns().cases[1:2])
-    assert known_cases(cache, alone)["new"] == dict.fromkeys(known["new"], False)
-    assert ranked_first(cache, alone) == {"new": False}
+    assert known_cases(cache, alone)["new"] == known["new"]
+    assert ranked_first(cache, alone) == {}
 
 
 def test_a_subject_span_without_subject_is_refused(lm):
