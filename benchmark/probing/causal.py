@@ -79,11 +79,11 @@ class CausalProber(Prober):
             ValueError: no token covers the subject, an answer has no token of its own, or a text with its continuation
                 exceeds the model's positions.
         """
-        request = case.request
-        if request.subject:
-            self.lm.subject_span(request.prompt, request.subject)
-        context, ids = self.lm.split(request.text, request.target_new)
-        check_length(len(context) + len(ids) - 1, self.positions, request.text)
+        for request in case.requests:
+            if request.subject:
+                self.lm.subject_span(request.prompt, request.subject)
+            context, ids = self.lm.split(request.text, request.target_new)
+            check_length(len(context) + len(ids) - 1, self.positions, request.text)
         for probe in case.probes:
             if probe.kind == "passages":
                 self._check_passages()

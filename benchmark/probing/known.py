@@ -248,8 +248,8 @@ def knowledge(cache: KnowledgeCache, task: Task) -> dict[str, Any]:
 
     Returns:
         ``task``, ``kind``, ``cases`` (the number of readable cases), one share per name in :data:`KNOWN_BY` of the
-        cases with a true answer for which it is defined, ``ranked_first`` (share of the cases; None unless the task is of facts) and
-        ``sentences`` (share of the minimal pairs; None without pairs).
+        cases with a true answer for which it is defined, ``ranked_first`` (share of the cases with a true answer; None
+        unless the task is of facts) and ``sentences`` (share of the minimal pairs; None without pairs).
     """
     known = known_cases(cache, task)
     cases = {case.id: known[case.id] for case in task.cases if case.id in known and case.request.target_true}

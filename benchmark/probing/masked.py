@@ -29,8 +29,9 @@ class MaskedProber(Prober):
             ValueError: no token covers the subject, an answer has no token of its own, a text exceeds the model's
                 positions, or a probe generates text.
         """
-        if case.request.subject:
-            self.lm.subject_span(case.request.prompt, case.request.subject)
+        for request in case.requests:
+            if request.subject:
+                self.lm.subject_span(request.prompt, request.subject)
         for probe in case.probes:
             if probe.kind == "passages":
                 self._check_passages()
