@@ -57,6 +57,10 @@ class AlphaEdit(ProtectingEditor[AlphaEditConfig]):
     Config = AlphaEditConfig
     published = published("alphaedit")
 
+    def __init__(self, config: AlphaEditConfig, seed: int = 0) -> None:
+        super().__init__(config, seed)
+        self.replays = config.keys == "recomputed"  # reads the earlier requests again
+
     def prepare(self, lm: LanguageModel, reporter: Reporter) -> JsonObject:
         """Sample the contexts, and compute the second moments and the directions to preserve."""
         provenance = super().prepare(lm, reporter)

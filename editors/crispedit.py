@@ -95,6 +95,7 @@ class CrispEdit(Editor[CrispEditConfig]):
 
     def __init__(self, config: CrispEditConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
+        self.replays = config.statistics == "renewed"  # reads the earlier requests again
         # Keyed by model: the curvature of one model must not be used for another.
         self._start: WeakKeyDictionary[LanguageModel, State] = WeakKeyDictionary()
 

@@ -52,7 +52,7 @@ class Editor(ABC, Generic[ConfigT]):
     causal_only: ClassVar[bool] = False
     needs_subject: ClassVar[bool] = False
     needs_rival: ClassVar[bool] = False
-    replays: ClassVar[bool] = False
+    replays: bool = False  # of the instance where it depends on the hyper-parameters
     joint_batch_size: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:

@@ -168,6 +168,7 @@ class GuardedEditor(Editor[Any], metaclass=_GuardedType):
         super().__init__(config, seed)
         first, *others = (part.values_of(config) for part in self.parts)
         self._editor = self.base(first, seed)
+        self.replays = self._editor.replays
         self._guards = [cls(values, seed) for cls, values in zip(self.guards, others, strict=True)]
         if isinstance(self._editor, RestrainsValues):
             self._editor.value_guards = [guard for guard in self._guards if isinstance(guard, ValueGuard)]

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.editing import EditStack, build_editor
+from knbench.benchmark.editing import EditStack, build_editor, guarded
 from knbench.editors.alphaedit import AlphaEdit
 from knbench.editors.blue import AlphaEditBlue, Blue
 from knbench.editors.encore import Encore
+from knbench.editors.guards import Rect
 from knbench.editors.memit_seq import MemitSeq
 
 from tests.files import json_lines
@@ -69,3 +70,9 @@ def test_a_stopped_run_continues_with_the_same_keys(cls, lm, tmp_path):
     (resumed,) = run(lm, [cls], [task()], tmp_path / "a", SETTINGS)
     (whole,) = run(lm, [cls], [task()], tmp_path / "b", SETTINGS)
     assert without_timings(resumed) == without_timings(whole)
+
+
+@pytest.mark.parametrize(("keys", "replays"), [("stored", False), ("recomputed", True)])
+def test_recomputed_keys_read_earlier_requests_again(lm, keys, replays):
+    for cls in (AlphaEdit, guarded(AlphaEdit, (Rect,))):
+        assert build_editor(cls, lm, {"layers": "1", "keys": keys})[0].replays is replays
