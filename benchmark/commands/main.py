@@ -19,6 +19,7 @@ import click
 from ..core import registry
 from ..core.errors import InterruptedRun, KnbenchError, unknown_name
 from ..core.printable import printable
+from ..core.threads import wait_passively
 from ..core.version import __version__
 
 EXAMPLES = """
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the arguments; None takes those of the process.
     """
+    wait_passively()  # before a command imports torch
     arguments = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
     try:

@@ -21,6 +21,7 @@ from .families import ModelFamily
 from .identity import config_hash, tokenizer_hash
 from .modules import ModelModules
 from .special_tokens import BosPolicy, find_bos
+from .weights import WeightMonitor, parameter_digest, tensor_bytes, weight_fingerprint
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class LanguageModel(ModelModules):
         self.bos_policy = bos
         self.prompt_prefix = ""
         self.bos_id = find_bos(tokenizer, bos, name, causal=self.causal)
+        self._hashed: tuple[str, WeightMonitor] | None = None
         self._vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
 
     def __repr__(self) -> str:
@@ -259,13 +261,21 @@ class LanguageModel(ModelModules):
 
     # --- identity --------------------------------------------------------------------------------------------
 
-    def weight_hash(self) -> str:
-        """Return a sha256 over the state dictionary: name, dtype, shape and bytes of each tensor."""
+    def weight_hash(self, *, cached: bool = False) -> str:
+        """Return a sha256 over the state dictionary: name, dtype, shape and bytes of each tensor.
+
+        Args:
+            cached: return the result of the last call if no parameter shows a change since then; see
+                :meth:`~.weights.WeightMonitor.changed`. A large model is then hashed once after it is loaded.
+        """
+        if cached and self._hashed is not None and not self._hashed[1].changed():
+            return self._hashed[0]
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(_bytes(tensor))
-        return digest.hexdigest()
+            digest.update(tensor_bytes(tensor))
+        self._hashed = digest.hexdigest(), WeightMonitor(self.model)
+        return self._hashed[0]
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -278,13 +288,11 @@ class LanguageModel(ModelModules):
         return config_hash(self.model.config, getattr(self.model, "generation_config", None))
 
     def fingerprint(self) -> str:
-        """Return a fast hash of all weights, which verifies after each edit that they are restored bit for bit."""
-        import xxhash
+        """Return a fast hash of all weights, which verifies that they are restored bit for bit.
 
-        digest = xxhash.xxh3_128()
-        for parameter in self.model.parameters():
-            digest.update(_bytes(parameter))
-        return str(digest.hexdigest())
+        See :class:`~.weights.WeightMonitor` for the verification after each edit.
+        """
+        return weight_fingerprint(parameter_digest(parameter) for parameter in self.model.parameters())
 
 
 def _continues(text: str, start: int, span: tuple[int, int]) -> bool:
@@ -294,9 +302,3 @@ def _continues(text: str, start: int, span: tuple[int, int]) -> bool:
     includes the white space before ``start``.
     """
     return span[0] < span[1] > start and not text[min(span[0], start) : start].strip()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor, without a copy if it is contiguous in main memory."""
-    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(flat)

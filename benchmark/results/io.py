@@ -17,7 +17,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -316,6 +316,10 @@ class JsonLinesFile(Generic[LineT]):
             write_text(self.path, lines_text(kept))
             self.keys = {self.kind.key_of(line) for line in kept}
         return len(lines) - len(kept)
+
+    def drop_keys(self, keys: Collection[Any]) -> int:
+        """Remove the lines with some keys, and return their number."""
+        return self.drop(lambda line: self.kind.key_of(line) in keys)
 
     def append(self, line: LineT) -> None:
         """Append a line.

@@ -18,6 +18,7 @@ from ..core.settings import RunSettings
 from ..core.version import __version__
 from ..editing import Editor, build_editor
 from ..models.language_model import LanguageModel
+from ..models.weights import WeightMonitor
 from ..probing.base import Prober
 from ..probing.baseline import Baselines, check_fluency, select_cases, with_added_probes
 from ..probing.drift import make_gauge
@@ -81,7 +82,7 @@ class Evaluator:
             lm, batch_size=settings.batch_size, new_tokens=settings.new_tokens, free_tokens=settings.fluency_tokens
         )
         self._gauge = make_gauge(lm, settings.drift) if settings.drift else None
-        self._fingerprint = lm.fingerprint()
+        self._weights = WeightMonitor(lm.model)
         self._prepared: dict[str, JsonObject] = {}
         self._baselines = Baselines(self._prober, settings, BLOCK)
 
@@ -149,7 +150,7 @@ class Evaluator:
             completed=item.completed,
             emit=emit,
             seed=settings.seed,
-            fingerprint=self._fingerprint,
+            weights=self._weights,
             state=ModelState(self.lm),
             reporter=self.reporter,
             drift=self._gauge,
@@ -160,10 +161,12 @@ class Evaluator:
             job.measure_drift(edits=0)
         if settings.sequential:
             run_sequential(job, settings.resolved_checkpoints)
-        elif settings.batch_edits:
-            run_batch(job, settings.batch_edits)
-        else:
-            run_single(job)
+            return
+        with job.verified() as verified:
+            if settings.batch_edits:
+                run_batch(verified, settings.batch_edits)
+            else:
+                run_single(verified)
 
     def protocol(self, cases: int) -> RunProtocol:
         """Return the protocol of a run of some number of cases."""
@@ -185,11 +188,13 @@ class Evaluator:
     def _prepare(self, name: str) -> JsonObject:
         if name not in self._prepared:
             editor, _ = self._editors[name]
-            self._prepared[name] = prepare_editor(editor, self.lm, self.settings.seed, self.reporter, self._fingerprint)
+            self._prepared[name] = prepare_editor(
+                editor, self.lm, self.settings.seed, self.reporter, self._weights.fingerprint
+            )
         return self._prepared[name]
 
     def _digest(self, name: str) -> str:
-        return digest([self._fingerprint, to_json(self.card(name))])
+        return digest([self._weights.fingerprint, to_json(self.card(name))])
 
     @cached_property
     def _cases(self) -> dict[str, dict[str, Case]]:

@@ -93,6 +93,13 @@ class CasesStarted:
 
 
 @dataclass(frozen=True)
+class LinesWithdrawn:
+    """Keys, by file, of emitted lines that are not valid, because the model was found changed after them."""
+
+    keys: Mapping[FileName, Collection[Any]]
+
+
+@dataclass(frozen=True)
 class EditState:
     """A recorded sequential edit: whether it failed, and the fingerprint of the weights and of the state after it."""
 

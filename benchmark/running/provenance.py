@@ -22,7 +22,7 @@ def describe_model(lm: LanguageModel) -> ModelCard:
     return ModelCard(
         name=lm.name,
         revision=lm.revision,
-        weight_hash=lm.weight_hash(),
+        weight_hash=lm.weight_hash(cached=True),
         **lm.shape,
         objective=lm.family.objective,
         parameters=sum(p.numel() for p in lm.model.parameters()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from ..core.records import CheckpointLine, DriftLine, Failure, Observation, Reco
 from ..core.schema import Case, EditRequest, digest
 from ..editing import Editor, EditStack, State
 from ..models.language_model import LanguageModel
+from ..models.weights import WeightMonitor
 from ..probing.base import Prober
 from ..probing.baseline import Baseline
 from ..probing.drift import DriftGauge
@@ -27,12 +28,17 @@ from ..results.io import CHECKPOINT, DRIFT_LINE, RECORD, LineKind
 from .attempts import Attempt, edit_block, edit_cases
 from .failures import MEASURING_FAILURES, failed_edit, failure_of
 from .model_state import MAX_NAMES, ModelState
-from .plan import CasesStarted, Completed, FileName, OutputLine, Unit
+from .plan import CasesStarted, Completed, FileName, LinesWithdrawn, OutputLine, Unit
 from .records import make_record
 
-Emit = Callable[[OutputLine | CasesStarted], None]
-"""Receives each line as soon as it is measured, and the cases whose edit starts."""
+Output = OutputLine | CasesStarted | LinesWithdrawn
+Emit = Callable[[Output], None]
+"""Receives each line as soon as it is measured, the cases whose edit starts, and lines that turn out to be invalid."""
 LINE_KINDS: Mapping[FileName, LineKind[Any]] = {"records": RECORD, "checkpoints": CHECKPOINT, "drift": DRIFT_LINE}
+
+
+class ModelChangedError(KnbenchError):
+    """An editor or a wrapper left the model changed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Job:
         completed: the part that was measured before.
         emit: receives the lines.
         seed: seed of the run.
-        fingerprint: of the unedited weights.
+        weights: detects changes of the unedited weights.
         state: of the unedited model, apart from its weights.
         reporter: receives progress.
         drift: measures drift; None if drift is not measured.
@@ -62,7 +68,7 @@ class Job:
     completed: Completed
     emit: Emit
     seed: int
-    fingerprint: str
+    weights: WeightMonitor
     state: ModelState
     reporter: Reporter
     drift: DriftGauge | None = None
@@ -128,24 +134,56 @@ class Job:
             state=state,
         )
 
-    def check_unchanged(self, fingerprint: str, state: ModelState, after: str) -> None:
-        """Check that the weights have a fingerprint, and that the rest of the model has a state.
+    def check_unchanged(
+        self, weights: WeightMonitor, state: ModelState, after: str, touched: Collection[str] | None = None
+    ) -> None:
+        """Check that the weights have their expected values, and that the rest of the model has a state.
+
+        Args:
+            weights: the expected values.
+            state: the expected state.
+            after: the step before the check, for the message.
+            touched: parameters to read completely in a quick check; None reads all parameters.
 
         Raises:
-            KnbenchError: they do not, because an editor or a wrapper changed them.
+            ModelChangedError: they do not, because an editor or a wrapper changed them.
         """
         if changed := state.differences():
-            names = ", ".join(changed[:MAX_NAMES])
-            more = f" and {len(changed) - MAX_NAMES} more" if len(changed) > MAX_NAMES else ""
-            raise KnbenchError(
-                f"editor '{self.editor.name}' left the model changed after {after}: {names}{more}; restore hooks, "
-                f"modes, buffers and gradients before edit() returns (see: knbench check-editor {self.editor.name})"
+            raise ModelChangedError(
+                f"editor '{self.editor.name}' left the model changed after {after}: {_first_names(changed)}; restore "
+                "hooks, modes, buffers and gradients before edit() returns (see: knbench check-editor "
+                f"{self.editor.name})"
             )
-        if self.lm.fingerprint() != fingerprint:
-            raise KnbenchError(
-                f"editor '{self.editor.name}' left the model's weights changed after {after}; an editor must "
-                "return its change as an Edit and leave the model as it was"
+        if changed := weights.all_changed() if touched is None else weights.changed(touched):
+            raise ModelChangedError(
+                f"editor '{self.editor.name}' left the model's weights changed after {after}: {_first_names(changed)}; "
+                "an editor must return its change as an Edit and leave the model as it was"
             )
+
+    @contextlib.contextmanager
+    def verified(self) -> Iterator[Job]:
+        """Yield a job whose weights are all read at the end of the ``with`` block.
+
+        The quick check after each case does not read all weights. If the model is found changed, the lines that the job
+        emitted are withdrawn, because the change may be older than its detection.
+
+        Raises:
+            ModelChangedError: the model is changed.
+        """
+        emitted: list[OutputLine] = []
+
+        def emit(output: Output) -> None:
+            if isinstance(output, OutputLine):
+                emitted.append(output)
+            self.emit(output)
+
+        try:
+            yield dataclasses.replace(self, emit=emit)
+            self.check_unchanged(self.weights, self.state, str(self.unit))
+        except ModelChangedError:
+            keys = {file: {LINE_KINDS[file].key_of(o.line) for o in emitted if o.file == file} for file in LINE_KINDS}
+            self.emit(LinesWithdrawn(keys))
+            raise
 
     def measure_drift(self, **key: Any) -> None:
         """Measure drift on the model as it is and emit the line, unless it exists.
@@ -240,8 +278,13 @@ def run_case(job: Job, index: int, attempt: Attempt) -> Record:
     """
     job.started([job.case(index).id])
     measured, failure = _measure_applied(job, attempt, [index], {"case_id": job.case(index).id})
-    job.check_unchanged(job.fingerprint, job.state, f"case '{job.case(index).id}'")
+    job.check_unchanged(job.weights, job.state, f"case '{job.case(index).id}'", touched_by(attempt))
     return job.record(index, attempt, measured, failure)
+
+
+def touched_by(attempt: Attempt) -> Collection[str]:
+    """Return the names of the parameters that an edit replaces."""
+    return attempt.edit.weights.keys() if attempt.edit is not None else ()
 
 
 def run_batch(job: Job, size: int) -> None:
@@ -254,7 +297,7 @@ def run_batch(job: Job, size: int) -> None:
         readable = [job.case(i) for i in chunk if job.case(i).id not in job.baseline.unreadable]
         attempt = job.compute_edit(readable)
         measured, failure = _measure_applied(job, attempt, chunk, {"block": number})
-        job.check_unchanged(job.fingerprint, job.state, f"batch {number}")
+        job.check_unchanged(job.weights, job.state, f"batch {number}", touched_by(attempt))
         share = dataclasses.replace(attempt, seconds=attempt.seconds and attempt.seconds / len(chunk))
         for index in pending:
             case_id = job.case(index).id
@@ -301,7 +344,7 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
             model.
     """
     lm = job.lm
-    weights, model_state, reached = job.fingerprint, job.state, job.fingerprint
+    weights, model_state, reached = job.weights.copy(), job.state, job.weights.fingerprint
     earlier: list[EditRequest] = []
     with EditStack(lm) as stack:
         for index in job.unit.indices:
@@ -310,7 +353,7 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
             if stored is None or not stored.failed:
                 job.reporter.doing(f"{job.editor.name}: edit {index + 1}" + (", again" if stored else ""))
                 attempt = job.compute_edit([case], earlier, stack.state)
-                job.check_unchanged(weights, model_state, f"case '{case.id}'")
+                job.check_unchanged(weights, model_state, f"case '{case.id}'", touched_by(attempt))
                 failure, measured = attempt.failure, None
                 if attempt.edit is not None:
                     try:
@@ -339,7 +382,7 @@ def run_sequential(job: Job, stops: Sequence[int]) -> None:
                     )
             if index + 1 in stops:
                 _measure_checkpoint(job, index + 1)
-    job.check_unchanged(job.fingerprint, job.state, "the last edit")
+    job.check_unchanged(job.weights, job.state, "the last edit")
 
 
 def _measure_checkpoint(job: Job, edits: int) -> None:
@@ -358,3 +401,13 @@ def _measure_checkpoint(job: Job, edits: int) -> None:
             line = CheckpointLine(edits=edits, case_id=job.case(i).id, after=tuple(after), failure=failure)
             job.emit(OutputLine("checkpoints", line))
     job.measure_drift(edits=edits)
+
+
+def _first_names(names: Sequence[str]) -> str:
+    """Return names for a message.
+
+    >>> _first_names(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

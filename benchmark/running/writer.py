@@ -11,7 +11,19 @@ from ..core.progress import Reporter
 from ..core.records import Failure, Record
 from ..core.settings import RunSettings
 from .events import EventLog
-from .plan import CasesStarted, Completed, EditState, OutputLine, Plan, RunKey, Unit, WorkItem, covered_blocks, units_of
+from .plan import (
+    CasesStarted,
+    Completed,
+    EditState,
+    LinesWithdrawn,
+    OutputLine,
+    Plan,
+    RunKey,
+    Unit,
+    WorkItem,
+    covered_blocks,
+    units_of,
+)
 from .run_folder import RunFiles
 
 
@@ -80,8 +92,8 @@ class RunWriter:
         case_ids = {index: ids[index] for index in covered_blocks(unit.indices, len(ids))}
         return WorkItem(unit, case_ids, self._completed(unit), self._plan.digests[unit.editor], lost or {}, alone)
 
-    def write(self, unit: Unit, output: OutputLine | CasesStarted, worker: int = 0) -> None:
-        """Write a line, unless it exists. The start of cases is not written.
+    def write(self, unit: Unit, output: OutputLine | CasesStarted | LinesWithdrawn, worker: int = 0) -> None:
+        """Write a line, unless it exists, or remove withdrawn lines. The start of cases is not written.
 
         Raises:
             KnbenchError: more cases failed than ``fail_on_error`` allows.
@@ -90,6 +102,11 @@ class RunWriter:
         if isinstance(output, CasesStarted):
             return
         files = self._files[unit.run]
+        if isinstance(output, LinesWithdrawn):
+            for name, keys in output.keys.items():
+                if keys and (stored := files.file(name)) is not None:
+                    stored.drop_keys(keys)
+            return
         file = files.file(output.file)
         if file is None or file.kind.key_of(output.line) in file.keys:
             return

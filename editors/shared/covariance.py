@@ -204,7 +204,14 @@ class SecondMoments:
     def _key(self, lm: LanguageModel) -> str:
         """Return a hash of everything that the matrices depend on."""
         if lm not in self._keys:
-            identity = [VERSION, lm.weight_hash(), lm.tokenizer_hash, lm.config_hash, str(lm.dtype), lm.bos_policy]
+            identity = [
+                VERSION,
+                lm.weight_hash(cached=True),
+                lm.tokenizer_hash,
+                lm.config_hash,
+                str(lm.dtype),
+                lm.bos_policy,
+            ]
             identity += [self.corpus.identity(), self._tokens(lm), self.corpus.length]
             if self.corpus.source == SELF and sampling_settings(lm.model):
                 identity.append("default generation config")  # files of earlier versions were sampled with these values

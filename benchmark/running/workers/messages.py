@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.errors import KnbenchError, first_line
-from ..plan import CasesStarted, OutputLine, Plan, WorkItem
+from ..plan import CasesStarted, LinesWithdrawn, OutputLine, Plan, WorkItem
 
 if TYPE_CHECKING:
     from ..evaluator import Evaluator
@@ -96,7 +96,7 @@ def setup_failed(error: BaseException) -> Failed:
     return Failed(KnbenchError(f"a worker cannot be set up: {type(error).__name__}: {first_line(error)}"))
 
 
-Message = Ready | Progress | Done | Failed | CasesStarted | OutputLine | Plan
+Message = Ready | Progress | Done | Failed | CasesStarted | LinesWithdrawn | OutputLine | Plan
 Emit = Callable[[Message], None]
 
 

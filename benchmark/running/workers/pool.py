@@ -13,7 +13,7 @@ from typing import Any
 from ...core.errors import KnbenchError
 from ...core.progress import Reporter
 from ...core.records import Failure
-from ..plan import BlockKey, CasesStarted, OutputLine, Plan, Unit, WorkQueue
+from ..plan import BlockKey, CasesStarted, LinesWithdrawn, OutputLine, Plan, Unit, WorkQueue
 from ..writer import RunWriter
 from .messages import Command, Done, Failed, LoadModel, MakePlan, MeasureItem, Message, Progress, Ready
 
@@ -209,6 +209,8 @@ class WorkerPool:
             match message:
                 case CasesStarted():
                     losses.started(running[worker.number], message.case_ids)
+                case LinesWithdrawn():
+                    writer.write(running[worker.number], message, worker.number)
                 case OutputLine():
                     writer.write(running[worker.number], message, worker.number)
                     losses.measured(running[worker.number])
