@@ -40,6 +40,9 @@ class Snapshot:
         self.state: dict[str, Any] = {
             "the model object": id(model),
             "lm.prompt_prefix": lm.prompt_prefix,
+            "lm.recall": id(lm.recall),
+            "lm.memories": {name: [memory.digest() for memory in stacked] for name, stacked in lm.memories.items()},
+            "lm.memories_suspended": lm.memories_suspended,
             "the tokenizer's padding side": (lm.tokenizer.padding_side, lm.tokenizer.truncation_side),
             "the tokenizer's vocabulary": (len(lm.tokenizer), dict(lm.tokenizer.special_tokens_map)),
             "model.config": _sorted_json(lm.model.config.to_dict()),

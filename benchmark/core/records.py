@@ -72,6 +72,7 @@ class Observation(JsonStruct, frozen=True):
             For passages, the mean over their tokens.
         js: Jensen-Shannon divergence of the same distributions, in nats, at most ln 2; None in results of version 0.1.
         text: sampled continuation of a ``generation`` probe.
+        recalled: text that the edit recalled for this prompt and put before it; None without one.
     """
 
     target_answer: Answer | None = msgspec.field(default=None, name="target")
@@ -83,6 +84,7 @@ class Observation(JsonStruct, frozen=True):
     kl: float | None = None
     js: float | None = None
     text: str | None = None
+    recalled: str | None = None
 
     @property
     def has_answers(self) -> bool:
@@ -152,14 +154,16 @@ class SizeRecord(JsonStruct, frozen=True):
     Attributes:
         weights: bytes of the replaced parameters.
         memory: bytes kept outside of the weights, the prefix included.
-        state: bytes of the state that the method hands to the next edit.
+        state: bytes of the state that the method hands to the next edit and that the memory does not contain.
         entries: number of facts kept outside of the weights.
+        recall: bytes of texts that are put before the prompts that they fit, and of their embeddings.
     """
 
     weights: int
     memory: int
     state: int
     entries: int
+    recall: int = 0
 
 
 class EditRecord(JsonStruct, frozen=True):

@@ -25,12 +25,15 @@ An entry point in the group ``knbench.editors`` registers it. ``knbench check-ed
 
 from __future__ import annotations
 
+from ..models.memory import Memory, MissingReadingError, OutputFunctionError
+from ..models.reading import Reading
 from .building import build_editor, editor_class, editor_classes, guard_class, parse_overrides
-from .edit import Edit, EditSize, EditStack, NonFiniteEditError, OutputFunctionError
+from .edit import Edit, EditSize, EditStack, NonFiniteEditError
 from .editor import Editor, EditorKind
 from .guard import Guard, MlpValues, RestrainsValues, ValueGuard, guarded
 from .hyperparameters import NoConfig, Published, hyperparameter
 from .in_place import InPlaceEditor, easyedit_request, rome_request
+from .recall import Recall
 from .state import State
 
 __all__ = [
@@ -41,11 +44,15 @@ __all__ = [
     "EditorKind",
     "Guard",
     "InPlaceEditor",
+    "Memory",
+    "MissingReadingError",
     "MlpValues",
     "NoConfig",
     "NonFiniteEditError",
     "OutputFunctionError",
     "Published",
+    "Reading",
+    "Recall",
     "RestrainsValues",
     "State",
     "ValueGuard",

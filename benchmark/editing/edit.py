@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import KnbenchError
 from ..core.schema import JsonObject
-from ..models.hooks import edit_output
-from ..models.language_model import LanguageModel
+from ..models.hooks import edit_output, memories_active
+from ..models.language_model import LanguageModel, Recalls
+from ..models.memory import Memory, OutputFunctionError
+from .recall import Recall
 from .state import State
 
 
 class NonFiniteEditError(KnbenchError):
     """A weight of an edit contains NaN or infinite values."""
-
-
-class OutputFunctionError(Exception):
-    """A function of :attr:`Edit.outputs` raised the exception that is the cause, or returned another shape."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,18 @@ class EditSize:
 
     Attributes:
         weights: size of the replaced parameters.
-        memory: size of what is kept outside of the weights: :attr:`Edit.memory` and the prefix in UTF-8.
-        state: size of the tensors of :attr:`Edit.state`.
-        entries: number of facts that are kept outside of the weights.
+        memory: size of what is kept outside of the weights: the tensors of :attr:`Edit.memories`, :attr:`Edit.memory`,
+            and the prefix in UTF-8.
+        state: size of the tensors of :attr:`Edit.state` that are not part of the memory.
+        entries: number of facts that are kept outside of the weights, those of earlier edits of a sequence included.
+        recall: size of :attr:`Edit.recall`: its texts in UTF-8, and its tensors.
     """
 
     weights: int
     memory: int
     state: int
     entries: int
+    recall: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class Edit:
         diagnostics: JSON values that are stored with the edit's record, for example the losses of an optimisation.
         state: data for the next sequential edit, see :meth:`Editor.edit_next`. It has no effect on the model.
         memory: tensors by name that the functions of ``outputs`` use, for :attr:`size`.
-        entries: number of facts that the edit keeps outside of the weights.
+        entries: number of facts in ``outputs`` and ``prefix``. Memories and recalls count their own.
+        memories: memories by module name. A memory replaces an active one of its class at the same module, and acts
+            after those of other classes. The module must not be the output head.
+        recall: text before each prompt that depends on the prompt. It replaces an active one.
     """
 
     weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -64,16 +69,24 @@ class Edit:
     state: State | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     entries: int = 0
+    memories: Mapping[str, Memory] = field(default_factory=dict)
+    recall: Recall | None = None
 
     @property
     def size(self) -> EditSize:
-        """The size of the edit's parts."""
-        state = {} if self.state is None else self.state.tensors
+        """The size of the edit's parts. For a sequence, the size of the last edit includes the earlier facts."""
+        state = [] if self.state is None else [*self.state.tensors.values()]
+        memory = [*self.memory.values(), *(t for m in self.memories.values() for t in m.tensors.values())]
+        recall = self.recall
         return EditSize(
             weights=_bytes(self.weights.values()),
-            memory=_bytes(self.memory.values()) + len(self.prefix.encode()),
-            state=_bytes(state.values()),
-            entries=self.entries,
+            memory=_bytes(memory) + len(self.prefix.encode()),
+            state=_bytes([*memory, *state]) - _bytes(memory),
+            # A fact may have a memory at several modules.
+            entries=self.entries
+            + max((m.entries for m in self.memories.values()), default=0)
+            + (recall.entries if recall else 0),
+            recall=(_bytes(recall.tensors.values()) + sum(len(t.encode()) for t in recall.texts)) if recall else 0,
         )
 
     @contextmanager
@@ -106,11 +119,11 @@ class EditStack:
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
-        self._prefix = lm.prompt_prefix
+        self._surroundings = _Surroundings.of(lm)
         self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
         self._hooks: list[ExitStack] = []
         self._aside = ExitStack()
-        self._before_last: tuple[list[tuple[nn.Parameter, Tensor]], str, State | None] | None = None
+        self._before_last: tuple[list[tuple[nn.Parameter, Tensor]], _Surroundings, State | None] | None = None
         self.state: State | None = None
 
     def __enter__(self) -> EditStack:
@@ -120,7 +133,7 @@ class EditStack:
     def __exit__(self, *exc: object) -> None:
         while self._hooks:
             self._hooks.pop().close()
-        self.lm.prompt_prefix = self._prefix
+        self._surroundings.restore(self.lm)
         for parameter, original in self._originals.values():
             parameter.data = original
         self._aside.close()
@@ -129,8 +142,8 @@ class EditStack:
         """Apply one more edit. The model is unchanged if this raises.
 
         Raises:
-            KnbenchError: the model lacks a named parameter or module, or a tensor has another shape or dtype than its
-                parameter.
+            KnbenchError: the model lacks a named parameter or module, a tensor has another shape or dtype than its
+                parameter, or a memory is at the output head.
             NonFiniteEditError: a tensor contains NaN or infinite values.
         """
         lm = self.lm
@@ -144,16 +157,35 @@ class EditStack:
                 )
             if not bool(new.isfinite().all()):
                 raise NonFiniteEditError(f"edit of '{name}' contains NaN or infinite values")
+        for name, memory in edit.memories.items():
+            if _module(lm, name) is lm.head:
+                raise KnbenchError(f"memory {type(memory).__name__} is at the output head '{name}'; use another module")
         tensors = [(parameter, parameter.data) for parameter, _, _ in replaced]
-        self._before_last = tensors, lm.prompt_prefix, self.state
+        self._before_last = tensors, _Surroundings.of(lm), self.state
         for parameter, _, new in replaced:
             self._originals.setdefault(id(parameter), (parameter, parameter.data))
             parameter.data = new.to(parameter.device)
         self._hooks.append(ExitStack())
         for module, change in modules:
             self._hooks[-1].enter_context(edit_output(module, change))
+        for name, memory in edit.memories.items():
+            if not lm.memories.get(name):
+                self._hooks[-1].enter_context(memories_active(lm, name))
+            lm.memories = {**lm.memories, name: _replacing(lm.memories.get(name, ()), memory)}
         lm.prompt_prefix += edit.prefix
+        lm.set_recall(edit.recall or lm.recall)
         self.state = edit.state
+
+    def digests(self) -> list[Any]:
+        """Return digests of the parts of the edited model besides its weights: state, memories and recall.
+
+        The list is empty if there are none, and has the digest of the state alone if there is nothing else.
+        """
+        lm, state = self.lm, self.state
+        own = [] if state is None else [state.digest()]
+        memories = {name: [memory.digest() for memory in stacked] for name, stacked in sorted(lm.memories.items())}
+        recall = lm.recall.digest() if isinstance(lm.recall, Recall) else None
+        return [*own, memories, recall] if memories or recall else own
 
     def pop(self) -> None:
         """Revert the last edit. Only one edit can be reverted after each :meth:`push`.
@@ -164,10 +196,35 @@ class EditStack:
         if self._before_last is None:
             raise RuntimeError("EditStack.pop() reverts only the last push(); push an edit before the next pop()")
         self._hooks.pop().close()
-        tensors, self.lm.prompt_prefix, self.state = self._before_last
+        tensors, surroundings, self.state = self._before_last
+        surroundings.restore(self.lm)
         self._before_last = None
         for parameter, tensor in tensors:
             parameter.data = tensor
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """The parts of a model besides its weights that edits change."""
+
+    prefix: str
+    recall: Recalls | None
+    memories: dict[str, tuple[Memory, ...]]
+
+    @classmethod
+    def of(cls, lm: LanguageModel) -> _Surroundings:
+        return cls(lm.prompt_prefix, lm.recall, lm.memories)
+
+    def restore(self, lm: LanguageModel) -> None:
+        lm.prompt_prefix, lm.memories = self.prefix, self.memories
+        lm.set_recall(self.recall)
+
+
+def _replacing(active: tuple[Memory, ...], memory: Memory) -> tuple[Memory, ...]:
+    """Return the memories of a module with a new one in the place of the active one of its class, or at the end."""
+    if any(type(other) is type(memory) for other in active):
+        return tuple(memory if type(other) is type(memory) else other for other in active)
+    return (*active, memory)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from .language_model import LanguageModel
+from .memory import act_checked
 
 Side = Literal["input", "output"]
 
@@ -49,7 +50,7 @@ def capture(wanted: Mapping[str, tuple[nn.Module, Side]]) -> Iterator[dict[str, 
     """
     captured: dict[str, Tensor] = {}
 
-    def make_hook(key: str, side: Side) -> Callable[..., None]:
+    def make_hook(key: str, side: Side) -> Callable[..., Any]:
         if side == "input":
 
             def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -57,8 +58,9 @@ def capture(wanted: Mapping[str, tuple[nn.Module, Side]]) -> Iterator[dict[str, 
 
             return before
 
-        def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
             captured[key] = hidden(output)
+            return _with_hidden(output, captured[key].clone())  # some blocks add to an output in place
 
         return after
 
@@ -88,6 +90,34 @@ def edit_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterat
         return _with_hidden(output, change(hidden(output)))
 
     handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def memories_active(lm: LanguageModel, name: str) -> Iterator[None]:
+    """Let the memories of :attr:`LanguageModel.memories` act on the output of a module, in a ``with`` block.
+
+    The memories are looked up at each pass. They act in their order, each on the output of the one before.
+
+    Args:
+        lm: the model.
+        name: name of the module.
+    """
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if lm.memories_suspended or not lm.memories.get(name):
+            return None
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        state = hidden(output)
+        for memory in lm.memories[name]:
+            state = act_checked(memory, name, inputs, state, lm.current_reading)
+        return _with_hidden(output, state)
+
+    module: nn.Module = lm.model.get_submodule(name)
+    handle = module.register_forward_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
@@ -220,8 +250,9 @@ def append_rows(
     Args:
         block: the transformer block.
         rows: hidden states to append, (batch, position, d).
-        dim: 0 appends texts of a batch, 1 appends positions of one text.
-        mask: replaces the attention mask of the block.
+        dim: 0 appends texts of a batch, 1 appends positions of one text. The model's input must then be one token, at
+            whose position all rows are.
+        mask: additive attention mask of the block. A mask or a position bias (ALiBi) that the model passes is added.
         first: whether the rows replace the input instead of following it.
     """
     original = block.forward
@@ -230,12 +261,35 @@ def append_rows(
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         state = rows if first else torch.cat([hidden_states, rows], dim=dim)
         call = signature.bind(state, *args, **kwargs)
+        given = call.arguments
+
+        def extend(by_key: Tensor) -> Tensor:
+            """Repeat the column of the last key for all rows, which are at its position."""
+            if dim == 0:
+                return by_key
+            own = by_key[..., -1:].expand(*by_key.shape[:-1], state.shape[1])
+            return torch.cat([by_key[..., :-1], own], dim=-1)
+
         if mask is not None:
-            call.arguments["attention_mask"] = mask
+            given["attention_mask"] = _add_mask(mask, given.get("attention_mask"), extend)
+        if given.get("alibi") is not None:  # (batch * head, 1, key), or (batch, head, 1, key)
+            alibi = extend(given["alibi"])
+            given["alibi"] = alibi.repeat(len(state), *[1] * (alibi.dim() - 1)) if dim == 0 else alibi
         return original(*call.args, **call.kwargs)
 
     with _with_forward(block, forward):
         yield
+
+
+def _add_mask(mask: Tensor, given: Tensor | None, extend: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the sum of an additive mask and the one that a model passes, which may be Boolean or None."""
+    if given is None:
+        return mask
+    lowest = torch.finfo(mask.dtype).min
+    given = extend(given)
+    if given.dtype == torch.bool:
+        return mask.masked_fill(~given, lowest)
+    return (mask + given).clamp(min=lowest)
 
 
 @contextmanager

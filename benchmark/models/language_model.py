@@ -6,10 +6,11 @@ All tokenisation rules are defined here: the BOS token, the space before a targe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from ..core.schema import SLOT
 from ..core.text import WORD_JOINER, border, join_answer
 from .families import ModelFamily
 from .identity import config_hash, tokenizer_hash
+from .memory import Memory
 from .modules import ModelModules
+from .reading import Reading, make_reading
 from .special_tokens import BosPolicy, find_bos
 from .weights import WeightMonitor, parameter_digest, tensor_bytes, weight_fingerprint
 
@@ -49,6 +52,14 @@ class Padded:
     lengths: Tensor
 
 
+class Recalls(Protocol):
+    """Text before a prompt that depends on the prompt; see :class:`~benchmark.editing.Recall`."""
+
+    def preface(self, lm: LanguageModel, prompt: str) -> str:
+        """Return the text that precedes a prompt."""
+        ...
+
+
 class LanguageModel(ModelModules):
     """A model with its tokenizer and the module paths of its family.
 
@@ -63,6 +74,8 @@ class LanguageModel(ModelModules):
 
     Attributes:
         prompt_prefix: text before every prompt. :meth:`Edit.applied` sets it for in-context editing.
+        recall: gives each prompt a text of its own before it, or None. An edit sets it.
+        memories: active memories by module name, the innermost first. An edit sets them.
         bos_id: the id of the BOS token that starts each text, or None.
 
     The attributes of :class:`~.modules.ModelModules` describe its modules.
@@ -92,12 +105,99 @@ class LanguageModel(ModelModules):
         self.unused_tensors = tuple(unused_tensors)
         self.bos_policy = bos
         self.prompt_prefix = ""
+        self.recall: Recalls | None = None
+        self.memories: dict[str, tuple[Memory, ...]] = {}
+        self.memories_suspended = False
+        self.current_reading: Reading | None = None
+        self._prefaces: dict[str, str] = {}
         self.bos_id = find_bos(tokenizer, bos, name, causal=self.causal)
         self._hashed: tuple[str, WeightMonitor] | None = None
         self._vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {len(self.blocks)} layers, {self.dtype}, {self.device})"
+
+    # --- memories and recalled texts -------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(
+        self, batch: Padded, prompts: Sequence[int], ends: Sequence[int] | None = None
+    ) -> Iterator[Reading | None]:
+        """Tell active memories where the prompts of a batch end, in a ``with`` block.
+
+        It covers passes that read the batch and passes that continue its cache. Without active memories it does
+        nothing.
+
+        Args:
+            batch: the rows that the model reads, padded on either side.
+            prompts: number of tokens of each row up to the end of its prompt, BOS included; 0 for a row that has no
+                prompt.
+            ends: column of the decision of each row without padding; None takes the last token of the prompt. In a row
+                of a masked model it is the first mask.
+        """
+        if not self.memories:
+            yield None
+            return
+        whole = make_reading(batch.mask, prompts, self.leading_tokens, ends)
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            ids: Any = kwargs.get("input_ids", args[0] if args else None)
+            past: Any = kwargs.get("past_key_values")
+            earlier = past.get_seq_length() if hasattr(past, "get_seq_length") else 0
+            self.current_reading = whole.continued(int(earlier), ids.shape[1])
+
+        handle, outer = self.model.register_forward_pre_hook(before, with_kwargs=True), self.current_reading
+        try:
+            yield whole
+        finally:
+            handle.remove()
+            self.current_reading = outer
+
+    @contextmanager
+    def without_memories(self) -> Iterator[None]:
+        """Switch the active memories off, in a ``with`` block."""
+        before, self.memories_suspended = self.memories_suspended, True
+        try:
+            yield
+        finally:
+            self.memories_suspended = before
+
+    def preface(self, prompt: str) -> str:
+        """Return the text that precedes a prompt: ``prompt_prefix``, and what is recalled for this prompt.
+
+        An empty prompt recalls nothing. The recalled text of each prompt is computed once per edit, without memories.
+        """
+        return self.prompt_prefix + self.recalled(prompt)
+
+    def recalled(self, prompt: str) -> str:
+        """Return the text that is recalled for a prompt, or an empty string."""
+        if self.recall is None or not prompt.strip():
+            return ""
+        if prompt not in self._prefaces:
+            recall = self.recall
+            with self.without_memories(), self.without_preface():
+                self._prefaces[prompt] = recall.preface(self, prompt)
+        return self._prefaces[prompt]
+
+    def set_recall(self, recall: Recalls | None) -> None:
+        """Replace :attr:`recall`, and forget what it recalled."""
+        self.recall = recall
+        self._prefaces = {}
+
+    @contextmanager
+    def without_preface(self) -> Iterator[None]:
+        """Remove the text before prompts, with which the unedited model is not measured, in a ``with`` block."""
+        before, self.prompt_prefix, self.recall = (self.prompt_prefix, self.recall), "", None
+        try:
+            yield
+        finally:
+            self.prompt_prefix, self.recall = before
+
+    @cached_property
+    def leading_tokens(self) -> int:
+        """Number of special tokens that start a text."""
+        spans = self.encode("a").spans
+        return next(i for i, (start, end) in enumerate(spans) if end > start)
 
     # --- tokenisation ----------------------------------------------------------------------------------------
 
@@ -194,13 +294,13 @@ class LanguageModel(ModelModules):
         """Return one query per token of a target. Each contains the true previous tokens (teacher forcing).
 
         A causal model predicts the token from the preceding text. A masked model predicts it at its own position: this
-        token and the following ones of the target are masked, and the suffix is present. ``prompt_prefix`` precedes
+        token and the following ones of the target are masked, and the suffix is present. :meth:`preface` precedes
         the prompt.
 
         Raises:
             ValueError: the target cannot be tokenised after the prompt.
         """
-        prompt = self.prompt_prefix + prompt
+        prompt = self.preface(prompt) + prompt
         if self.causal:
             context, tokens = self.split(prompt, target)
             return [TokenQuery(context + tokens[:n], len(context) + n - 1, token) for n, token in enumerate(tokens)]

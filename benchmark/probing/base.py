@@ -7,8 +7,7 @@ A causal and a masked model are measured differently and described alike; see :m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,7 +39,7 @@ class Reference:
         passages: predictions for the passages of the criterion ``integrity``, the same for all tasks.
     """
 
-    distributions: dict[Position, Tensor] = field(default_factory=dict)
+    distributions: MutableMapping[Position, Tensor] = field(default_factory=dict)
     passages: PassageReference = field(default_factory=PassageReference)
 
 
@@ -72,6 +71,14 @@ class Prober(ABC):
         Raises:
             ValueError: no token covers the subject, an answer has no token of its own, a text exceeds the model's
                 positions, or the model does not support a probe's kind.
+        """
+
+    @abstractmethod
+    def reference_key(self, probe: Probe) -> Position:
+        """Return the key of a completion in :attr:`Reference.distributions`.
+
+        Raises:
+            ValueError: the target cannot be tokenised after the prompt.
         """
 
     @abstractmethod
@@ -160,7 +167,7 @@ class Prober(ABC):
         found: list[Tensor] = []
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
-            logprobs = self._logprobs([row.ids for row in batch], stack_positions(batch))
+            logprobs = self._logprobs([row.ids for row in batch], stack_positions(batch), [0] * len(batch))
             found += [part.clone() for part in torch.split(logprobs, [len(row.columns) for row in batch])]
         return found
 
@@ -173,19 +180,23 @@ class Prober(ABC):
         for row in passage_rows(self.lm):
             check_length(len(row.ids), self.positions, self.lm.decode(row.ids))
 
-    @contextmanager
-    def _without_prefix(self) -> Iterator[None]:
-        """Remove the prompt prefix, with which the unedited model was not measured."""
-        prefix, self.lm.prompt_prefix = self.lm.prompt_prefix, ""
-        try:
-            yield
-        finally:
-            self.lm.prompt_prefix = prefix
-
-    def _logprobs(self, rows: Sequence[Sequence[int]], positions: Sequence[tuple[int, int]]) -> Tensor:
+    def _logprobs(
+        self,
+        rows: Sequence[Sequence[int]],
+        positions: Sequence[tuple[int, int]],
+        prompts: Sequence[int],
+        ends: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return log-probabilities at ``(row index, column)`` positions, of shape (position, vocabulary), float32.
 
         Only these positions pass through the output head.
+
+        Args:
+            rows: token ids of each row.
+            positions: where the model predicts a token.
+            prompts: number of tokens of each row that belong to its prompt, for memories; 0 without a prompt. See
+                :meth:`.LanguageModel.reading`.
+            ends: columns at which memories decide; None takes the last tokens of the prompts.
 
         Raises:
             PositionsExceededError: a row exceeds the model's positions.
@@ -195,7 +206,7 @@ class Prober(ABC):
         check_length(len(longest), self.positions, self.lm.decode(longest))
         batch = self.lm.pad(rows)
         index = torch.tensor(positions, device=self.lm.device)
-        with select_positions(self.lm, index[:, 0], index[:, 1]):
+        with self.lm.reading(batch, prompts, ends), select_positions(self.lm, index[:, 0], index[:, 1]):
             logits = self.lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
         logprobs: Tensor = logits.float().log_softmax(-1)
         if bool(logprobs.isnan().any()):

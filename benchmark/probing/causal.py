@@ -6,6 +6,9 @@ The numbers equal those of one forward pass per answer token. Batching needs les
 - a row that is a prefix of another is read from the longer one, because causal states do not depend on later tokens;
 - rows of similar length share a batch;
 - only the positions that predict a token pass through the output head.
+
+Memories decide at the end of a prompt, and two prompts of which one begins with the other are different questions. On a
+model with memories, rows therefore share a pass only if their prompts end at the same token.
 """
 
 from __future__ import annotations
@@ -31,10 +34,15 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class _Answer:
-    """The token ids of an answer and of the context that precedes it."""
+    """The token ids of an answer and of the context that precedes it.
+
+    Attributes:
+        prompt: number of tokens of the prompt, which is the whole context; 0 for a sentence without a prompt.
+    """
 
     context: Row
     ids: Row
+    prompt: int
 
     @property
     def row(self) -> Row:
@@ -117,7 +125,8 @@ class CausalProber(Prober):
         for start in range(0, len(prompts), self.batch_size):
             batch = encoded[start : start + self.batch_size]
             contexts = [row[0].context for row in batch]
-            logprobs = self._logprobs(contexts, [(i, len(context) - 1) for i, context in enumerate(contexts)])
+            ends = [(i, len(context) - 1) for i, context in enumerate(contexts)]
+            logprobs = self._logprobs(contexts, ends, [row[0].prompt for row in batch])
             table += [logprobs[i, [a.ids[0] for a in row]].tolist() for i, row in enumerate(batch)]
         return table
 
@@ -131,8 +140,8 @@ class CausalProber(Prober):
         for probe, (target, _) in zip(scored, pairs, strict=True):
             if probe.expect == "unchanged" and probe.kind == "completion":
                 reference_keys.setdefault(target.context, set()).add(self._reference_key(probe, target))
-        tokens = _tokens_by_position([answer for pair in pairs for answer in pair if answer is not None])
-        predictions, divergences = self._predict(tokens, reference_keys, save_to, compare_to)
+        answers = [answer for pair in pairs for answer in pair if answer is not None]
+        predictions, divergences = self._predict_answers(answers, reference_keys, save_to, compare_to)
         lengths = [
             self._continuation_length(probe, target) if probe.kind == "completion" else 0
             for probe, (target, _) in zip(scored, pairs, strict=True)
@@ -149,12 +158,12 @@ class CausalProber(Prober):
                 observations.append(Observation(text=next(texts)))
                 continue
             (target, rival), length = next(scored_answers)
-            target_answer = _score(target, predictions)
-            rival_answer = None if rival is None else _score(rival, predictions)
+            target_answer = _score(target, predictions[target.prompt])
+            rival_answer = None if rival is None else _score(rival, predictions[rival.prompt])
             if probe.kind == "minimal_pair":
                 observations.append(Observation(target_answer=target_answer, rival_answer=rival_answer))
                 continue
-            first = predictions[target.positions[0]]
+            first = predictions[target.prompt][target.positions[0]]
             kl, js = divergences.get(target.context, (None, None)) if probe.expect == "unchanged" else (None, None)
             observations.append(
                 Observation(
@@ -167,26 +176,61 @@ class CausalProber(Prober):
                     generated=self.lm.decode(continuations.get(target.context, [])[:length]),
                     kl=kl,
                     js=js,
+                    recalled=self.lm.recalled(probe.prompt) or None,
                 )
             )
         return observations
 
+    def reference_key(self, probe: Probe) -> Position:
+        """Return the key of a completion in :attr:`.base.Reference.distributions`.
+
+        Raises:
+            ValueError: the target cannot be tokenised after the prompt.
+        """
+        return self._reference_key(probe, self._encode(probe.prompt, probe.target))
+
     def _reference_key(self, probe: Probe, target: _Answer) -> Position:
         """Return the position at which the unedited model predicts the target's first token."""
-        if self.lm.prompt_prefix:
-            with self._without_prefix():
+        if self.lm.prompt_prefix or self.lm.recall:
+            with self.lm.without_preface():
                 target = self._encode(probe.prompt, probe.target)
         return target.context, len(target.context) - 1
 
     def _context(self, prompt: str) -> Row:
-        return self.lm.encode(self.lm.prompt_prefix + prompt).ids
+        return self.lm.encode(self.lm.preface(prompt) + prompt).ids
 
     def _encode(self, prompt: str, text: str) -> _Answer:
-        context, ids = self.lm.split(self.lm.prompt_prefix + prompt, text)
-        return _Answer(context, ids)
+        context, ids = self.lm.split(self.lm.preface(prompt) + prompt, text)
+        return _Answer(context, ids, len(context) if prompt.strip() else 0)
 
     def _encode_rival(self, probe: Probe) -> _Answer | None:
         return self._encode(probe.prompt, probe.rival) if probe.rival else None
+
+    def _predict_answers(
+        self,
+        answers: Sequence[_Answer],
+        reference_keys: Mapping[Row, Collection[Position]],
+        save_to: Reference | None,
+        compare_to: Reference | None,
+    ) -> tuple[dict[int, dict[Position, _Prediction]], dict[Row, tuple[float, float]]]:
+        """Run the rows of some answers; see :meth:`_predict`.
+
+        Returns:
+            By number of tokens of the prompt, the prediction at every position of its answers. And the KL and
+            Jensen-Shannon divergence by context.
+        """
+        lengths = sorted({answer.prompt for answer in answers})
+        if not self.lm.memories:
+            predictions, divergences = self._predict(_tokens_by_position(answers), reference_keys, save_to, compare_to)
+            return dict.fromkeys(lengths, predictions), divergences
+        found: dict[int, dict[Position, _Prediction]] = {}
+        all_divergences: dict[Row, tuple[float, float]] = {}
+        for length in lengths:
+            tokens = _tokens_by_position([answer for answer in answers if answer.prompt == length])
+            keys = {context: found for context, found in reference_keys.items() if len(context) == length}
+            found[length], divergences = self._predict(tokens, keys, save_to, compare_to, length)
+            all_divergences.update(divergences)
+        return found, all_divergences
 
     def _predict(
         self,
@@ -194,6 +238,7 @@ class CausalProber(Prober):
         reference_keys: Mapping[Row, Collection[Position]],
         save_to: Reference | None,
         compare_to: Reference | None,
+        prompt: int = 0,
     ) -> tuple[dict[Position, _Prediction], dict[Row, tuple[float, float]]]:
         """Run the rows and return the predictions at the given positions.
 
@@ -202,6 +247,7 @@ class CausalProber(Prober):
             reference_keys: keys in :class:`~.base.Reference`, by context.
             save_to: receives the distributions of these contexts.
             compare_to: holds the unedited model's distributions of these contexts.
+            prompt: number of tokens of the prompt, which all rows must share if the model has memories.
 
         Returns:
             The prediction at every position, and the KL divergence in nats by context.
@@ -214,7 +260,7 @@ class CausalProber(Prober):
         divergences: dict[Row, tuple[float, float]] = {}
         for rows in _batches(sorted(positions_by_host, key=lambda r: (len(r), r)), self.batch_size):
             cells = [(i, column) for i, row in enumerate(rows) for column in positions_by_host[row]]
-            logprobs = self._logprobs(rows, cells)
+            logprobs = self._logprobs(rows, cells, [prompt] * len(rows))
             top = logprobs.max(dim=-1)
             for n, (i, column) in enumerate(cells):
                 context = rows[i][: column + 1]
@@ -282,7 +328,9 @@ class CausalProber(Prober):
     def _generate(self, rows: Sequence[Sequence[int]], length: int, *processors: Any) -> list[list[int]]:
         """Return the ids that continue each row. Rows are padded on the left, which aligns the new tokens."""
         batch = self.lm.pad(rows, side="left")
-        with default_generation_config(self.lm.model):  # which its authors chose for samples, not for measurements
+        reading = self.lm.reading(batch, [len(row) for row in rows])
+        # Without the settings that the authors chose for samples, not for measurements.
+        with reading, default_generation_config(self.lm.model):
             out = self.lm.model.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask,

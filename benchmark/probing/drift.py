@@ -10,8 +10,6 @@ unedited model. Passing an edited model to lm-eval has three pitfalls, which thi
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,6 +27,7 @@ from ..core.records import DriftSamples
 from ..core.schema import Task, digest
 from ..core.settings import DriftSettings
 from ..models.language_model import LanguageModel
+from .lm_eval_model import as_lm_eval_model, silence_loggers
 from .lm_eval_tasks import export_task, exported_name
 
 PERPLEXITY = "perplexity"
@@ -117,7 +116,7 @@ class DriftGauge:
         """lm-eval's task objects with their data, by lm-eval's names."""
         from lm_eval.tasks import TaskManager, get_task_dict
 
-        _silence_loggers()
+        silence_loggers()
         own = [self._known[name] for name in self.names if name in self._known]
         foreign = [name for name in self.names if name not in self._known and name != PERPLEXITY]
         manager = TaskManager(include_path=str(_export_folder(own)), include_defaults=bool(foreign))
@@ -179,11 +178,6 @@ def _export_folder(tasks: Sequence[Task]) -> Path:
     return folder
 
 
-def _silence_loggers() -> None:
-    for name in ("lm_eval", "lm-eval", "datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 @contextmanager
 def _progress_bars_disabled() -> Iterator[None]:
     """Disable the progress bars of ``datasets``, which would interfere with the run's own."""
@@ -196,30 +190,6 @@ def _progress_bars_disabled() -> Iterator[None]:
     finally:
         if enabled:
             datasets.enable_progress_bars()
-
-
-def as_lm_eval_model(lm: LanguageModel) -> Any:
-    """Return an lm-eval ``HFLM`` that scores a model in its current state, including its prompt prefix."""
-    from lm_eval.models.huggingface import HFLM
-
-    prefix = lm.tokenizer(lm.prompt_prefix, add_special_tokens=False).input_ids if lm.prompt_prefix else []
-
-    class PrefixedModel(HFLM):  # type: ignore[misc]
-        """Inserts the prompt prefix after the start token of every context."""
-
-        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: Any = None) -> Any:
-            del disable_tqdm
-            if prefix:
-                requests = [
-                    (texts, [*context[:start], *prefix, *context[start:]], continuation)
-                    for texts, context, continuation in requests
-                    for start in [int(context[:1] == [self.prefix_token_id])]
-                ]
-            return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
-
-    _silence_loggers()
-    # A copy: lm-eval sets a padding token, which would change the identity of the tokenizer.
-    return PrefixedModel(pretrained=lm.model, tokenizer=copy.deepcopy(lm.tokenizer), batch_size=32)
 
 
 def read_paragraphs(path: str | None) -> list[str]:
@@ -258,7 +228,8 @@ def nll_per_token(lm: LanguageModel, paragraphs: Sequence[str]) -> list[float]:
     for start in range(0, len(rows), PARAGRAPHS_PER_BATCH):
         part = rows[start : start + PARAGRAPHS_PER_BATCH]
         batch = lm.pad([context + target for context, target in part])
-        logits = lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits.float()
+        with lm.reading(batch, [0] * len(part)):  # a text, without a prompt
+            logits = lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits.float()
         for i, (context, target) in enumerate(part):
             columns = slice(len(context) - 1, len(context) + len(target) - 1)
             loss = torch.nn.functional.cross_entropy(logits[i, columns], batch.ids[i, len(context) :][: len(target)])

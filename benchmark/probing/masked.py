@@ -56,10 +56,36 @@ class MaskedProber(Prober):
             return [TokenQuery((*ids[:p], self.lm.mask_id, *ids[p + 1 :]), p, ids[p]) for p in positions]
         return self.lm.token_queries(probe.prompt, answer, probe.suffix)
 
+    def _prompt_length(self, probe: Probe, queries: Sequence[TokenQuery]) -> int:
+        """Return the number of tokens before an answer, or 0 for a sentence without a prompt."""
+        return queries[0].position if probe.prompt.strip() else 0
+
     @torch.inference_mode()
     def _observe(
         self, probes: Sequence[Probe], save_to: Reference | None, compare_to: Reference | None
     ) -> list[Observation]:
+        if not self.lm.memories:
+            return self._observe_together(probes, save_to, compare_to)
+        # Memories decide from the prompt: rows share a pass only if their prompts end at the same token.
+        lengths = [self._prompt_length(probe, self._token_queries(probe, probe.target)) for probe in probes]
+        found: dict[int, Observation] = {}
+        for length in sorted(set(lengths)):
+            members = [i for i, own in enumerate(lengths) if own == length]
+            observations = self._observe_together([probes[i] for i in members], save_to, compare_to, length)
+            found.update(zip(members, observations, strict=True))
+        return [found[i] for i in range(len(probes))]
+
+    def _observe_together(
+        self, probes: Sequence[Probe], save_to: Reference | None, compare_to: Reference | None, prompt: int = 0
+    ) -> list[Observation]:
+        """Measure every probe once; see :meth:`_observe`.
+
+        Args:
+            probes: the probes.
+            save_to: receives the distributions of the unedited model.
+            compare_to: holds them.
+            prompt: number of tokens before the answers, which all probes must share if the model has memories.
+        """
         pairs = [[self._token_queries(probe, answer) for answer in _answers(probe)] for probe in probes]
         queries = [query for pair in pairs for answer in pair for query in answer]
         positions = sorted({_position(q) for q in queries}, key=lambda position: (len(position[0]), position))
@@ -76,7 +102,9 @@ class MaskedProber(Prober):
         divergences: dict[Position, tuple[float, float]] = {}
         for start in range(0, len(positions), self.batch_size):
             batch = positions[start : start + self.batch_size]
-            logprobs = self._logprobs([row for row, _ in batch], [(i, column) for i, (_, column) in enumerate(batch)])
+            cells = [(i, column) for i, (_, column) in enumerate(batch)]
+            ends = [column for _, column in batch]
+            logprobs = self._logprobs([row for row, _ in batch], cells, [prompt] * len(batch), ends)
             for n, position in enumerate(batch):
                 ids = sorted(tokens[position])
                 values = logprobs[n, ids]
@@ -106,18 +134,27 @@ class MaskedProber(Prober):
                     top=self.lm.decode([top_id]),
                     top_id=top_id,
                     top_logprob=top_logprob,
-                    generated=self._fill(pair[0]),
+                    generated=self._fill(pair[0], prompt),
                     kl=kl,
                     js=js,
+                    recalled=self.lm.recalled(probe.prompt) or None,
                 )
             )
         return observations
 
+    def reference_key(self, probe: Probe) -> Position:
+        """Return the key of a completion in :attr:`.base.Reference.distributions`.
+
+        Raises:
+            ValueError: the target cannot be tokenised after the prompt.
+        """
+        return self._reference_key(probe, _position(self._token_queries(probe, probe.target)[0]))
+
     def _reference_key(self, probe: Probe, first: Position) -> Position:
         """Return the position at which the unedited model predicts the target's first token."""
-        if not self.lm.prompt_prefix:
+        if not (self.lm.prompt_prefix or self.lm.recall):
             return first
-        with self._without_prefix():
+        with self.lm.without_preface():
             return _position(self._token_queries(probe, probe.target)[0])
 
     def _score(
@@ -135,11 +172,12 @@ class MaskedProber(Prober):
             argmax=tuple(top[_position(q)][0] for q in queries),
         )
 
-    def _fill(self, queries: Sequence[TokenQuery]) -> str:
+    def _fill(self, queries: Sequence[TokenQuery], prompt: int) -> str:
         """Fill the target's masks from left to right, each with the most probable token."""
         ids, filled = list(queries[0].ids), []
         for query in queries if self.new_tokens else []:
-            ids[query.position] = int(self._logprobs([ids], [(0, query.position)])[0].argmax())
+            logprobs = self._logprobs([ids], [(0, query.position)], [prompt], [query.position])
+            ids[query.position] = int(logprobs[0].argmax())
             filled.append(ids[query.position])
         return self.lm.decode(filled)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.errors import KnbenchError
 from ..core.records import Failure
 from ..core.schema import Case, EditRequest, derived_seed, digest
-from ..editing import Edit, Editor, NonFiniteEditError, State
+from ..editing import Edit, Editor, Memory, NonFiniteEditError, Recall, State
 from ..models.language_model import LanguageModel
 from ..probing.positions import position_guard
 from .environment import PeakMemory
@@ -209,6 +209,18 @@ def check_edit(editor: Editor[Any], method: str, edit: object) -> None:
         raise KnbenchError(f"{source} an Edit whose prefix is {_kind(prefix)}; use a string")
     if not isinstance(entries, int) or isinstance(entries, bool) or entries < 0:
         raise KnbenchError(f"{source} an Edit whose entries is {entries!r}; use a number of facts")
+    memories, recall = cast(object, edit.memories), cast(object, edit.recall)
+    if not isinstance(memories, Mapping):
+        raise KnbenchError(f"{source} an Edit whose memories is {_kind(memories)}; use a dict")
+    for name, store in cast("Mapping[object, object]", memories).items():
+        if not isinstance(name, str) or not isinstance(store, Memory):
+            raise KnbenchError(f"{source} an Edit whose memories[{name!r}] is {_kind(store)}; use {{name: Memory}}")
+        if problem := store_error(store, f"memories[{name!r}]"):
+            raise KnbenchError(f"{source} an Edit whose {problem}")
+    if recall is not None and not isinstance(recall, Recall):
+        raise KnbenchError(f"{source} an Edit whose recall is {_kind(recall)}; use a Recall or None")
+    if isinstance(recall, Recall) and (problem := store_error(recall, "recall")):
+        raise KnbenchError(f"{source} an Edit whose {problem}")
     if problem := state_error(edit.state):
         raise KnbenchError(f"{source} an Edit whose {problem}")
 
@@ -219,13 +231,18 @@ def state_error(state: object) -> str | None:
         return None
     if not isinstance(state, State):
         return f"state is {_kind(state)}; use State(tensors={{name: tensor}}, settings={{name: value}}) or None"
-    for name, tensor in state.tensors.items():
+    return store_error(state, "state")
+
+
+def store_error(store: State | Memory | Recall, label: str) -> str | None:
+    """Return why tensors or settings of an immutable object cannot be used, with the remedy, or None."""
+    for name, tensor in store.tensors.items():
         if not isinstance(cast(object, tensor), Tensor) or tensor.requires_grad:
-            return f"state.tensors[{name!r}] is not a detached tensor; use .detach()"
+            return f"{label}.tensors[{name!r}] is not a detached tensor; use .detach()"
     try:
-        digest(dict(state.settings))
+        digest(dict(store.settings))
     except (TypeError, ValueError) as error:
-        return f"state.settings cannot be written as JSON: {error}"
+        return f"{label}.settings cannot be written as JSON: {error}"
     return None
 
 

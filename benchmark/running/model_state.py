@@ -78,6 +78,9 @@ def _settings(lm: LanguageModel) -> dict[str, Any]:
     return {
         "the model object": id(model),
         "lm.prompt_prefix": lm.prompt_prefix,
+        "lm.recall": id(lm.recall),
+        "lm.memories": {name: [id(memory) for memory in stacked] for name, stacked in lm.memories.items()},
+        "lm.memories_suspended": lm.memories_suspended,
         "the tokenizer's vocabulary": len(tokenizer),
         "the tokenizer's padding or truncation side": (tokenizer.padding_side, tokenizer.truncation_side),
         "model.config": _json(model.config.to_dict),

@@ -50,7 +50,7 @@ def make_record(
         edit=EditRecord(
             parameters=tuple(sorted(edit.weights)),
             parameters_touched=sum(tensor.numel() for tensor in edit.weights.values()),
-            modules=tuple(sorted(edit.outputs)),
+            modules=tuple(sorted({*edit.outputs, *edit.memories})),
             prefix=edit.prefix,
             diagnostics=json_values(edit.diagnostics),
             state=state,

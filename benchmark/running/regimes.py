@@ -239,7 +239,7 @@ def measure_cases(job: Job, indices: Sequence[int]) -> Measured:
         PrefixError: the model has a prompt prefix with which a case cannot be tokenised or exceeds the positions.
     """
     cases = {i: job.case(i) for i in indices if job.case(i).id not in job.baseline.unreadable}
-    if job.lm.prompt_prefix:
+    if job.lm.prompt_prefix or job.lm.recall:
         for case in cases.values():
             try:
                 job.prober.check(case)

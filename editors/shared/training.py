@@ -112,7 +112,7 @@ def train(
     types = {name: lm.parameter(name).dtype for name in start}
     copies = {name: tensor.detach().float().clone().requires_grad_() for name, tensor in start.items()}
     optimiser = (make_optimiser or adam(config))(list(copies.values()))
-    states = _block_inputs(lm, batch, first_layer)
+    states = block_inputs(lm, batch, first_layer)
     losses: list[list[float]] = []
     means: list[float] = []
     for order in orders:
@@ -142,7 +142,7 @@ def train(
     return Trained({name: copy.detach().to(types[name]) for name, copy in copies.items()}, losses, means)
 
 
-def _block_inputs(lm: LanguageModel, batch: TargetBatch, layer: int) -> Tensor:
+def block_inputs(lm: LanguageModel, batch: TargetBatch, layer: int) -> Tensor:
     """Return the input of a block for all texts, (request, position, d)."""
     wanted: dict[str, tuple[nn.Module, Side]] = {"x": (lm.block(layer), "input")}
     position = torch.zeros(1, dtype=torch.long, device=lm.device)  # the head needs at least one

@@ -11,7 +11,8 @@ from knbench.benchmark.core.records import DriftLine, DriftSamples
 from knbench.benchmark.core.settings import DriftSettings, RunSettings
 from knbench.benchmark.editing import Edit
 from knbench.benchmark.models.identity import tokenizer_hash
-from knbench.benchmark.probing.drift import as_lm_eval_model, make_gauge, nll_per_token, read_paragraphs
+from knbench.benchmark.probing.drift import make_gauge, nll_per_token, read_paragraphs
+from knbench.benchmark.probing.lm_eval_model import as_lm_eval_model
 from knbench.benchmark.scoring.summary import summarise_drift
 from knbench.editors.in_context import InContext
 from knbench.editors.none import NoEdit
