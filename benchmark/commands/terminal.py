@@ -115,9 +115,13 @@ def _number_format(share: bool, digits: int, signed: bool) -> str:
 
 
 class ProgressReporter(Reporter):
-    """A progress bar with the remaining time, on stderr."""
+    """A progress bar with the remaining time, on stderr.
 
-    def __init__(self) -> None:
+    Args:
+        transient: whether the bar disappears at the end.
+    """
+
+    def __init__(self, *, transient: bool = False) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -126,6 +130,7 @@ class ProgressReporter(Reporter):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            transient=transient,
         )
         self._bar = self._progress.add_task("loading", total=None)
 

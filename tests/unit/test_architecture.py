@@ -19,6 +19,7 @@ LAYERS = (
     {"probing", "results"},
     {"running"},
     {"analyses", "conformance"},
+    {"api"},
     {"commands"},
 )
 """Parts of ``benchmark``, lowest first. A part imports itself, lower layers, and ``__init__``."""
