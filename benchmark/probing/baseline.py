@@ -14,6 +14,7 @@ from ..core.split import MIN_SPLIT_CASES, lite_cases, split_cases
 from ..scoring.answers import begins_with
 from ..scoring.criteria import MEASURES
 from .base import Prober, Reference
+from .distributions import StoredDistributions
 from .known import KnowledgeCache, known_cases, readable_cases
 from .passages import PassageReference, integrity_probe
 
@@ -115,10 +116,16 @@ def check_fluency(prober: Prober, task: Task, cases: Sequence[Case], tokens: int
         )
 
 
+RESIDENT_BLOCKS = 8
+"""Largest number of blocks whose distributions are kept in memory: about 13 MB a block with 49,152 tokens."""
+
+
 class Baselines:
     """Lazily measures the unedited model in blocks of cases and caches the blocks of the last request.
 
-    The next editor on the same cases reads the cached blocks. Memory does not grow with the size of a task.
+    The next editor on the same cases reads the cached blocks. Memory does not grow with the size of a task. The
+    distributions of a request of more than :data:`RESIDENT_BLOCKS` blocks, which a long sequence of edits makes, are
+    kept in a temporary file.
 
     Args:
         prober: measures the model, which must be unedited at each call of :meth:`of`.
@@ -145,6 +152,7 @@ class Baselines:
         for index, case in cases.items():
             blocks.setdefault((task, index // self._size), {})[index] = case
         self._blocks = {key: block for key, block in self._blocks.items() if key in blocks}
+        stored = StoredDistributions() if len(blocks) > RESIDENT_BLOCKS else None
         for key, members in blocks.items():
             if key not in self._blocks:
                 try:
@@ -155,13 +163,19 @@ class Baselines:
                         f"the unedited model '{self._prober.lm.name}' cannot be measured on task '{task}', cases "
                         f"{first + 1} to {last + 1}: {error}; use another --dtype or another model"
                     ) from error
+            if stored is not None:
+                stored.absorb(self._blocks[key].reference.distributions)
+                self._blocks[key] = dataclasses.replace(self._blocks[key], reference=Reference(stored, self._passages))
         measured = [self._blocks[key] for key in blocks]
         return Baseline(
             cases={index: case for block in measured for index, case in block.cases.items()},
             observations={case_id: found for block in measured for case_id, found in block.observations.items()},
             unreadable={case_id: reason for block in measured for case_id, reason in block.unreadable.items()},
             reference=Reference(
-                {k: v for block in measured for k, v in block.reference.distributions.items()}, self._passages
+                {k: v for block in measured for k, v in block.reference.distributions.items()}
+                if stored is None
+                else stored,
+                self._passages,
             ),
         )
 
