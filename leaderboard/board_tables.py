@@ -105,17 +105,20 @@ def overview_boards(section: Section, view: str) -> list[Board]:
     boards = []
     for name, title, kind in kinds:
         tasks = _tasks(section, kind)
-        if len(tasks) == 1:
+        if len(tasks) == 1 and tasks[0] in section.entries:
             title = f"{title}: {section.task_card(tasks[0]).title}"
         boards.append(_board(section, view, name, title, kind, tasks))
-    return [board for board in boards if board.columns]
+    return [board for board in boards if board.columns and board.rows]
 
 
 def _tasks(section: Section, kind: TaskKind | None) -> list[TaskKey]:
-    """Return the tasks of an overview: those with a result that can be ranked, or all if there is none.
+    """Return the tasks of an overview: those of the board, with or without results.
 
-    A self-reported result on one more task must not make the results of all others incomplete.
+    Without a board, they are the tasks with a result that can be ranked, or all if there is none: a self-reported
+    result on one more task must not make the results of all others incomplete.
     """
+    if section.board is not None:
+        return [task for task in section.required if kind in (None, section.board.tasks[task[0]].kind)]
     tasks = section.tasks(kind)
     ranked = [task for task in tasks if any(entry.trust.ranked for entry in section.entries[task].values())]
     return ranked or tasks
@@ -130,13 +133,18 @@ def task_board(section: Section, view: str, task: TaskKey) -> Board:
 def _board(
     section: Section, view: str, name: str, title: str, kind: TaskKind | None, tasks: Sequence[TaskKey]
 ) -> Board:
-    entries = {m: [section.entries[t][m] for t in tasks if m in section.entries[t]] for m in section.methods}
+    members_of = {task: section.entries.get(task, {}) for task in tasks}
+    entries = {m: [members_of[t][m] for t in tasks if m in members_of[t]] for m in section.methods}
     entries = {method: members for method, members in entries.items() if members}
     # A method that is tuned for each task is not one method: its mean over tasks is not ranked.
     mixed = {m: differing_settings(entry.result for entry in members) for m, members in entries.items()}
-    complete = [m for m, members in entries.items() if len(members) == len(tasks) and not mixed[m]]
+    complete = [
+        m
+        for m, members in entries.items()
+        if len(members) == len(tasks) and not mixed[m] and not any(entry.deviation for entry in members)
+    ]
     # Ranks depend on all ranked methods: a result that nobody verified must not change those of others.
-    trusted = [m for m in complete if lowest([entry.trust for entry in entries[m]]).ranked]
+    trusted = [m for m in complete if _can_be_ranked(section, entries[m])]
     ranked = _edit_scores(section, trusted, tasks, ranked=not section.limited)
     unverified = [m for m in complete if m not in trusted]
     scored = {**ranked, **_edit_scores(section, unverified, tasks, ranked=False)}
@@ -168,6 +176,12 @@ def _board(
     kinds = {m: members[0].result.editor.kind for m, members in entries.items()}
     violations = control_violations({m: scored[m].value for m in complete if m in scored}, kinds)
     return Board(name, title, kind, columns, _with_tie_groups(rows), tasks, violations)
+
+
+def _can_be_ranked(section: Section, entries: Sequence[Entry]) -> bool:
+    """Return whether the trust in the results of a row allows a rank: on no board, only somebody's own runs do."""
+    trust = lowest([entry.trust for entry in entries])
+    return trust.ranked if section.board else trust.level == "own run"
 
 
 def _edit_scores(
@@ -215,10 +229,13 @@ def _unranked(
         return f"settings differ between tasks: {', '.join(mixed)}"
     if len(entries) < len(tasks):
         return f"{len(entries)} of {len(tasks)} tasks"
+    deviating = next((entry for entry in entries if entry.deviation), None)
+    if deviating is not None:
+        return f"{deviating.task[0]}: {deviating.deviation}"
     if section.limited:
         return "limited"
-    if not lowest([entry.trust for entry in entries]).ranked:
-        return "self-reported"
+    if not _can_be_ranked(section, entries):
+        return "no board" if section.board is None else "self-reported"
     return "" if has_score else "no edit score"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.files import gc_paused
+from ..benchmark.results.boards import Board
+from ..benchmark.results.boards import boards as installed_boards
 from ..benchmark.results.documents import OnBroken, reraise
 from ..benchmark.results.layout import find_stores
 from ..benchmark.results.runs import find_runs
@@ -22,6 +24,7 @@ def build_site(
     output: Path,
     *,
     title: str = "KNBench",
+    boards: Mapping[str, Board] | None = None,
     on_broken: OnBroken = reraise,
     on_violation: Callable[[str], object] = lambda _: None,
 ) -> Path:
@@ -33,6 +36,7 @@ def build_site(
         results: folders that are searched for results, cards, analyses and reported numbers.
         output: folder of the site. An existing site is replaced.
         title: title of the site.
+        boards: definitions of boards by their keys; None for the installed ones.
         on_broken: called with the error of each file that cannot be shown. If it does not raise, the site is built
             without the file.
         on_violation: called with a sentence for each board whose controls score more than they must.
@@ -44,6 +48,7 @@ def build_site(
         KnbenchError: there is no result, two results belong to the same row, or ``output`` is a non-empty folder
             without a site.
     """
+    definitions = installed_boards() if boards is None else boards
     runs = find_runs(results, on_broken)
     for stray in (stray for root in results for store in find_stores(root) for stray in store.strays):
         on_broken(KnbenchError(stray))
@@ -53,7 +58,7 @@ def build_site(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as work:
         new = Path(work) / "site"
         with gc_paused():
-            for violation in SiteRenderer(new, title, results, on_broken).render(runs):
+            for violation in SiteRenderer(new, title, results, definitions, on_broken).render(runs):
                 on_violation(violation)
         (new / MARKER).write_text("Built by knbench. The next build replaces this folder.\n", encoding="utf-8")
         new.chmod(0o755)

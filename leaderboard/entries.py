@@ -1,18 +1,24 @@
-"""Results grouped into sections that share tables, with the values of each case."""
+"""Results grouped into sections that share tables, with the values of each case.
+
+A section of a board contains the results that have its model, tasks and protocol. Results of no board are grouped by
+model and protocol.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..benchmark.core.documents import ModelCard, Result, TaskCard
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.records import Record
 from ..benchmark.core.schema import TaskKind
+from ..benchmark.results.board_places import Place, places_of
+from ..benchmark.results.boards import Board, BoardTable, Questions
 from ..benchmark.results.comparison import Values, case_means
-from ..benchmark.results.documents import comparable, optional_conditions
+from ..benchmark.results.documents import OnBroken, comparable, optional_conditions, reraise
 from ..benchmark.results.layout import slug
 from ..benchmark.results.method_names import describe_differences, differing_settings
 from ..benchmark.results.runs import Run
@@ -28,6 +34,9 @@ BOARD_MEASURES = ("success", "exact", "token_accuracy", "generated", "magnitude"
 TASK_KEYS = ("task", "version", "content")
 """Keys of :func:`comparable` that may differ between the results of a section."""
 
+MAX_REASONS = 6
+"""Maximum number of reasons that a section states why its results belong to no board."""
+
 TaskKey = tuple[str, int]
 """Name and version of a task."""
 
@@ -41,12 +50,16 @@ class Entry:
         values: by measure and criterion, the mean of each case over its probes.
         case_values: what the edit score is computed from.
         trust: how far the result was verified.
+        questions: its cases and probes.
+        deviation: how cases or probes differ from those of the section's board, in words; empty if they are equal.
     """
 
     run: Run
     values: Mapping[str, Values]
     case_values: CaseValues
     trust: Trust
+    questions: Questions
+    deviation: str = ""
 
     @property
     def result(self) -> Result:
@@ -71,10 +84,15 @@ class Section:
     Attributes:
         key: short name that depends only on model and protocol.
         entries: by task, then by method.
+        board: the board that the section is a table of, with its ``table``; None for results of no board.
+        reasons: for results of no board, how they differ from the boards, in words.
     """
 
     key: str
     entries: Mapping[TaskKey, Mapping[str, Entry]]
+    board: Board | None = None
+    table: BoardTable | None = None
+    reasons: Sequence[str] = ()
 
     @property
     def first(self) -> Result:
@@ -93,8 +111,20 @@ class Section:
 
     @property
     def limited(self) -> bool:
-        """Whether the runs were limited to some cases. Limited results are not ranked."""
-        return bool(self.first.protocol.limit)
+        """Whether the runs were limited to some cases, which no board demands. Limited results are not ranked."""
+        return self.board is None and bool(self.first.protocol.limit)
+
+    @property
+    def required(self) -> list[TaskKey]:
+        """Tasks that a row of the section's board must have; empty for results of no board."""
+        if self.board is None or self.table is None:
+            return []
+        return [(name, self.board.tasks[name].version) for name in self.table.tasks]
+
+    @property
+    def has_one_task(self) -> bool:
+        """Whether the overview of the section is the table of its only task."""
+        return len(self.required or self.entries) == 1
 
     def task_card(self, task: TaskKey) -> TaskCard:
         """Return the card of a task."""
@@ -108,7 +138,7 @@ class Section:
     def only(self, methods: Collection[str]) -> Section:
         """Return the section reduced to some methods and to the tasks that any of them has."""
         kept = {task: {n: e for n, e in members.items() if n in methods} for task, members in self.entries.items()}
-        return Section(self.key, {task: members for task, members in kept.items() if members})
+        return replace(self, entries={task: members for task, members in kept.items() if members})
 
     def of(self, method: str) -> list[Entry]:
         """Return the entries of a method in the order of :meth:`tasks`."""
@@ -133,34 +163,123 @@ def values_of(records: Sequence[Record], table: Table) -> dict[str, Values]:
     }
 
 
-def sections_of(entries: Iterable[Entry]) -> list[Section]:
-    """Group results into sections: unlimited sections first, then the largest.
+def sections_of(
+    entries: Iterable[Entry], boards: Mapping[str, Board] | None = None, on_broken: OnBroken = reraise
+) -> list[Section]:
+    """Group results into sections: tables of boards first, then unlimited results of no board; the largest first.
 
-    Raises:
-        KnbenchError: two results have the same method, task, model and protocol, or the results of a section have
-            different tokenizers or configurations of the model.
+    The size of a table of a board is its number of ranked results, so that nobody else changes the order.
+
+    Args:
+        entries: the results.
+        boards: definitions of boards by their keys.
+        on_broken: called with the error of each result that is left out, because another one has the same method, task,
+            model and protocol, or the model has another tokenizer or configuration than in other results.
     """
-    groups: dict[str, dict[TaskKey, dict[str, Entry]]] = {}
-    conditions: dict[tuple[str, str], tuple[str, Entry]] = {}
-    for entry in entries:
+    groups = _Groups(on_broken)
+    listed = sorted(entries, key=lambda entry: not entry.trust.ranked)
+    places = [places_of(entry.result, entry.questions, boards or {}) for entry in listed]
+    alone: list[tuple[Entry, list[Place]]] = []
+    for entry, found in zip(listed, places, strict=True):
+        for place in found:
+            if place.exact:
+                groups.add_to_board(entry, place)
+    for entry, found in zip(listed, places, strict=True):
+        near = [place for place in found if place.questions and not place.settings]
+        shown = [place for place in near if groups.has_room(entry, place)]
+        for place in shown:
+            groups.add_to_board(replace(entry, deviation=place.questions), place)
+        if not shown and not any(place.exact for place in found):
+            alone.append((entry, found))
+    for entry, found in alone:
+        groups.add_alone(entry, found)
+    return sorted(
+        groups.sections(),
+        key=lambda s: (s.board is None, s.limited, -_ranked_results(s), -sum(map(len, s.entries.values())), s.key),
+    )
+
+
+def _ranked_results(section: Section) -> int:
+    """Return the number of results of a board's table that can be ranked; 0 for results of no board."""
+    members = [entry for found in section.entries.values() for entry in found.values()] if section.board else []
+    return sum(entry.trust.ranked and not entry.deviation for entry in members)
+
+
+class _Groups:
+    """Sections that are being filled."""
+
+    def __init__(self, on_broken: OnBroken) -> None:
+        self._on_broken = on_broken
+        self._members: dict[str, dict[TaskKey, dict[str, Entry]]] = {}
+        self._tables: dict[str, Place] = {}
+        self._reasons: dict[str, list[str]] = {}
+        self._conditions: dict[tuple[str, str], tuple[str, Entry]] = {}
+
+    def has_room(self, entry: Entry, place: Place) -> bool:
+        """Return whether the method has no result on the task in a table of a board."""
+        return entry.method not in self._members.get(_board_key(entry.result, place), {}).get(entry.task, {})
+
+    def add_to_board(self, entry: Entry, place: Place) -> None:
+        """Add a result to a table of a board."""
+        key = _board_key(entry.result, place)
+        self._tables.setdefault(key, place)
+        self._add(key, entry)
+
+    def add_alone(self, entry: Entry, places: Sequence[Place]) -> None:
+        """Add a result that belongs to no board.
+
+        Args:
+            entry: the result.
+            places: the tables that it is nearest to.
+        """
+        key = section_key(entry.result)
+        reasons = self._reasons.setdefault(key, [])
+        for place in places or ():
+            reason = f"{place.board.label}: {place.settings or place.questions}"
+            if reason not in reasons:
+                reasons.append(reason)
+        self._add(key, entry)
+
+    def sections(self) -> list[Section]:
+        """Return the sections, in no particular order."""
+        found = []
+        for key, members in self._members.items():
+            place = self._tables.get(key)
+            board, table = (place.board, place.table) if place else (None, None)
+            found.append(Section(key, members, board, table, tuple(self._reasons.get(key, ())[:MAX_REASONS])))
+        return found
+
+    def _add(self, key: str, entry: Entry) -> None:
         for name, value in optional_conditions(entry.result).items():
-            first, where = conditions.setdefault((section_key(entry.result), name), (value, entry))
+            first, where = self._conditions.setdefault((key, name), (value, entry))
             if first != value:
-                raise KnbenchError(
+                error = (
                     f"model '{entry.result.model.name}' has another {name} in {where.run.result_path} than in "
                     f"{entry.run.result_path}; pass only one of them"
                 )
-        members = groups.setdefault(section_key(entry.result), {}).setdefault(entry.task, {})
+                self._on_broken(KnbenchError(error))
+                return
+        members = self._members.setdefault(key, {}).setdefault(entry.task, {})
         other = members.get(entry.method)
         if other:
             different = describe_differences(differing_settings([other.result, entry.result]))
-            raise KnbenchError(
+            error = (
                 f"two results of editor '{entry.method}' on task '{entry.task[0]}': {other.run.result_path} and "
                 f"{entry.run.result_path}{f' ({different})' if different else ''}; pass only one of them"
             )
+            self._on_broken(KnbenchError(error))
+            return
         members[entry.method] = entry
-    sections = [Section(key, tasks) for key, tasks in groups.items()]
-    return sorted(sections, key=lambda s: (s.limited, -sum(map(len, s.entries.values())), s.key))
+
+
+def _board_key(result: Result, place: Place) -> str:
+    """Return the key of a table of a board. A board of any model has one table per model and tokenization."""
+    model = result.model
+    words = [place.board.key, model.name]
+    if place.board.any_model:
+        identity = [model.weight_hash, model.tokenizer_hash, model.config_hash, result.protocol.bos_prepended]
+        words.append(hashlib.sha256(json.dumps([model.name, *identity]).encode()).hexdigest()[:12])
+    return slug("-".join([*words, place.table.name]))
 
 
 def section_key(result: Result) -> str:
@@ -184,7 +303,8 @@ def protocol_notes(section: Section) -> list[str]:
         format_regime(protocol),
         SPLIT_NOTES[protocol.split],
         "lite: a fixed sample of cases" if protocol.subset == "lite" else "",
-        f"limited to {protocol.limit} cases, not ranked" if protocol.limit else "",
+        f"limited to {protocol.limit} cases, not ranked" if section.limited else "",
+        f"the first {protocol.limit} cases" if protocol.limit and not section.limited else "",
         "known cases only" if protocol.known_only else "",
         "BOS first" if protocol.bos_prepended else "no BOS",
         result.model.dtype,

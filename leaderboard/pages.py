@@ -166,12 +166,12 @@ class SectionRows:
     others: list[str] = field(default_factory=list)
 
 
-def _entry_row(section: Section, entry: Entry) -> EntryRow:
+def _entry_row(entry: Entry) -> EntryRow:
     result = entry.result
     return EntryRow(
         method=entry.method,
         task=result.task,
-        page=result_page(section.key, result),
+        page=result_page(result),
         trust=entry.trust,
         cells=score_cells(result),
         seconds=result.cost.edit_seconds,
@@ -247,7 +247,7 @@ def _method_rows(name: str, section: Section) -> SectionRows:
     return SectionRows(
         section=section,
         notes=protocol_notes(section),
-        rows=[_entry_row(section, entry) for entry in section.of(name)],
+        rows=[_entry_row(entry) for entry in section.of(name)],
         others=[method for method in compared if method != name] if name in compared else [],
     )
 
@@ -304,7 +304,7 @@ def task_view(task: TaskKey, sections: Sequence[Section], example: CaseView) -> 
             SectionRows(
                 section=section,
                 notes=protocol_notes(section),
-                rows=[_entry_row(section, entry) for _, entry in sorted(section.entries[task].items())],
+                rows=[_entry_row(entry) for _, entry in sorted(section.entries[task].items())],
             )
             for section in having
         ],

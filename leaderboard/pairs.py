@@ -115,7 +115,7 @@ def pair_view(section: Section, first: str, second: str) -> PairView:
         if first in members and second in members:
             a, b = (members[name].values[SHOWN_MEASURE] for name in (first, second))
             rows += compare_values(task[0], a, b)
-            page = result_page(section.key, members[first].result)
+            page = result_page(members[first].result)
             cases += [
                 PairCase(
                     task=task[0],

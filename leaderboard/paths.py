@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..benchmark.core.documents import Result, TaskCard
 from ..benchmark.results.layout import slug
-from .entries import Section, TaskKey
+from .entries import Section, TaskKey, section_key
 
 
 def task_slug(task: TaskKey) -> str:
@@ -27,10 +27,10 @@ def model_page(name: str, weight_hash: str) -> str:
     return f"models/{slug(name)}-{weight_hash[:8]}.html"
 
 
-def result_page(section_key: str, result: Result) -> str:
-    """Return the path of a result's page, which shows every case."""
+def result_page(result: Result) -> str:
+    """Return the path of a result's page, which shows every case. It does not depend on boards."""
     task = slug(task_slug((result.task.name, result.task.version)))
-    return f"results/{slug(result.editor.name)}/{section_key}/{task}.html"
+    return f"results/{slug(result.editor.name)}/{section_key(result)}/{task}.html"
 
 
 def pair_page(section: Section, first: str, second: str) -> str:

@@ -15,6 +15,8 @@ import jinja2
 
 from ..benchmark.core.documents import TaskCard
 from ..benchmark.core.errors import KnbenchError
+from ..benchmark.results.board_places import asked
+from ..benchmark.results.boards import Board
 from ..benchmark.results.documents import OnBroken, find_documents
 from ..benchmark.results.figures import retention_figure
 from ..benchmark.results.io import ANALYSIS
@@ -98,10 +100,14 @@ class SiteRenderer:
         folder: folder that the site is written to.
         title: title of the site.
         results: folders that the site is built from.
+        boards: definitions of boards by their keys.
         on_broken: called with the error of each file that cannot be shown.
     """
 
-    def __init__(self, folder: Path, title: str, results: Sequence[Path], on_broken: OnBroken) -> None:
+    def __init__(
+        self, folder: Path, title: str, results: Sequence[Path], boards: Mapping[str, Board], on_broken: OnBroken
+    ) -> None:
+        self.boards = boards
         self.folder, self.title, self.on_broken = folder, title, on_broken
         folders = [root for root in results if all(store.root != root for store in find_stores(root))]
         self.analyses = find_documents(folders, ANALYSIS, on_broken)  # a store has none
@@ -168,7 +174,7 @@ class SiteRenderer:
                 members.append(shown.entry)
             if not members:
                 raise KnbenchError("none of the results can be shown")
-            sections = entries.sections_of(members)
+            sections = entries.sections_of(members, self.boards, self.on_broken)
             self.front_key = sections[0].key
             by_view: list[Sequence[str]] = list(parallel_map(partial(self.write_boards, sections), VIEWS))
             self.write_pairs(sections, parallel_map)
@@ -212,10 +218,11 @@ class SiteRenderer:
         records = in_order(run.final_records())
         table = case_table(records, BOARD_MEASURES)
         values = case_values(records, run.result.task.kind)
-        entry = Entry(run, entries.values_of(records, table), values, trust_of(run, self.status))
+        trust = trust_of(run, self.status)
+        entry = Entry(run, entries.values_of(records, table), values, trust, asked(records))
         cases = [case_view(record) for record in records]
         alone = Section(entries.section_key(entry.result), {entry.task: {entry.method: entry}})
-        path = paths.result_page(alone.key, entry.result)
+        path = paths.result_page(entry.result)
         view = pages.result_view(entry.result, path.removesuffix(".html"))
         notes = entries.protocol_notes(alone)
         self.page(path, "result.html", view=view, cases=cases, notes=notes, trust=entry.trust)
@@ -229,7 +236,7 @@ class SiteRenderer:
 
     def board_page(self, section: Section, task: TaskCard | None = None, view: str = EDIT_SCORE_VIEW) -> str:
         """Return the path of a section's overview, or of the board of one of its tasks, in a view."""
-        is_overview = task is None or len(section.entries) == 1  # the only task of a section is its overview
+        is_overview = task is None or section.has_one_task
         name = "overview" if task is None or is_overview else paths.task_slug((task.name, task.version))
         if section.key == self.front_key and is_overview:
             return "index.html" if view == EDIT_SCORE_VIEW else f"{slug(view.replace('_', '-'))}.html"
@@ -248,7 +255,7 @@ class SiteRenderer:
             overviews = board_tables.overview_boards(section, name)
             self.write_board(section, sections, None, view, overviews)
             violations += [f"{section.key}, {board.name}: {found}" for board in overviews for found in board.violations]
-            for task in tasks if len(tasks) > 1 else ():
+            for task in () if section.has_one_task else tasks:
                 board = board_tables.task_board(section, name, task)
                 self.write_board(section, sections, section.task_card(task), view, [board] if board.columns else [])
         return violations
@@ -278,7 +285,7 @@ class SiteRenderer:
             self.write(f"{name}.json", board_tables.board_json(board, section, view.name))
         cards = [section.task_card(key) for key in section.tasks()]
         task_tabs = [("All", root + self.board_page(section, None, view.name), task is None)]
-        if len(cards) > 1:
+        if not section.has_one_task:
             task_tabs += [(t.title, root + self.board_page(section, t, view.name), t is task) for t in cards]
         figures: list[Figure] = []
         if tables and view.share:
@@ -304,11 +311,15 @@ class SiteRenderer:
 
     @staticmethod
     def _section_title(section: Section, sections: Sequence[Section]) -> str:
-        """Return the model of a section, with the protocol notes that other sections of the model do not have."""
-        alike = [s for s in sections if s.model.name == section.model.name]
+        """Return the name of a section: its board and regime, or its model and how it differs from other sections."""
+        if section.board is not None and section.table is not None:
+            same = [s for s in sections if s.board is section.board and s.table is section.table]
+            words = [section.board.label, section.table.words]
+            return " · ".join(words if len(same) == 1 else [*words, section.model.name])
+        alike = [s for s in sections if s.model.name == section.model.name and s.board is None]
         notes = [set(entries.protocol_notes(s)) for s in alike]
         own = [note for note in entries.protocol_notes(section) if not all(note in other for other in notes)]
-        return " · ".join([section.model.name, *own])
+        return " · ".join(["no board", section.model.name, *own])
 
     @staticmethod
     def _figures(section: Section, board: board_tables.Board, view: View) -> list[Figure]:

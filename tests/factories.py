@@ -13,9 +13,12 @@ from knbench.benchmark.core.records import (
     Phase,
     ProbeRecord,
     Record,
+    RequestRecord,
     Timings,
 )
 from knbench.benchmark.core.schema import EditRequest
+from knbench.benchmark.results.board_places import asked
+from knbench.benchmark.results.boards import Board, BoardModel, BoardTable, BoardTask
 from knbench.benchmark.scoring.summary import result_from
 
 
@@ -52,7 +55,7 @@ def record(index: int, probes: list[ProbeRecord], failed: Failure | None = None,
     defaults: dict[str, Any] = {
         "case_id": str(index),
         "source": "",
-        "request": EditRequest("{} is", "s", "x", "y"),
+        "request": RequestRecord.of(EditRequest("{} is", "s", "x", "y")),
         "edit": EditRecord(parameters=("w",), parameters_touched=1, modules=(), prefix="", diagnostics={}),
         "timings": Timings(edit_seconds=1.0 + index, probe_seconds=None, peak_memory_mb=10.0),
     }
@@ -120,3 +123,26 @@ def result(records: list[Record] | None = None, **about: Any) -> Result:
     """The result of some records; the arguments are those of :func:`manifest`."""
     records = records if records is not None else [record(0, [probe("reliability", observation())])]
     return result_from(manifest(**{"cases": len(records), **about}), records, "0" * 64)
+
+
+def board(tasks: dict[str, list[Record]], name: str = "towns", version: int = 1, **changed: Any) -> Board:
+    """A board of single edits with the model, protocol and tasks of :func:`manifest`, and the questions of records."""
+    settings: dict[str, Any] = {
+        "title": "Towns",
+        "purpose": "For tests.",
+        "any_model": False,
+        "model_names": ("m",),
+        "tables": (BoardTable("single", None, "full", None, tuple(tasks)),),
+        "seed": 0,
+        "split": "test",
+        "known_only": False,
+        "known_by": "success",
+        "bos": "auto",
+        "dtype": "float32",
+        "new_tokens": 6,
+        "benchmark": "0",
+        "models": {"m": BoardModel("m", None, "0" * 64, None, None, False)},  # type: ignore[arg-type]
+        "tasks": {task: BoardTask(task, 1, "fact", "0" * 64) for task in tasks},
+        "questions": {("single", "m", task): asked(records) for task, records in tasks.items()},
+    }
+    return Board(name=name, version=version, **{**settings, **changed})

@@ -23,7 +23,7 @@ from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.models.loading import load_model
 from knbench.benchmark.results.boards import ANY, Board, Questions, load_board
 from knbench.benchmark.results.documents import release_series
-from knbench.benchmark.running.board_questions import measure_questions
+from knbench.benchmark.running.board_questions import QuestionSelector
 
 MARK = "\nmeasured:\n"
 TOY = "toy-gpt2"
@@ -46,15 +46,18 @@ def measured(board: Board, tasks: Mapping[str, Task]) -> dict[str, Any]:
         lm = load_model(TOY if board.any_model else name, dtype=board.dtype, bos=board.bos)  # type: ignore[arg-type]
         if not board.any_model:
             models.append(identity(lm))
+        selector = QuestionSelector(lm, board.settings(board.tables[0]))
         for table in board.tables:
             for task in table.tasks:
                 print(f"{name}, {table.name}: {task}", file=sys.stderr, flush=True)
-                found = measure_questions(lm, chosen[task], board.settings(table))
+                found = selector.select(chosen[task], board.settings(table))
                 questions.append({"table": table.name, "model": name, "task": task, **as_json(found)})
     return {
         "benchmark": release_series(__version__),
         "models": models,
-        "tasks": [{"name": t.name, "version": t.version, "content": t.content_hash()} for t in chosen.values()],
+        "tasks": [
+            {"name": t.name, "version": t.version, "kind": t.kind, "content": t.content_hash()} for t in chosen.values()
+        ],
         "questions": questions,
     }
 

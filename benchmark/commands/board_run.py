@@ -14,7 +14,7 @@ from ..core.errors import KnbenchError
 from ..core.printable import printable
 from ..models.catalogue import DEFAULT_MODEL, model_label
 from ..results.board_places import asked, places_of
-from ..results.boards import Board, Table, find_board
+from ..results.boards import Board, BoardTable, find_board
 from ..results.runs import Run, find_runs
 from ..scoring.summary import in_order
 from .options import names_of
@@ -48,7 +48,7 @@ def run_on_board(context: click.Context, name: str) -> None:
         click.echo(f"knbench: {printable(line)}", err=True)
 
 
-def board_parameters(context: click.Context, board: Board, table: Table) -> dict[str, Any]:
+def board_parameters(context: click.Context, board: Board, table: BoardTable) -> dict[str, Any]:
     """Return the parameters of ``knbench run`` that a board decides.
 
     Raises:
@@ -83,7 +83,7 @@ def board_parameters(context: click.Context, board: Board, table: Table) -> dict
     return {**fixed, "model": model, "tasks": _tasks(board, table, params["tasks"]), "output": output}
 
 
-def _table(board: Board, params: Mapping[str, Any]) -> Table:
+def _table(board: Board, params: Mapping[str, Any]) -> BoardTable:
     """Return the table that the regime options select.
 
     Raises:
@@ -115,7 +115,7 @@ def _model(context: click.Context, board: Board) -> str:
     return name
 
 
-def _tasks(board: Board, table: Table, text: str | None) -> str:
+def _tasks(board: Board, table: BoardTable, text: str | None) -> str:
     """Return the tasks of a run, separated by commas.
 
     Raises:
@@ -137,7 +137,7 @@ def _tasks(board: Board, table: Table, text: str | None) -> str:
     return ",".join(names)
 
 
-def _elsewhere(board: Board, table: Table, runs: list[Run]) -> list[str]:
+def _elsewhere(board: Board, table: BoardTable, runs: list[Run]) -> list[str]:
     """Return one line for each result that does not belong to a table, with the reason."""
     lines = []
     for run in runs:

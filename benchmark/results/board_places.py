@@ -9,7 +9,7 @@ from typing import Any
 from ..core.documents import Result
 from ..core.records import Record
 from ..core.schema import Probe, digest
-from .boards import Board, Questions, Table
+from .boards import Board, BoardTable, Questions
 from .documents import release_series
 
 _OPTIONAL_KIND = "generation"
@@ -26,7 +26,7 @@ class Place:
     """
 
     board: Board
-    table: Table
+    table: BoardTable
     settings: str = ""
     questions: str = ""
 
@@ -83,7 +83,7 @@ def places_of(result: Result, questions: Questions, boards: Mapping[str, Board])
     return found
 
 
-def _is_about(result: Result, board: Board, table: Table) -> bool:
+def _is_about(result: Result, board: Board, table: BoardTable) -> bool:
     """Return whether a result has the model name, the task and the regime of a table, whatever its settings are."""
     protocol = result.protocol
     edits = {"single": None, "batch": protocol.batch_edits, "sequential": protocol.cases}[protocol.regime]
@@ -94,7 +94,7 @@ def _is_about(result: Result, board: Board, table: Table) -> bool:
     )
 
 
-def _settings(result: Result, board: Board, table: Table) -> Iterator[str]:
+def _settings(result: Result, board: Board, table: BoardTable) -> Iterator[str]:
     """Yield the settings of a result that differ from those of a table."""
     task = board.tasks[result.task.name]
     model = board.models.get(result.model.name)

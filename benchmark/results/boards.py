@@ -18,6 +18,7 @@ import yaml
 from ..core import registry
 from ..core.errors import KnbenchError, unknown_name
 from ..core.printable import forbidden_character
+from ..core.schema import TaskKind
 from ..core.settings import Regime, RunSettings
 from ..core.split import Split, Subset
 from .json_schema import check
@@ -57,6 +58,7 @@ class BoardTask:
 
     name: str
     version: int
+    kind: TaskKind
     content: str
 
 
@@ -79,7 +81,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Table:
+class BoardTable:
     """The results of one regime that share a table.
 
     Attributes:
@@ -104,7 +106,7 @@ class Table:
     def words(self) -> str:
         """The regime in words.
 
-        >>> Table("batch", 20, "lite", None, ("capital",)).words
+        >>> BoardTable("batch", 20, "lite", None, ("capital",)).words
         'batches of 20 edits'
         """
         return {
@@ -136,7 +138,7 @@ class Board:
     purpose: str
     any_model: bool
     model_names: Sequence[str]
-    tables: Sequence[Table]
+    tables: Sequence[BoardTable]
     seed: int
     split: Split
     known_only: bool
@@ -159,7 +161,7 @@ class Board:
         """Name and version in file names and on the command line."""
         return f"{self.name}-v{self.version}"
 
-    def settings(self, table: Table) -> RunSettings:
+    def settings(self, table: BoardTable) -> RunSettings:
         """Return the settings of the runs of a table."""
         return RunSettings(
             split=self.split,
@@ -173,7 +175,7 @@ class Board:
             sequential=table.edits if table.regime == "sequential" else None,
         )
 
-    def questions_of(self, table: Table, model: str, task: str) -> Questions:
+    def questions_of(self, table: BoardTable, model: str, task: str) -> Questions:
         """Return the cases and probes that a row must have.
 
         Raises:
@@ -237,7 +239,8 @@ def _board(document: Mapping[str, Any]) -> Board:
     measured, protocol = document.get("measured", {}), document["protocol"]
     any_model = document["models"] == ANY
     tables = tuple(
-        Table(t["regime"], t.get("edits"), t["subset"], t.get("limit"), tuple(t["tasks"])) for t in document["tables"]
+        BoardTable(t["regime"], t.get("edits"), t["subset"], t.get("limit"), tuple(t["tasks"]))
+        for t in document["tables"]
     )
     return Board(
         name=document["name"],

@@ -34,7 +34,7 @@ from ..core.schema import Case, Probe, Task, derived_seed
 from ..core.settings import DriftSettings, RunSettings
 from ..editing import Editor, build_editor, editor_class
 from ..models.language_model import LanguageModel
-from ..probing.base import Prober, Reference
+from ..probing.base import Position, Prober, Reference
 from ..probing.prober import make_prober
 from ..results.agreement import Difference, checkpoint_difference, drift_difference, record_difference
 from ..results.rescoring import RunLines, read_run_lines
@@ -185,6 +185,10 @@ class PerturbedProber(Prober):
     def check(self, case: Case) -> None:
         """Check that the model's tokenizer can encode a case."""
         self._inner.check(case)
+
+    def reference_key(self, probe: Probe) -> Position:
+        """Return the key of the distribution that the divergences of a probe compare."""
+        return self._inner.reference_key(probe)
 
     def logprob_bounds(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
         """Return upper bounds of the log-probabilities of answers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from knbench.benchmark.core.files import json_text
@@ -12,7 +13,9 @@ from knbench.benchmark.results.store import read_status, store_run, write_status
 from knbench.benchmark.results.trust import LEVELS, Trust, lowest, mark_verified, trust_of
 from knbench.benchmark.running.run_folder import finish
 from knbench.leaderboard.build import build_site
+from msgspec.structs import replace
 
+from tests.factories import board as make_board
 from tests.factories import manifest, observation, probe, record
 
 GOOD, BAD = observation(-1.0, -9.0), observation(-9.0, -1.0, generated="y")
@@ -21,21 +24,30 @@ SHARES = {"none": 0.0, "rome": 0.5, "made-up": 1.0}
 """Shares of edits that a method has right."""
 
 
-def add_result(root, editor, share, task="capital", cases=20):
-    """Store a result with a share of right edits."""
-    folder = root / "runs" / task / editor
-    folder.mkdir(parents=True)
-    records = [
+def records_of(share, cases=20, prompt="p"):
+    """Return records with a share of right edits."""
+    return [
         record(
             i,
             [
-                probe("reliability", GOOD if i < cases * share else BAD, before=BAD),
+                probe("reliability", GOOD if i < cases * share else BAD, before=BAD, prompt=prompt),
                 probe("neighbourhood", KEPT, before=KEPT, expect="unchanged"),
             ],
         )
         for i in range(cases)
     ]
-    (folder / "manifest.json").write_text(json_text(to_json(manifest(editor, task, "fact", cases=cases))))
+
+
+BOARD = make_board({"capital": records_of(0)})
+
+
+def add_result(root, editor, share, task="capital", records=None, **about):
+    """Store a result with a share of right edits, or with the given records."""
+    folder = root / "runs" / task / editor
+    folder.mkdir(parents=True)
+    records = records or records_of(share)
+    cases = len(records)
+    (folder / "manifest.json").write_text(json_text(to_json(manifest(editor, task, "fact", cases=cases, **about))))
     (folder / "records.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in records))
     store_run(finish(folder), root / "results")
 
@@ -48,6 +60,12 @@ def store(tmp_path):
     return tmp_path / "results"
 
 
+def row_of(page, method):
+    """Return the row of a method, without the level of trust that a verification of its results changes."""
+    (row,) = (row for row in page.split("<tr")[1:] if f">{method}</a>" in row)
+    return row
+
+
 def by_method(store):
     return {run.result.editor.name: run for run in find_runs([store])}
 
@@ -57,11 +75,11 @@ def levels(store):
     return {name: trust_of(run, status).words for name, run in by_method(store).items()}
 
 
-def board(store, tmp_path):
-    """Return the front page, and the rank of each method."""
-    page = build_site([store], tmp_path / "site").read_text()
-    (path,) = (tmp_path / "site").rglob("facts*edit_score.json")
-    return page, {row["method"]: row["rank"] for row in json.loads(path.read_text())}
+def board(store, tmp_path, boards=(BOARD,)):
+    """Return the front page, and the rank of each method on it."""
+    page = build_site([store], tmp_path / "site", boards={found.key: found for found in boards}).read_text()
+    (link,) = set(re.findall(r"data/[^\"]*/facts-edit_score.json", page))
+    return page, {row["method"]: row["rank"] for row in json.loads((tmp_path / "site" / link).read_text())}
 
 
 def test_without_a_status_file_all_results_are_own_runs_and_ranked(store, tmp_path):
@@ -91,16 +109,28 @@ def test_a_maintained_store_ranks_only_verified_results_and_shows_the_others_bel
     assert "spot-checked (3 of 20 cases)</span>" in page
 
 
-def test_self_reported_results_on_one_more_task_or_of_one_case_change_no_rank(store, tmp_path):
+def test_attack_6_results_on_more_tasks_or_with_other_cases_change_no_rank_of_others_even_if_verified(store, tmp_path):
     runs = by_method(store)
     for name in ("rome", "none"):
         mark_verified(runs[name], ["c1"], agrees=True)
-    add_result(tmp_path, "made-up", 1.0, task="religion")
-    add_result(tmp_path, "tiny", 1.0, cases=1)
-    _, ranks = board(store, tmp_path)
-    assert ranks == {"rome": "1", "none": "2", "made-up": "", "tiny": ""}
-    (path,) = (tmp_path / "site").rglob("religion*edit_score.json")
-    assert {row["method"]: row["rank"] for row in json.loads(path.read_text())} == {"made-up": ""}
+    before = board(store, tmp_path)[0]
+    add_result(tmp_path, "wide", 1.0, task="religion")
+    add_result(tmp_path, "tiny", 1.0, records=records_of(1.0, cases=1))
+    add_result(tmp_path, "other-probes", 1.0, records=records_of(1.0, prompt="an easier question"))
+    add_result(tmp_path, "shuffled", 1.0, records=[replace(r, index=19 - r.index) for r in records_of(1.0)])
+    for run in find_runs([store]):
+        if run.result.editor.name != "made-up":
+            mark_verified(run, ["c1"], agrees=True)
+    page, ranks = board(store, tmp_path)
+    assert ranks == {"rome": "1", "none": "2", "made-up": "", "tiny": "", "other-probes": "", "shuffled": ""}
+    for name in ("rome", "none"):
+        assert row_of(page, name) == row_of(before, name)
+    assert "capital: case &#39;1&#39; of the board is missing" in row_of(page, "tiny")
+    assert "capital: other probes than on the board" in row_of(page, "other-probes")
+    assert "capital: the cases are in another order than on the board" in row_of(page, "shuffled")
+    paths = (tmp_path / "site" / "data").rglob("*edit_score.json")
+    rows = [row for path in paths for row in json.loads(path.read_text()) if row["method"] == "wide"]
+    assert {row["rank"] for row in rows} == {""}  # a table of no board
 
 
 def test_a_mark_ends_with_the_result_that_it_is_of_and_with_a_verification_that_differs(store):

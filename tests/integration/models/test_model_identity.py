@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.results.boards import Questions
 from knbench.benchmark.results.comparison import group_by_task
 from knbench.benchmark.results.documents import comparable, different_conditions, optional_conditions
 from knbench.benchmark.results.runs import Run
@@ -50,7 +51,7 @@ def test_a_hash_that_one_result_lacks_is_not_compared(lacking):
 
 
 def entry(name: str, made) -> Entry:
-    return Entry(Run(Path(name), made), {}, case_values([], "fact"), Trust("own run", 0, 1))
+    return Entry(Run(Path(name), made), {}, case_values([], "fact"), Trust("own run", 0, 1), Questions(0, ""))
 
 
 def test_a_section_of_the_site_does_not_mix_tokenizers():

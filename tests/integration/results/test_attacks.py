@@ -755,7 +755,7 @@ def test_own_attack_an_analysis_in_a_store_is_not_shown(store, tmp_path):
     (store / "rome" / "x").mkdir()
     (store / "rome" / "x" / "analysis.json").write_text(json.dumps(analysis))
     left_out = []
-    renderer = SiteRenderer(tmp_path, "t", [store], left_out.append)
+    renderer = SiteRenderer(tmp_path, "t", [store], {}, left_out.append)
     assert renderer.analyses == []
     assert any("analysis.json: does not belong to a result" in line for line in problems(store))
 
