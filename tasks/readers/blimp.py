@@ -7,19 +7,20 @@ share. Pairs that contrast two forms of a word have specificity probes (see :mod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ...benchmark.core.errors import KnbenchError, unknown_name
-from ...benchmark.core.schema import SLOT, Case, EditRequest, Probe, Task
+from ...benchmark.core.schema import SLOT, Case, Task
 from ..contrasts import contrast_of
 from ..sampling import HashOrderedPool, HashSampler
 from ..specificity import specificity_probes
-from .shared.cases import NEIGHBOURHOOD_PROBES, build_cases, make_request
-from .shared.fields import equal_ignoring_case, required_text, task_name_from
+from .shared.cases import build_cases, make_request
+from .shared.fields import required_text, task_name_from
+from .shared.minimal_pairs import Pair, pair_case, split_at_difference
 from .shared.published_task import PublishedReader, TaskCard, build_task
 from .shared.rows import Row, load_rows, source_not_found
-from .shared.skips import SkipRecord, SkipReport, SourceLocation
+from .shared.skips import SkipRecord, SkipReport
 
 DEFAULT_SOURCE = "nyu-mll/blimp"
 TASK_VERSION = 3
@@ -94,26 +95,6 @@ UIDS = (
     "wh_vs_that_with_gap",
     "wh_vs_that_with_gap_long_distance",
 )
-
-
-class Pair(NamedTuple):
-    """A minimal pair from which an edit can be made.
-
-    Attributes:
-        location: the location of the record.
-        number: the pair's number in the published data; the index of the record if that has none.
-        good: the grammatical sentence.
-        bad: the ungrammatical sentence.
-        one_prefix: whether BLiMP scores the pair by its one-prefix method: a shared prefix and one word after it.
-        request: the edit request.
-    """
-
-    location: SourceLocation
-    number: int
-    good: str
-    bad: str
-    one_prefix: bool
-    request: EditRequest
 
 
 def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
@@ -211,7 +192,7 @@ def _pair(row: Row) -> Pair:
         good_target = required_text(row.value, "one_prefix_word_good")
         bad_target = required_text(row.value, "one_prefix_word_bad")
     else:
-        prefix, good_target, bad_target = _split_at_difference(good, bad, whole=not one_prefix)
+        prefix, good_target, bad_target = split_at_difference(good, bad, whole=not one_prefix)
     if not prefix:
         raise SkipRecord("the sentences differ in their first word")
     if not good_target or not bad_target:
@@ -222,48 +203,14 @@ def _pair(row: Row) -> Pair:
     return Pair(row.location, index, good, bad, one_prefix, request)
 
 
-def _split_at_difference(good: str, bad: str, *, whole: bool) -> tuple[list[str], str, str]:
-    """Split two sentences after their shared words.
-
-    Args:
-        good: the grammatical sentence.
-        bad: the ungrammatical sentence.
-        whole: whether a continuation runs to the end of its sentence; otherwise it is one word.
-
-    Returns:
-        The shared words, the continuation of ``good`` and that of ``bad``, without final punctuation.
-    """
-    good_words, bad_words = good.split(), bad.split()
-    shared = 0
-    while shared < min(len(good_words), len(bad_words)) and good_words[shared] == bad_words[shared]:
-        shared += 1
-    end = None if whole else shared + 1
-    good_target, bad_target = (" ".join(words[shared:end]).rstrip(".?!,;: ") for words in (good_words, bad_words))
-    return good_words[:shared], good_target, bad_target
-
-
 def _case(uid: str, pair: Pair, pool: HashOrderedPool[Pair]) -> Case:
-    request = pair.request
-    new, true = request.target_new, request.target_true
-    probes = [
-        Probe("reliability", "completion", request.text, new, true, "new"),
-        Probe("symmetry", "minimal_pair", "", pair.bad, pair.good, "new"),
-    ]
     case_id = f"{task_name_from(uid)}-{pair.number:04d}"
-
-    def has_other_cue(other: Pair) -> bool:
-        return not equal_ignoring_case(other.request.subject, request.subject)
-
-    for other in pool.pick(case_id, NEIGHBOURHOOD_PROBES, has_other_cue):
-        if other.one_prefix:
-            prompt, good, bad = other.request.text, other.request.target_true, other.request.target_new
-            probes.append(Probe("neighbourhood", "completion", prompt, good, bad, "unchanged"))
-        else:
-            probes.append(Probe("neighbourhood", "minimal_pair", "", other.good, other.bad, "unchanged"))
-    contrast = contrast_of(uid, request, one_word=pair.one_prefix)
-    if contrast is not None:
-        probes += specificity_probes(contrast, HashSampler(TASK_VERSION), case_id)
-    return Case(id=case_id, request=request, probes=tuple(probes), source=f"BLiMP {uid}, pair {pair.number}")
+    case = pair_case(case_id, pair, pool, f"BLiMP {uid}, pair {pair.number}")
+    contrast = contrast_of(uid, pair.request, one_word=pair.one_prefix)
+    if contrast is None:
+        return case
+    specificity = specificity_probes(contrast, HashSampler(TASK_VERSION), case_id)
+    return replace(case, probes=(*case.probes, *specificity))
 
 
 READER = PublishedReader("blimp", load, DEFAULT_SOURCE)

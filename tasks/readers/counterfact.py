@@ -1,42 +1,34 @@
-"""CounterFact: facts to be replaced, with paraphrases and neighbourhood prompts (Meng et al. 2022)."""
+"""CounterFact: facts to be replaced, with paraphrases and neighbourhood prompts (Meng et al. 2022).
+
+Three forms exist: the nested records of ROME, also of ``multi_counterfact.json`` of MEMIT; the flat records of
+EasyEdit; and the questions of ENCORE, which have no true answer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ...benchmark.core.schema import Task
+from . import knowedit
 from .shared.cases import Answers, EditFields
 from .shared.fields import required_answers, required_text, with_slot
-from .shared.published_task import PublishedReader, TaskCard, build_edit_task, reject_selection
-from .shared.rows import Row, load_rows, resolve_file
+from .shared.published_task import TaskCard, edit_reader
+from .shared.rows import Row
 from .shared.side_prompts import plain_prompts, prompts_of_fact, side_prompts
 from .shared.skips import SkipRecord, SkipReport
 
 DEFAULT_SOURCE = "azhx/counterfact"
-
-
-def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
-    """Load CounterFact from a file, a folder with one data file, or the Hub.
-
-    Raises:
-        KnbenchError: a selection is given, the source cannot be loaded, or no record can be read.
-    """
-    reject_selection("counterfact", selection)
-    source = resolve_file(source, "counterfact")
-    report = SkipReport()
-    card = TaskCard(
-        name="counterfact",
-        kind="fact",
-        title="CounterFact",
-        description="Facts of Wikidata, each to be replaced by a false one, with paraphrases and neighbours of the "
-        "same answer.",
-        licence="MIT",
-        citation="Meng, Bau, Andonian, Belinkov (2022), Locating and Editing Factual Associations in GPT, NeurIPS.",
-        source="CounterFact, https://rome.baulab.info/",
-        relation="34 relations of Wikidata",
-    )
-    return build_edit_task(load_rows(source, report), parse, report, source, card)
+CARD = TaskCard(
+    name="counterfact",
+    kind="fact",
+    title="CounterFact",
+    description="Facts of Wikidata, each to be replaced by a false one, with paraphrases and neighbours of the same "
+    "answer.",
+    licence="MIT",
+    citation="Meng, Bau, Andonian, Belinkov (2022), Locating and Editing Factual Associations in GPT, NeurIPS.",
+    source="CounterFact, https://rome.baulab.info/",
+    relation="34 relations of Wikidata",
+)
 
 
 def parse(row: Row, report: SkipReport) -> EditFields:
@@ -45,15 +37,19 @@ def parse(row: Row, report: SkipReport) -> EditFields:
     Raises:
         SkipRecord: a field is missing or has another type.
     """
+    if "requested_rewrite" not in row.value and "prompt" in row.value:
+        return knowedit.parse(row, report)
+    if "qna_question" in row.value:
+        return _question(row, report)
     rewrite = row.value.get("requested_rewrite")
     if not isinstance(rewrite, Mapping):
         raise SkipRecord("field 'requested_rewrite' is missing")
     subject = required_text(rewrite, "subject")
-    true = _target(rewrite, "target_true")
+    true = target(rewrite, "target_true")
     return EditFields(
         subject=subject,
         prompt=with_slot(required_text(rewrite, "prompt"), subject),
-        new=_target(rewrite, "target_new"),
+        new=target(rewrite, "target_new"),
         true=true,
         paraphrases=plain_prompts(row.value.get("paraphrase_prompts"), "paraphrase_prompts", row, report),
         locality=prompts_of_fact(row.value.get("neighborhood_prompts"), true, "neighborhood_prompts", row, report),
@@ -61,12 +57,27 @@ def parse(row: Row, report: SkipReport) -> EditFields:
     )
 
 
-def _target(rewrite: Mapping[str, Any], key: str) -> Answers:
-    """Return an answer with its other spellings, from an object with the field "str" or from the spellings alone."""
-    target = rewrite.get(key)
-    if isinstance(target, Mapping):
-        return required_answers(target, "str", parent=key)
+def _question(row: Row, report: SkipReport) -> EditFields:
+    subject = required_text(row.value, "subject")
+    return EditFields(
+        subject=subject,
+        prompt=with_slot(required_text(row.value, "question"), subject),
+        new=required_answers(row.value, "answer"),
+        true=(),
+        paraphrases=plain_prompts(row.value.get("qna_question"), "qna_question", row, report),
+    )
+
+
+def target(rewrite: Mapping[str, Any], key: str) -> Answers:
+    """Return an answer with its other spellings, from an object with the field "str" or from the spellings alone.
+
+    Raises:
+        SkipRecord: the field is missing or has another type.
+    """
+    value = rewrite.get(key)
+    if isinstance(value, Mapping):
+        return required_answers(value, "str", parent=key)
     return required_answers(rewrite, key)
 
 
-READER = PublishedReader("counterfact", load, DEFAULT_SOURCE)
+READER = edit_reader(CARD, parse, DEFAULT_SOURCE)

@@ -8,20 +8,21 @@ from pathlib import Path
 from ...benchmark.core.errors import KnbenchError, unknown_name
 from ...benchmark.core.schema import Task
 from .shared.cases import EditFields
-from .shared.fields import required_answers, required_text, strings_in, task_name_from, with_slot
+from .shared.fields import keyed_on, required_answers, required_text, strings_in, task_name_from, with_slot
+from .shared.knowedit_parts import paired_facts, parse_withheld, sentiment
 from .shared.published_task import PublishedReader, TaskCard, build_edit_task
 from .shared.rows import Row, is_hub_id, load_rows, resolve_file, source_not_found
 from .shared.side_prompts import paired_prompts, plain_prompts, side_prompts
 from .shared.skips import SkipReport
 
 DEFAULT_SOURCE = "zjunlp/KnowEdit"
-SELECTIONS = {"zsre": "ZsRE/ZsRE-test-all.json", "wiki_counterfact": "wiki_counterfact/test_cf.json"}
-# The parts that cannot be read, with the reason.
-UNREADABLE = {
-    "wiki_recent": "its facts are new and have no true answer before the edit",
-    "wikibio": "it has passages instead of answers",
-    "convsent": "it has sentiments instead of answers",
-    "sanitation": "its new targets replace no fact",
+SELECTIONS = {
+    "zsre": "ZsRE/ZsRE-test-all.json",
+    "wiki_counterfact": "wiki_counterfact/test_cf.json",
+    "wiki_recent": "wiki_recent/recent_test.json",
+    "wikibio": "WikiBio/wikibio-test-all.json",
+    "convsent": "convsent/blender_test.json",
+    "sanitation": "Sanitation/trivia_qa_test.json",
 }
 NO_ANSWER = "<|endoftext|>"  # EasyEdit's text for a missing true answer
 REPHRASE_FIELDS = ("rephrase_prompt", "rephrase", "rephrase_prompts")
@@ -33,9 +34,6 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
     Raises:
         KnbenchError: the part or the source does not exist, or no record can be read.
     """
-    reason = UNREADABLE.get((selection or "").lower())
-    if reason is not None:
-        raise KnbenchError(f"part '{selection}' of knowedit cannot be read: {reason}; use {_parts()}")
     if selection is not None and selection not in SELECTIONS:
         raise unknown_name("selection of knowedit", selection, SELECTIONS)
     source = _locate(selection, source)
@@ -52,6 +50,8 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
         source=f"KnowEdit{part}, https://huggingface.co/datasets/zjunlp/KnowEdit",
         relation="various relations of Wikidata",
     )
+    if selection == "sanitation":
+        return build_edit_task(paired_facts(source), parse_withheld, report, source, card)
     return build_edit_task(load_rows(source, report), parse, report, source, card)
 
 
@@ -85,17 +85,17 @@ def _find(folder: Path, file: Path) -> str:
     raise source_not_found(str(candidates[0]))
 
 
-def _parts() -> str:
-    return " or ".join(f"knowedit:{name}" for name in sorted(SELECTIONS))
-
-
 def parse(row: Row, report: SkipReport) -> EditFields:
-    """Return the fields of a record.
+    """Return the fields of a record of any part. Facts of wiki_recent and WikiBio have no answer before the edit.
 
     Raises:
         SkipRecord: a field is missing or has another type, or the subject does not occur in the prompt.
     """
     value = row.value
+    if "labels" in value and "concept" in value:
+        return _biography(row, report)
+    if "ent" in value and "pos" in value:
+        return sentiment(row)
     subject = required_text(value, "subject")
     rephrased = [plain_prompts(value.get(field), field, row, report) for field in REPHRASE_FIELDS]
     return EditFields(
@@ -108,6 +108,18 @@ def parse(row: Row, report: SkipReport) -> EditFields:
         + side_prompts(value.get("locality"), "locality", row, report),
         portability=paired_prompts(value, "portability_prompt", "portability_ground_truth", row, report)
         + side_prompts(value.get("portability"), "portability", row, report),
+    )
+
+
+def _biography(row: Row, report: SkipReport) -> EditFields:
+    """Return the fields of a record of WikiBio: the passage is to be continued by the right sentence."""
+    subject, passage = keyed_on(required_text(row.value, "concept"), required_text(row.value, "text"))
+    return EditFields(
+        subject=subject,
+        prompt=passage,
+        new=required_answers(row.value, "labels"),
+        true=(),
+        unedited=side_prompts(row.value.get("locality"), "locality", row, report),
     )
 
 

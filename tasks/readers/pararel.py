@@ -25,6 +25,7 @@ from .shared.recognition import suggestion
 from .shared.rows import load_rows, resolve_file, source_not_found
 from .shared.skips import SkipRecord, SkipReport, SourceLocation
 
+TASK_VERSION = 2
 INVERSE = {"P36": "P1376", "P1376": "P36"}
 OCCUPATION_TEMPLATE = f"{SLOT} is a famous"
 # The occupation of a person who works in a field. Fields without an unambiguous word ("jazz", "cave", "LGBT") are
@@ -159,6 +160,7 @@ def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
         "Consistency in Pretrained Language Models, TACL 9.",
         source=f"ParaRel, relation {label}, filled with LAMA's facts of T-REx, https://github.com/yanaiela/pararel",
         relation=f"Wikidata {label}",
+        version=TASK_VERSION,
     )
     return build_task(cases, report, source, card)
 

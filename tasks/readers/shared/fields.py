@@ -96,6 +96,18 @@ def with_slot(prompt: str, subject: str) -> str:
     raise SkipRecord("the subject does not occur in the prompt")
 
 
+def keyed_on(subject: str, prompt: str) -> tuple[str, str]:
+    """Return the subject, and the prompt with ``{}`` for it; an empty subject if it does not occur in the prompt.
+
+    >>> keyed_on("Norway", "Where is Norway?"), keyed_on("Norway", "Where is it?")
+    (('Norway', 'Where is {}?'), ('', 'Where is it?'))
+    """
+    try:
+        return subject, with_slot(prompt, subject)
+    except SkipRecord:
+        return "", prompt
+
+
 def _whole_words(text: str, spans: Iterable[tuple[int, int]], *, unspaced: bool = False) -> Iterator[tuple[int, int]]:
     """Yield the spans of a text that begin and end at a word boundary.
 

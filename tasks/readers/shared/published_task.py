@@ -11,13 +11,14 @@ from ....benchmark.core.schema import Case, JsonObject, Task, TaskKind, digest
 from ....benchmark.scoring.criteria import CRITERIA
 from .cases import EditFields, build_cases, build_edit_case
 from .recognition import suggestion
-from .rows import Row
+from .rows import Row, load_rows, resolve_file
 from .skips import SkipReport
 
-TASK_VERSION = 2
+TASK_VERSION = 3
 """Version of the tasks of a reader without a version of its own.
 
-Since version 2, portability probes have a rival of their own or none.
+Since version 2, portability probes have a rival of their own or none. Since version 3, records without a true answer
+are cases.
 """
 ORDER_SEED = 1
 """Seed of the order of cases. It differs from the version because the order is the same in all versions."""
@@ -96,6 +97,26 @@ def reject_selection(reader: str, selection: str | None) -> None:
     """
     if selection is not None:
         raise KnbenchError(f"{reader} has no selections; use '{reader}' instead of '{reader}:{selection}'")
+
+
+def edit_reader(
+    card: TaskCard, parse: Callable[[Row, SkipReport], EditFields], default_source: str | None = None
+) -> PublishedReader:
+    """Return the reader of an editing data set that is one file. Its name is that of the task.
+
+    Args:
+        card: the provenance of the task.
+        parse: see :func:`build_edit_task`.
+        default_source: see :class:`PublishedReader`.
+    """
+
+    def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
+        reject_selection(card.name, selection)
+        source = resolve_file(source, card.name)
+        report = SkipReport()
+        return build_edit_task(load_rows(source, report), parse, report, source, card)
+
+    return PublishedReader(card.name, load, default_source)
 
 
 def build_edit_task(

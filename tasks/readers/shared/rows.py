@@ -34,6 +34,19 @@ def load_document(source: str) -> Any:
     return parse_json(source, _content(source))
 
 
+def load_text(source: str) -> str:
+    """Return the text of a local file, or of a file on the Hub (``owner/name:path/in/repository.txt``).
+
+    Raises:
+        KnbenchError: the file does not exist or is not UTF-8 text.
+    """
+    content = _content(source)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise KnbenchError(f"{source}: not UTF-8 text (byte {error.start + 1}); convert the file to UTF-8") from None
+
+
 def load_rows(source: str, report: SkipReport, config: str | None = None) -> list[Row]:
     """Return the records of a file or of a data set on the Hub.
 

@@ -125,11 +125,13 @@ def assert_well_formed(task):
     assert task.criteria == tuple(c for c in CRITERIA if any(p.criterion == c for k in cases for p in k.probes))
     assert all([task.licence, task.citation, task.source, task.title, task.description, task.relation])
     for case in cases:
-        assert case.request.target_new.casefold() != case.request.target_true.casefold()
+        new_facts = not case.request.target_true
+        assert all(r.target_new.casefold() != r.target_true.casefold() for r in case.requests)
         assert case.request.text == case.request.text.strip()
+        assert {n for condition in case.conditions for n in condition.probes} <= set(range(len(case.probes)))
         for probe in case.probes:
             assert probe.target
-            assert probe.rival or probe.criterion == "portability"
+            assert probe.rival or new_facts or probe.criterion not in ("reliability", "paraphrase", "distractor")
             assert probe.rival.casefold() not in {answer.casefold() for answer in (probe.target, *probe.aliases)}
             assert probe.prompt == probe.prompt.strip()
             assert bool(probe.prompt) == (probe.kind == "completion")

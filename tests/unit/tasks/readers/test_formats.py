@@ -228,7 +228,7 @@ def test_one_record_alone_is_a_list_of_one(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reader", "advice"),
     [
-        ([KNOWEDIT], "counterfact", "this looks like KnowEdit: use --tasks knowedit"),
+        ([KNOWEDIT], "mquake", "this looks like KnowEdit: use --tasks knowedit"),
         ([MEND], "knowedit", "this looks like zsRE: use --tasks zsre"),
         ([COUNTERFACT], "knowedit", "this looks like CounterFact: use --tasks counterfact"),
         ([PAIR], "zsre", "this looks like BLiMP: use --tasks blimp:PARADIGM"),
@@ -236,10 +236,13 @@ def test_one_record_alone_is_a_list_of_one(tmp_path):
         ([MEND], "pararel", "this looks like zsRE: use --tasks zsre"),
         ([COUNTERFACT, COUNTERFACT], "pararel", "this looks like CounterFact: use --tasks counterfact"),
         ([EASYEDIT], "blimp", "this looks like KnowEdit: use --tasks knowedit"),
-        ([{"requested_rewrite": [{"subject": "s"}]}], "counterfact", "this looks like MQuAKE, which has no reader"),
-        ([{"edit": {"prompt": "p"}, "example_type": "recent"}], "zsre", "RippleEdits, which has no reader"),
+        ([{"requested_rewrite": [{"subject": "s"}]}], "counterfact", "this looks like MQuAKE: use --tasks mquake"),
+        ([{"requested_rewrite": [{"fact_new_uns": "s"}]}], "mquake", "this looks like AKEW: use --tasks akew"),
+        ([{"edit": {"prompt": "p"}, "example_type": "recent"}], "zsre", "RippleEdits: use --tasks rippleedits"),
+        ([{"edit": {}, "generality": {}, "locality": {}}], "zsre", "this looks like UniEdit, which has no reader"),
+        ([{"question": "q", "text_completion_prompt": "p"}], "zsre", "it has no answers; it accompanies zsRE"),
+        ([{"subjectLabel": "s", "relation": "r", "objectLabel": "o"}], "halluedit", "it has no questions"),
         ([{"pattern": "[X] is [Y].", "lemma": "be"}] * 2, "pararel", "this looks like the patterns of ParaRel"),
-        ([{"text": "t", "labels": "l", "concept": "c"}], "knowedit", "it has passages instead of answers"),
     ],
 )
 def test_a_file_of_another_data_set_names_its_reader(tmp_path, content, reader, advice):
