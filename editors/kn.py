@@ -127,12 +127,20 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
             lm: the model.
             request: the request.
             column: the column before the edit, (d,), float32.
+
+        Raises:
+            ValueError: the output embeddings have another size than the column.
         """
         if self.config.operation == "suppress":
             return -column
         if self.config.operation == "enhance":
             return column
         old, new = (_embedding(lm, request, target) for target in (request.target_true, request.target_new))
+        if new.shape != column.shape:
+            raise ValueError(
+                f"operation 'rewrite' writes output embeddings into W, and their sizes differ ({len(new)} and "
+                f"{len(column)}); use operation=suppress or operation=enhance"
+            )
         size = column.norm()
         delta: Tensor = self.config.write * size * new / new.norm() - self.config.erase * size * old / old.norm()
         return delta

@@ -104,12 +104,12 @@ class UltraEdit(Editor[UltraEditConfig]):
 
     @classmethod
     def generic(cls, lm: LanguageModel) -> dict[str, Any]:
-        """Return layers by depth as in the published settings for Llama-3, or for GPT-J if the MLPs have no gate.
+        """Return layers by depth as in the published settings for Llama-3, or for GPT-J if no module is the gate.
 
         The learning rate keeps the published product of eta and the size of the inputs.
         """
         n = lm.n_layers
-        if lm.gated:
+        if lm.has_role("gate"):
             layers = {"gate": layers_between(0.34, 0.48, n), "up": layers_between(0.56, 0.76, n)}
             return {**layers, "learning_rate": 1e-6 * 4096 / lm.shape["width"]}
         return {"down": layers_between(0.64, 0.94, n), "learning_rate": 1e-6 * 16384 / lm.n_neurons}

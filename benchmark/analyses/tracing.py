@@ -134,7 +134,7 @@ def sample_noise(lm: LanguageModel, request: EditRequest, count: int, settings: 
     The noise is drawn on the CPU from the seed and the prompt; it is the same on every device.
     """
     generator = torch.Generator().manual_seed(derived_seed(settings.seed, "trace", request.text))
-    width = lm.shape["width"]
+    width = lm.model.get_input_embeddings().weight.shape[1]
     return torch.randn(settings.samples, count, width, generator=generator).to(lm.device, lm.dtype)
 
 

@@ -89,7 +89,8 @@ def attributions(
         Attributions of shape (layer, m), float32, on the CPU.
 
     Raises:
-        ValueError: the answer cannot be tokenised after the prompt.
+        ValueError: the answer cannot be tokenised after the prompt, or the prompt does not fit into the model's
+            attention window.
     """
     queries = lm.token_queries(prompt, target, suffix)
     return torch.stack([_token_attributions(lm, query, integral, rows) for query in queries]).mean(0)
@@ -99,6 +100,14 @@ def _token_attributions(lm: LanguageModel, query: TokenQuery, integral: Integral
     clean = _CleanPass(lm, query, integral.site)
     points = integral.points().to(lm.device)
     chunk = max(1, rows // (lm.n_layers * (lm.n_layers + 1) // 2))
+    if lm.causal and lm.attention_window is not None:
+        # Rows are keys that follow the text. The last row must still see the first token.
+        chunk = min(chunk, (lm.attention_window - query.position) // lm.n_layers)
+        if chunk < 1:
+            raise ValueError(
+                f"the prompt has {query.position + 1} tokens; with an attention window of {lm.attention_window} tokens "
+                f"and {lm.n_layers} layers, at most {lm.attention_window - lm.n_layers + 1} can be attributed"
+            )
     total = torch.zeros_like(clean.neurons, dtype=torch.float32)  # (layer, m)
     for start in range(0, len(points), chunk):
         factors = points[start : start + chunk]
@@ -130,7 +139,8 @@ class _CleanPass:
         inputs = {"past_key_values": cache, "use_cache": True} if cache is not None else {}
         with torch.no_grad(), capture(wanted) as captured, select_positions(lm, batch_index, position):
             lm.model(input_ids=ids, **inputs)
-        self.neurons = torch.stack([captured[f"w{i}"][0, query.position] for i in range(lm.n_layers)])
+        m = lm.n_neurons  # a fused projection has the gate in its first m outputs
+        self.neurons = torch.stack([captured[f"w{i}"][0, query.position, :m] for i in range(lm.n_layers)])
         states = [captured[f"x{i}"] for i in range(lm.n_layers)]  # (1, position, d)
         self.inputs: dict[str, Any] = {"input_ids": ids}
         self.states, self.position, self.before = states, query.position, 0
@@ -184,14 +194,16 @@ class _CleanPass:
         return torch.cat([own.new_zeros(rows, self.before), own], dim=1)[None, None]
 
     def _replacement(self, value: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return a function that replaces the values of the last rows of a state at the prediction position."""
-        if self.lm.causal:  # states have shape (1, row, features)
-            return lambda state: torch.cat([state[:, : -len(value)], value[None]], dim=1)
-        position = self.position  # states have shape (row, position, features)
+        """Return a function that replaces the first values of the last rows of a state at the prediction position."""
+        position, m = self.position, value.shape[-1]
 
         def replace(state: Tensor) -> Tensor:
-            kept, last = state[: -len(value)], state[-len(value) :]
-            return torch.cat([kept, torch.cat([last[:, :position], value[:, None], last[:, position + 1 :]], dim=1)])
+            if self.lm.causal:  # the state has shape (1, row, features)
+                kept, last = state[:, : -len(value)], state[:, -len(value) :]
+                return torch.cat([kept, torch.cat([value[None], last[..., m:]], dim=-1)], dim=1)
+            kept, last = state[: -len(value)], state[-len(value) :]  # (row, position, features)
+            row = torch.cat([value[:, None], last[:, position : position + 1, m:]], dim=-1)
+            return torch.cat([kept, torch.cat([last[:, :position], row, last[:, position + 1 :]], dim=1)])
 
         return replace
 

@@ -19,6 +19,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED_DTYPES = ("F64", "F32", "F16", "BF16")
 """Types of weights in safetensors files that can be read without a scale from elsewhere."""
+WHY_NOT_QUANTISED = (
+    "they cannot be edited, because an edit changes real numbers; use the unquantised model, or a GGUF file, whose "
+    "weights are read as real numbers"
+)
 _SHARD = re.compile(r"[^/\\:\x00]+\.safetensors")
 """Name of a file in a folder, without a path. transformers reads a file with another ending by ``torch.load``."""
 _SHOWN = 3
@@ -114,10 +118,7 @@ def check_safetensors(path: Path) -> None:
         )
     other = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in STORED_DTYPES]
     if quantised := [name for name in other if ".weight" in name or "qweight" in name]:
-        raise KnbenchError(
-            f"'{path}' stores quantised weights: {_some(quantised)}; quantised weights are not supported, "
-            "use the unquantised model"
-        )
+        raise KnbenchError(f"'{path}' stores quantised weights: {_some(quantised)}; {WHY_NOT_QUANTISED}")
 
 
 def check_unquantised(label: str, config: Any) -> None:
@@ -131,9 +132,9 @@ def check_unquantised(label: str, config: Any) -> None:
             if settings := getattr(part, key, None):
                 values = settings if isinstance(settings, Mapping) else vars(settings)
                 method = values.get("quant_method") or "method unknown"
+                method = getattr(method, "value", method)
                 raise KnbenchError(
-                    f"model '{label}' has quantised weights, which are not supported ({key} in its config.json: "
-                    f"{getattr(method, 'value', method)}); use the unquantised model"
+                    f"model '{label}' has quantised weights ({key} in its config.json: {method}); {WHY_NOT_QUANTISED}"
                 )
 
 

@@ -163,7 +163,7 @@ def _read(
         weights = {"use_safetensors": True}
     names = getattr(config, "architectures", None) or _causal_class(config)
     architecture = names if isinstance(names, str) else names[0]
-    family = family_of(architecture)
+    family = family_of(architecture, config)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
     except Exception as error:

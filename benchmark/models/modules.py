@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import KnbenchError
 from .families import ModelFamily
+from .flat_mlp import keep_batch_dimension
 
 Role = Literal["gate", "up", "down", "attention_out"]
 """Linear modules of a block: the projections of its MLP, and the output projection of its attention."""
@@ -40,6 +41,9 @@ class ModelModules:
         self.family = family
         self.name = name
         self.blocks: Sequence[Any] = model.get_submodule(family.blocks)  # type: ignore[assignment]
+        if family.flat_mlp:
+            for layer in range(len(self.blocks)):
+                keep_batch_dimension(self.attention(layer), self.mlp_in(layer), self.mlp_out(layer))
         embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
         self.dtype, self.device = embedding.weight.dtype, embedding.weight.device
         self._names = {id(p): n for n, p in model.named_parameters()}
@@ -87,8 +91,22 @@ class ModelModules:
         """Return the module whose output is the layer's MLP output ``v``."""
         return self.block(layer).get_submodule(self.family.mlp)
 
+    def mlp_norm(self, layer: int) -> nn.Module | None:
+        """Return the RMS norm between a layer's MLP output and the residual stream, or None."""
+        path = self.family.mlp_norm
+        return self.block(layer).get_submodule(path) if path else None
+
+    @property
+    def mlp_scale(self) -> float:
+        """The factor of MLP outputs in the residual stream, behind the norm if there is one."""
+        name = self.family.mlp_scale
+        return float(getattr(self.model.config, name)) if name else 1.0
+
     def mlp_in(self, layer: int) -> nn.Module:
-        """Return the MLP projection whose output the activation function receives. In a gated MLP it is the gate."""
+        """Return the MLP projection whose output the activation function receives. In a gated MLP it is the gate.
+
+        If the gate is fused with the up projection, the first :attr:`n_neurons` outputs belong to the gate.
+        """
         return self.block(layer).get_submodule(self.family.mlp_in)
 
     def mlp_out(self, layer: int) -> nn.Module:
@@ -102,7 +120,27 @@ class ModelModules:
     @property
     def gated(self) -> bool:
         """Whether the MLPs multiply two projections, of which the gate passes the activation function."""
-        return bool(self.family.mlp_up)
+        return bool(self.family.mlp_up) or self.family.fused_gate
+
+    @property
+    def attention_window(self) -> int | None:
+        """Number of keys that a query sees in attention modules that count keys themselves, or None."""
+        name = self.family.attention_window
+        return int(getattr(self.model.config, name)) if name else None
+
+    def has_role(self, role: Role) -> bool:
+        """Return whether :meth:`projection` finds a module with the role."""
+        return bool(self._paths()[role])
+
+    def _paths(self) -> Mapping[Role, str]:
+        """Return the path of each role relative to a block; an empty one if there is no such module."""
+        family = self.family
+        return {
+            "gate": family.mlp_in if family.mlp_up else "",
+            "up": "" if family.fused_gate else family.mlp_up or family.mlp_in,
+            "down": family.mlp_out,
+            "attention_out": family.attention_out,
+        }
 
     def projection(self, role: Role, layer: int) -> nn.Module:
         """Return a linear module of a layer by its role.
@@ -113,19 +151,16 @@ class ModelModules:
             layer: the layer.
 
         Raises:
-            KnbenchError: the layer does not exist, the MLP has no gate, or the family does not name the module.
+            KnbenchError: the layer does not exist, the MLP has no gate or computes gate and up in one module, or the
+                family does not name the module.
         """
-        family = self.family
-        paths = {
-            "gate": family.mlp_in if self.gated else "",
-            "up": family.mlp_up or family.mlp_in,
-            "down": family.mlp_out,
-            "attention_out": family.attention_out,
-        }
-        if not paths[role]:
-            reason = "its MLPs have no gate" if role == "gate" else "its family does not name attention_out"
+        path = self._paths()[role]
+        if not path:
+            reason = "its family does not name attention_out"
+            if role in ("gate", "up"):
+                reason = "one module computes gate and up" if self.family.fused_gate else "its MLPs have no gate"
             raise KnbenchError(f"model '{self.name}' has no module with the role '{role}': {reason}")
-        return self.block(layer).get_submodule(paths[role])
+        return self.block(layer).get_submodule(path)
 
     def weight_name(self, role: Role, layer: int) -> str:
         """Return the name of the weight of :meth:`projection`.

@@ -38,25 +38,26 @@ def knbench(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def phi(tmp_path_factory):
+def starcoder(tmp_path_factory):
     """Return a tiny model of an architecture that is not in the built-in table."""
     import torch
     import transformers
     from knbench.benchmark.models.families import BUILT_IN
 
-    assert "PhiForCausalLM" not in BUILT_IN
+    assert "Starcoder2ForCausalLM" not in BUILT_IN
     tokenizer = train_tokenizer(bos=False)
     torch.manual_seed(0)
-    config = transformers.PhiConfig(
+    config = transformers.Starcoder2Config(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=128,
     )
-    folder = tmp_path_factory.mktemp("models") / "phi"
-    transformers.PhiForCausalLM(config).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("models") / "starcoder2"
+    transformers.Starcoder2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -88,14 +89,14 @@ def test_an_editor_that_does_not_restore_the_model_is_rejected(knbench):
     assert "transformer.h.0.mlp.c_proj.weight" in failed["restores-exactly"]
 
 
-def test_a_plug_in_can_add_a_method_a_task_and_a_model_family(knbench, phi, tmp_path):
+def test_a_plug_in_can_add_a_method_a_task_and_a_model_family(knbench, starcoder, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--model", phi, "--editors", "scale-column,none", "--tasks", "capital,rivers", "--limit", "2"]
+    arguments = ["--model", starcoder, "--editors", "scale-column,none", "--tasks", "capital,rivers", "--limit", "2"]
     results = json.loads(knbench("run", *arguments, "--output", out, "--json"))
     assert {(r["editor"]["name"], r["task"]["name"]) for r in results} == {
         (editor, task) for editor in ("scale-column", "none") for task in ("capital", "rivers")
     }
-    assert all(r["records"]["failed"] == 0 and r["model"]["architecture"] == "PhiForCausalLM" for r in results)
+    assert all(r["records"]["failed"] == 0 and r["model"]["architecture"] == "Starcoder2ForCausalLM" for r in results)
     record = json.loads((out / "scale-column/rivers/records.jsonl").read_text().splitlines()[0])
-    assert record["edit"]["parameters"] == ["model.layers.0.mlp.fc2.weight"]
+    assert record["edit"]["parameters"] == ["model.layers.0.mlp.c_proj.weight"]
     assert record["edit"]["parameters_touched"] == 48 * WIDTH

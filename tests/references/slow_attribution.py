@@ -36,11 +36,11 @@ def probability_with(
     captured: dict[str, Tensor] = {}
 
     def replace(state: Tensor) -> Tensor:
-        captured["w"] = state[0, position].detach()
+        captured["w"] = state[0, position, : lm.n_neurons].detach()  # a fused projection: gate first
         if value is None:
             return state
         state = state.clone()
-        state[:, position] = value
+        state[:, position, : lm.n_neurons] = value
         return state
 
     if site == "neurons":

@@ -58,7 +58,7 @@ def slow_value_vector(
         if isinstance(output, tuple):
             return (site_output(_module, _args, output[0]), *output[1:])
         if delta is None:
-            captured["v"] = output.detach()
+            captured["v"] = output.detach().clone()
             return output
         output = output.clone()
         for i, position in enumerate(subjects):

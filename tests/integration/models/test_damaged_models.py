@@ -175,7 +175,12 @@ def test_large_finite_weights_are_accepted_unless_the_dtype_cannot_hold_them(cop
     ],
 )
 def test_quantised_checkpoints_are_refused(copy, config):
-    assert "has quantised weights, which are not supported" in refusal(copy(**config))
+    message = refusal(copy(**config))
+    assert "has quantised weights (" in message
+    assert (
+        "they cannot be edited, because an edit changes real numbers; use the unquantised model, or a GGUF file"
+        in message
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
@@ -345,10 +350,11 @@ def test_the_home_folder_may_be_abbreviated(originals, monkeypatch):
 def gguf_file(originals, tmp_path_factory):
     """A function that writes a tiny Llama model as a GGUF file.
 
-    It leaves out the tensors that contain the text ``without``, and passes the writer to ``extra``.
+    It leaves out the tensors that contain the text ``without``, and passes the writer to ``extra``. The up projections
+    have the type ``quantised``.
     """
 
-    def write(without: str | None = None, extra=None, pre: str = "smollm") -> Path:
+    def write(without: str | None = None, extra=None, pre: str = "smollm", quantised=None) -> Path:
         path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
         lm = make_lm("llama")
         config = lm.model.config
@@ -376,7 +382,11 @@ def gguf_file(originals, tmp_path_factory):
         for name, value in lm.model.state_dict().items():
             stored = names.get_name(name, try_suffixes=(".weight",))
             if without is None or without not in stored:
-                writer.add_tensor(stored, value.numpy().astype(np.float32))
+                data = value.numpy().astype(np.float32)
+                if quantised is not None and "ffn_up" in stored:
+                    writer.add_tensor(stored, gguf.quants.quantize(data, quantised), raw_dtype=quantised)
+                else:
+                    writer.add_tensor(stored, data)
         if extra is not None:
             extra(writer)
         writer.write_header_to_file()
@@ -391,6 +401,16 @@ def gguf_file(originals, tmp_path_factory):
 def test_a_whole_gguf_file_is_read(gguf_file):
     lm = load_model(str(gguf_file()))
     assert (lm.n_layers, lm.unused_tensors) == (4, ())
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1"])
+def test_a_quantised_gguf_file_is_read_as_real_numbers(gguf_file, kind):
+    kind = gguf.GGMLQuantizationType[kind]
+    lm = load_model(str(gguf_file(quantised=kind)))
+    original = make_lm("llama").parameter("model.layers.2.mlp.up_proj.weight").numpy()
+    expected = torch.tensor(gguf.quants.dequantize(gguf.quants.quantize(original, kind), kind))
+    assert torch.equal(lm.parameter("model.layers.2.mlp.up_proj.weight"), expected)
+    assert not torch.equal(expected, torch.tensor(original))
 
 
 @pytest.mark.parametrize("missing", ["ffn_up", "blk.1.attn_norm", "token_embd"])
