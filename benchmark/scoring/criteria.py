@@ -77,6 +77,16 @@ CRITERIA: Mapping[str, Criterion] = {
             "Specificity",
             "Phenomena: after cues of other classes, is the right form of the edited word still preferred?",
         ),
+        Criterion(
+            "distractor",
+            "Distractor",
+            "Do prompts that the edit is not about keep their answers after a sentence that states the edit?",
+        ),
+        Criterion(
+            "negation",
+            "Negation",
+            "Is the question whether the new fact is true answered with yes, and that about the old fact with no?",
+        ),
         Criterion("integrity", "Integrity", "Is ordinary text, the same for all tasks, predicted as before?"),
         Criterion("fluency", "Fluency", "Is text that the model writes about the subject as varied as before?"),
     )

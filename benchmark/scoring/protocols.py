@@ -60,6 +60,8 @@ _WANTED = (
     "neighbourhood",
     "unrelated",
     "specificity",
+    "distractor",
+    "negation",
 )
 
 
