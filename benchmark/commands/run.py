@@ -16,6 +16,7 @@ from ..core.settings import DriftSettings, RunSettings
 from ..core.split import LITE_CASES, SPLITS, SUBSETS, Split, Subset
 from ..models.catalogue import DEFAULT_MODEL, check_model_name, model_label
 from ..models.loading import DTYPES, load_model
+from ..running.shards import Shard
 from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
 from ..scoring.protocols import unstored_measures
 from .board_run import BOARD_OPTION, run_on_board
@@ -197,6 +198,11 @@ An interrupted run continues when the same command is started again.
     help="Stop when more than this share (below 1) or number (1 and above) of the cases of an editor on a task failed. "
     "0 stops at the first. [default: never]",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Measure part I of N of the run, for independent jobs of a cluster. The parts are united with: knbench merge.",
+)
 @click.option("--retry-failed", is_flag=True, help="Run the failed cases of an earlier run in the same folder again.")
 @PROTOCOL_OPTION
 @ALL_COLUMNS_OPTION
@@ -234,6 +240,7 @@ def run_command(
     address: str | None,
     threads: int | None,
     fail_on_error: float | None,
+    shard: str | None,
     retry_failed: bool,
     protocol: str,
     all_columns: bool,
@@ -271,6 +278,9 @@ def run_command(
         retry_failed=retry_failed,
     )
     folder = output or Path("runs") / model_label(model).replace("/", "--")
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None:
+        folder = folder / part.folder
     try:
         check_installed("torch", "transformers")  # before worker processes start
         # Workers start while this process imports torch.
@@ -301,9 +311,15 @@ def run_command(
                     reporter,
                     command=command_line(),
                     fail_on_error=fail_on_error,
+                    shard=part,
                 )
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; finished cases are saved: start the same command to continue") from None
+    if part is not None:
+        click.echo(
+            f"Measured part {part} in {folder}; when all jobs have ended: knbench merge {folder.parent}", err=True
+        )
+        return
     left_out = sorted({cls.name for cls in classes} - {run.result.editor.name for run in runs})
     if left_out:
         click.echo(f"knbench: left out, because they need a causal model: {', '.join(left_out)}", err=True)

@@ -23,6 +23,7 @@ from .evaluator import Evaluator
 from .events import EVENTS, EventLog
 from .plan import Plan, RunKey
 from .run_folder import finish, locked, open_folder
+from .shards import Shard
 from .writer import RunWriter
 
 
@@ -104,6 +105,7 @@ def execute(
     *,
     command: str | None = None,
     fail_on_error: float | None = None,
+    shard: Shard | None = None,
 ) -> list[Run]:
     """Measure a run with an executor, and write one folder per editor and task.
 
@@ -117,9 +119,10 @@ def execute(
         command: the command line, which is noted in the results.
         fail_on_error: stop when more than this share (below 1) or number (from 1) of the cases of an editor on a task
             failed; None never stops.
+        shard: measure only this part of the run, in folders without a result, which :func:`~.shards.merge` unites.
 
     Returns:
-        The finished runs, in folders ``output/editor/task``.
+        The finished runs, in folders ``output/editor/task``; none of a shard.
 
     Raises:
         KnbenchError: a folder holds another run, an editor left the model changed, workers are lost repeatedly, or too
@@ -134,7 +137,8 @@ def execute(
     finished: dict[RunKey, Run] = {}
 
     def finish_run(key: RunKey) -> None:
-        finished[key] = finish(folders[key])
+        if shard is None:
+            finished[key] = finish(folders[key])
 
     with ExitStack() as stack:
         # Every folder is opened before anything is measured, so that a wrong one is refused at once.
@@ -145,10 +149,10 @@ def execute(
             for opened in files.values():
                 opened.drop_failed()
         events = EventLog(output / EVENTS)
-        writer = RunWriter(plan, files, settings, events, reporter, finish_run, fail_on_error)
+        writer = RunWriter(plan, files, settings, events, reporter, finish_run, fail_on_error, shard)
         stack.enter_context(_logged(events, executor, writer))
         executor.measure(writer)
-    return [finished[key] for key in keys]
+    return [finished[key] for key in keys if key in finished]
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from .plan import (
     units_of,
 )
 from .run_folder import RunFiles
+from .shards import Shard
 
 
 class RunWriter:
@@ -38,6 +39,7 @@ class RunWriter:
         reporter: receives progress.
         finish: called with each run folder whose units are all measured.
         fail_on_error: largest share (below 1) or number (from 1) of failed cases of a run folder; None sets no limit.
+        shard: the part of the run to measure; None measures all of it.
 
     Raises:
         KnbenchError: a run folder holds records of other cases than the plan, or its result differs from its records.
@@ -57,11 +59,14 @@ class RunWriter:
         reporter: Reporter,
         finish: Callable[[RunKey], object],
         fail_on_error: float | None = None,
+        shard: Shard | None = None,
     ) -> None:
         _check_cases(plan, files)
         self._plan, self._files, self._settings, self._finish = plan, files, settings, finish
         self.events, self.reporter, self._fail_on_error = events, reporter, fail_on_error
         units = units_of(plan, settings)
+        if shard is not None:
+            units = shard.of(units)
         self.remaining = [unit for unit in units if not self._is_complete(unit)]
         self._open = Counter(unit.run for unit in self.remaining)
         self.cases = sum(len(unit.indices) for unit in units)
