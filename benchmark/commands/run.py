@@ -15,8 +15,9 @@ from ..core.records import to_json
 from ..core.settings import DriftSettings, RunSettings
 from ..core.split import LITE_CASES, SPLITS, SUBSETS, Split, Subset
 from ..models.catalogue import DEFAULT_MODEL, check_model_name, model_label
-from ..models.loading import DTYPES, load_model
+from ..models.loading import DTYPES, load_model, stored_model_bytes
 from ..running.shards import Shard
+from ..running.workers.choice import Machine, choose, size_of
 from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
 from ..scoring.protocols import unstored_measures
 from .board_run import BOARD_OPTION, run_on_board
@@ -169,10 +170,11 @@ An interrupted run continues when the same command is started again.
 @click.option(
     "--executor",
     type=click.Choice(KINDS),
-    default="serial",
+    default="auto",
     show_default=True,
     help="Run in this process (serial), in several processes on this machine (local), or on a Ray cluster (ray; needs: "
-    "pip install 'knbench[ray]').",
+    "pip install 'knbench[ray]'). 'auto' takes one process for small runs and GPUs, else a process of one thread per "
+    "core, as far as memory allows.",
 )
 @click.option(
     "--workers",
@@ -284,7 +286,11 @@ def run_command(
     try:
         check_installed("torch", "transformers")  # before worker processes start
         # Workers start while this process imports torch.
-        with open_executor(ExecutorConfig(executor, workers, address, threads, device)) as start_executor:
+        size = size_of(chosen, len(editor_names), settings)
+        config = ExecutorConfig(executor, workers, address, threads, device)
+        if executor == "auto":
+            config = choose(config, *size, _bytes_in_memory(model, revision, dtype), Machine.here())
+        with open_executor(config) as start_executor:
             from .. import editing
             from ..editing import parse_overrides
             from ..running.evaluator import RunSpec
@@ -298,7 +304,7 @@ def run_command(
                 classes = [editing.editor_class(name) for name in editor_names]
             for cls in classes:
                 parse_overrides(cls, args.get(cls.name, {}))
-            if executor != "ray":  # the machines of a cluster can have other devices
+            if config.kind != "ray":  # the machines of a cluster can have other devices
                 check_device(device)
             load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
             # An editor that does not support the model is an error if it is named, and is skipped with "all".
@@ -329,6 +335,12 @@ def run_command(
         return
     print_results(results, protocol, [run.final_records() for run in runs], all_columns=all_columns)
     click.echo(f"Results: {folder}   Site: knbench site build {folder} --output site")
+
+
+def _bytes_in_memory(model: str, revision: str | None, dtype: str) -> int | None:
+    """Return the bytes of a model's weights, at most, or None if they are not on this machine."""
+    stored = stored_model_bytes(model, revision)
+    return None if stored is None else stored * (2 if dtype == "float32" else 1)  # files have two bytes per weight
 
 
 def _parts(text: str, what: str) -> tuple[str, ...]:

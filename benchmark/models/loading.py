@@ -70,6 +70,26 @@ def load_model(
     )
 
 
+def stored_model_bytes(name: str, revision: str | None = None) -> int | None:
+    """Return the size of a model's weights files, or None if they are not on this machine.
+
+    Args:
+        name: as for :func:`load_model`.
+        revision: the commit of a hub model.
+    """
+    location, revision = _locate(name, revision)
+    path = Path(location)
+    if path.is_file():
+        return path.stat().st_size
+    if path.is_dir():
+        return sum(file.stat().st_size for pattern in ("*.safetensors", "*.gguf") for file in path.glob(pattern))
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(location, "config.json", revision=revision)
+    folder = Path(config).parent if isinstance(config, str) else None
+    return None if folder is None else sum(file.stat().st_size for file in folder.glob("*.safetensors")) or None
+
+
 def _locate(name: str, revision: str | None) -> tuple[str, str | None]:
     """Return the path or hub id of a model, and its revision."""
     entry = catalogue().get(name)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..evaluator import RunSpec, WorkerDevice
     from ..runner import Executor
 
-Kind = Literal["serial", "local", "ray"]
-KINDS: tuple[Kind, ...] = ("serial", "local", "ray")
+Kind = Literal["auto", "serial", "local", "ray"]
+KINDS: tuple[Kind, ...] = ("auto", "serial", "local", "ray")
 DEFAULT_LOCAL_WORKERS = 2
 
 
@@ -23,7 +23,8 @@ class ExecutorConfig:
     """How a run is executed. It affects the time of the run and, by rounding, the last bits of its numbers.
 
     Attributes:
-        kind: ``serial``: this process; ``local``: several processes on this machine; ``ray``: a Ray cluster.
+        kind: ``serial``: this process; ``local``: several processes on this machine; ``ray``: a Ray cluster; ``auto``:
+            what :func:`~.choice.choose` returns.
         workers: number of workers, each with its own model; None takes two, and on Ray one per GPU or machine.
         address: of the Ray cluster; None starts one on this machine for the run.
         threads: CPU threads of each worker; None divides the cores among the workers. The number changes the order of
@@ -42,7 +43,7 @@ class ExecutorConfig:
 
     def __post_init__(self) -> None:
         if self.kind == "serial" and self.workers:
-            raise KnbenchError("--workers needs --executor local or --executor ray")
+            raise KnbenchError("--workers needs --executor auto, local or ray")
         if self.kind != "ray" and self.address:
             raise KnbenchError("--address needs --executor ray")
 

@@ -229,10 +229,10 @@ def test_the_schedule_on_paper_knows_every_editor_and_more_cards_take_less_time(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--workers", "2"], "--workers needs --executor local or --executor ray"),
+        (["--executor", "serial", "--workers", "2"], "--workers needs --executor auto, local or ray"),
         (["--executor", "local", "--address", "auto"], "--address needs --executor ray"),
         (["--executor", "ray"], "install it with: pip install 'knbench[ray]'"),
-        (["--executor", "cloud"], "'cloud' is not one of 'serial', 'local', 'ray'"),
+        (["--executor", "cloud"], "'cloud' is not one of 'auto', 'serial', 'local', 'ray'"),
         (["--executor", "local", "--workers", "0"], "0 is not in the range"),
     ],
 )
