@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,9 @@ import click
 from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text
-from ..results.confirmation import disagreement
 from ..results.contribution import contribution
-from ..results.documents import comparable, different_conditions
 from ..results.layout import CARD, slug
-from ..results.runs import Run, find_runs
+from ..results.runs import find_runs
 from ..results.store import store_card, store_run, unpack_run, write_status
 from ..results.submission import runs_to_submit
 from ..results.validation import Verdict, validate
@@ -72,27 +69,19 @@ def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> No
     "--mark", is_flag=True, help="Write the valid results to FOLDER/status.json, which makes FOLDER a maintained store."
 )
 @click.option(
-    "--rerun",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Folder with repeated runs. Stored results that they confirm are marked as re-run. Needs --mark.",
-)
-@click.option(
     "--against",
     metavar="COMMIT",
     help="Check in addition that the current branch only adds files, in the folder of one method, compared with its "
     "merge base with COMMIT.",
 )
 @JSON_FLAG
-def validate_command(folder: Path, mark: bool, rerun: Sequence[Path], against: str | None, as_json: bool) -> None:
+def validate_command(folder: Path, mark: bool, against: str | None, as_json: bool) -> None:
     """Check stored results: recompute them from their records and look for implausible values.
 
     Checks layout, schema, hashes, completeness, task versions, plausibility of the records, and agreement between
     results on the unedited model. Prints each problem with its location. Exits with status 2 if there is a problem.
     Needs no model.
     """
-    if rerun and not mark:
-        raise KnbenchError("--rerun needs --mark")
     if mark and against:
         raise KnbenchError("--mark and --against exclude each other")
     change = None if against is None else contribution(folder, against)
@@ -101,33 +90,8 @@ def validate_command(folder: Path, mark: bool, rerun: Sequence[Path], against: s
         problems, notes = [*change.problems, *verdict.problems], [*change.notes, *verdict.notes]
         verdict = replace(verdict, problems=problems, notes=notes)
     if mark:  # the valid results, whatever problems the others have
-        write_status(folder, verdict.results, _confirmed(verdict.results, find_runs(rerun) if rerun else []))
+        write_status(folder, verdict.results)
     _report(folder, verdict, as_json)
-
-
-def _confirmed(stored: Sequence[Run], repeated: Sequence[Run]) -> list[Path]:
-    """Return the paths of the stored results that a repeated run confirms, and report disagreements on stderr."""
-    repeated_by_key = {_settings_key(run): run for run in repeated}
-    paths = []
-    for run in stored:
-        other = repeated_by_key.get(_settings_key(run))
-        if other is None or different_conditions(run.result, other.result):
-            continue
-        reason = disagreement(run, other)
-        if reason is None:
-            paths.append(run.result_path)
-        else:
-            click.echo(f"note: {other.result_path} does not confirm {run.result_path}: {reason}", err=True)
-    return paths
-
-
-def _settings_key(run: Run) -> str:
-    """Return a key that two runs share if they have the same editor, hyper-parameters, model, task and protocol.
-
-    The version of the benchmark is not part of it: a later version that gives the same verdicts confirms a result.
-    """
-    conditions = {key: value for key, value in comparable(run.result).items() if key != "benchmark"}
-    return json.dumps([run.result.editor.name, run.result.editor.config, conditions])
 
 
 @click.command("unpack", epilog="\b\nExample:\n  knbench unpack results --output runs/results\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,15 @@ import click
 from ..core import registry
 from ..core.errors import InterruptedRun, KnbenchError
 from ..core.files import json_text
+from ..core.printable import printable
 from ..core.schema import Task
-from ..results.runs import Run
+from ..results.repetition import RepeatedLines, differences, repetitions
+from ..results.rescoring import read_run_lines
+from ..results.runs import Run, find_runs
 from ..results.store import read_status
 from ..results.trust import mark_verified, trust_of
 from ..results.validation import validate
+from ..scoring.summary import in_order
 from .options import INCLUDE_OPTION, JSON_FLAG, check_device, check_installed
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ Examples:
   knbench verify results/my-method --cases 3
   knbench verify results/my-method --cases 3 --seed 7 --mark
   knbench verify results --cases 3 --mark --resume
+  knbench verify results/my-method --rerun runs/again --mark
 """
 
 
@@ -48,6 +53,14 @@ Examples:
 @click.option("--device", default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1, mps.")
 @INCLUDE_OPTION
 @click.option("--mark", is_flag=True, help="Write the outcome of each result to status.json at the top of the store.")
+@click.option(
+    "--rerun",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="RUNS",
+    help="Folder with runs of your own. Results that they repeat are compared with them, in all cases and instead of a "
+    "new measurement; only tokens and texts that rounding can change are measured. Other results are skipped.",
+)
 @click.option("--resume", is_flag=True, help="Skip results that are marked as spot-checked or re-run.")
 @JSON_FLAG
 def verify_command(
@@ -58,6 +71,7 @@ def verify_command(
     device: str,
     include_path: Sequence[Path],
     mark: bool,
+    rerun: Sequence[Path],
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -79,15 +93,19 @@ def verify_command(
     if resume:
         status = read_status([folder.resolve().parent, folder] if folder.is_dir() else [folder])
         runs = [run for run in runs if trust_of(run, status).level not in ("spot-checked", "re-run")]
+    repeated = {run.result_path: other for run, other in repetitions(runs, find_runs(rerun) if rerun else [])}
+    if rerun:
+        runs = [run for run in runs if run.result_path in repeated]
     if not as_json:
         for line in lines:
             click.echo(line.text)
-        click.echo(f"{folder}: {len(runs)} results, {cases} cases of each, seed {seed}")
+        what = "all cases" if rerun else f"{cases} cases of each, seed {seed}"
+        click.echo(f"{folder}: {len(runs)} results, {what}")
     check_device(device)
+    verifier = _Verifier(tasks, cases, seed, model, device, mark)
     try:
-        loaded: dict[str, LanguageModel] = {}
         for run in sorted(runs, key=_model_key):
-            line = _verified(run, tasks, cases, seed, model, device, loaded, mark=mark)
+            line = verifier.line(run, repeated.get(run.result_path))
             lines.append(line)
             if not as_json:
                 click.echo(line.text)
@@ -129,40 +147,73 @@ class _Line:
         }
 
 
-def _verified(
-    run: Run,
-    tasks: dict[str, Task],
-    cases: int,
-    seed: int,
-    model: str | None,
-    device: str,
-    loaded: dict[str, LanguageModel],
-    *,
-    mark: bool,
-) -> _Line:
-    """Verify one result. ``loaded`` holds the model of the last one."""
-    from ..running.verification import verify
-    from .terminal import ProgressReporter
+class _Verifier:
+    """Verifies results, and keeps the model of the last one.
 
-    path, name = run.result_path, run.result.task.name
-    try:
-        if name not in tasks:
+    Args:
+        tasks: the installed tasks by name.
+        cases: number of cases to draw from each result.
+        seed: seed of the draws.
+        model: model to load instead of the one that a result names.
+        device: a torch device.
+        mark: whether to write the outcome to the status file.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, Task], cases: int, seed: int, model: str | None, device: str, mark: bool
+    ) -> None:
+        self._tasks, self._cases, self._seed = tasks, cases, seed
+        self._model, self._device, self._mark = model, device, mark
+        self._loaded: dict[str, LanguageModel] = {}
+
+    def line(self, run: Run, repeated: Run | None) -> _Line:
+        """Verify one result.
+
+        Args:
+            run: the result.
+            repeated: a run that repeats it; None to measure drawn cases.
+        """
+        try:
+            case_ids, found = self._measured(run, None) if repeated is None else self._compared(run, repeated)
+        except KnbenchError as error:
+            return _Line(run, f"error: {run.result_path}: cannot be verified: {error}")
+        if self._mark:
+            mark_verified(run, case_ids, agrees=not found)
+        number = f"{len(case_ids)} of {run.result.records.cases} cases"
+        if not found:
+            which = f" ({', '.join(case_ids)})" if repeated is None else ""
+            return _Line(run, f"agrees: {run.result_path}: {number}{which}", case_ids)
+        return _Line(run, "\n".join(f"differs: {run.result_path}: {line}" for line in found), case_ids, found)
+
+    def _compared(self, run: Run, repeated: Run) -> tuple[Sequence[str], Sequence[str]]:
+        """Return all cases of a result, and how it differs from a run that repeats it.
+
+        Tokens and texts that rounding can change are measured with the model.
+        """
+        stored = read_run_lines(run.result, run.path)
+        again = RepeatedLines.of(read_run_lines(repeated.result, repeated.path))
+        case_ids = [record.case_id for record in in_order(stored.records)]
+        found = differences(run.result, stored, again, {}, whole=True)
+        if not found or not all(difference.may_be_tied for difference in found):
+            return case_ids, [printable(difference.text) for difference in found]
+        return case_ids, self._measured(run, sorted({difference.case_id for difference in found}))[1]
+
+    def _measured(self, run: Run, case_ids: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the cases that were measured again, and how they differ."""
+        from ..running.verification import verify
+        from .terminal import ProgressReporter
+
+        name = run.result.task.name
+        if name not in self._tasks:
             raise KnbenchError(f"task '{name}' is not installed; install it, or pass --include-path")
         key = _model_key(run)
-        if key not in loaded:
-            loaded.clear()
-            loaded[key] = _load(run, model, device)
+        if key not in self._loaded:
+            self._loaded.clear()
+            self._loaded[key] = _load(run, self._model, self._device)
         with ProgressReporter() as reporter:
-            outcome = verify(run, loaded[key], tasks[name], cases, seed, reporter)
-    except KnbenchError as error:
-        return _Line(run, f"error: {path}: cannot be verified: {error}")
-    if mark:
-        mark_verified(run, outcome.case_ids, agrees=not outcome.differences)
-    number = f"{len(outcome.case_ids)} of {run.result.records.cases} cases"
-    if not outcome.differences:
-        return _Line(run, f"agrees: {path}: {number} ({', '.join(outcome.case_ids)})", outcome.case_ids)
-    text = "\n".join(f"differs: {path}: {difference}" for difference in outcome.differences)
-    return _Line(run, text, outcome.case_ids, outcome.differences)
+            lm, task = self._loaded[key], self._tasks[name]
+            outcome = verify(run, lm, task, self._cases, self._seed, reporter, case_ids)
+        return outcome.case_ids, outcome.differences
 
 
 def _load(run: Run, name: str | None, device: str) -> LanguageModel:

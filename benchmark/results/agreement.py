@@ -57,10 +57,12 @@ class Difference:
     Attributes:
         text: case, probe, value and both numbers, in one line.
         may_be_tied: whether the value is a token or text that rounding can change.
+        case_id: id of the case; empty for a difference of no case.
     """
 
     text: str
     may_be_tied: bool = False
+    case_id: str = ""
 
 
 def record_difference(
@@ -94,7 +96,7 @@ def record_difference(
             found = observation_difference(first, second, tolerance, alternatives, complete=complete)
             if found is not None:
                 where = f"{case}, probe {number} ({old.criterion}), {moment} the edit: "
-                return Difference(where + found.text, found.may_be_tied)
+                return Difference(where + found.text, found.may_be_tied, stored.case_id)
     return None
 
 
@@ -116,7 +118,7 @@ def checkpoint_difference(
     for number, (first, second) in enumerate(zip(stored.after, after, strict=True), start=1):
         found = observation_difference(first, second, AFTER, alternatives, complete=complete)
         if found is not None:
-            return Difference(f"{where}, probe {number}: {found.text}", found.may_be_tied)
+            return Difference(f"{where}, probe {number}: {found.text}", found.may_be_tied, stored.case_id)
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +180,12 @@ def read_status_file(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def write_status(root: Path, runs: Sequence[Run], rerun: Collection[Path]) -> None:
+def write_status(root: Path, runs: Sequence[Run]) -> None:
     """Write which results of a store are valid. A result that was verified keeps its level while it is unchanged.
 
     Args:
         root: the store.
         runs: its valid results.
-        rerun: paths of the results that another run confirms.
     """
     earlier = read_status([root])
     notes = {}
@@ -194,7 +193,7 @@ def write_status(root: Path, runs: Sequence[Run], rerun: Collection[Path]) -> No
         digest = hashlib.sha256(run.result_path.read_bytes()).hexdigest()
         before = earlier.get(run.result_path.resolve(), {})
         kept = before if before.get("sha256") == digest else {}
-        again = run.result_path in rerun or bool(kept.get("rerun"))
+        again = bool(kept.get("rerun"))
         note = {"sha256": digest, "rerun": again}
         if not again and "spot_checked" in kept:
             note["spot_checked"] = kept["spot_checked"]

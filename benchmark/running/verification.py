@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,15 +29,15 @@ from ..core.errors import KnbenchError
 from ..core.local_paths import public_value
 from ..core.printable import printable
 from ..core.progress import Reporter
-from ..core.records import CheckpointLine, DriftLine, Observation, Record, to_json
+from ..core.records import Observation, to_json
 from ..core.schema import Case, Probe, Task, derived_seed
 from ..core.settings import DriftSettings, RunSettings
 from ..editing import Editor, build_editor, editor_class
 from ..models.language_model import LanguageModel
 from ..probing.base import Position, Prober, Reference
 from ..probing.prober import make_prober
-from ..results.agreement import Difference, checkpoint_difference, drift_difference, record_difference
-from ..results.rescoring import RunLines, read_run_lines
+from ..results.repetition import RepeatedLines, differences
+from ..results.rescoring import read_run_lines
 from ..results.runs import Run
 from ..scoring.summary import in_order
 from .evaluator import Evaluator
@@ -81,27 +81,6 @@ class Verification:
         return len(self.case_ids) == self.run.result.records.cases
 
 
-@dataclass
-class _Lines:
-    """Lines that were measured again, by their keys."""
-
-    records: dict[str, Record] = field(default_factory=dict)
-    checkpoints: dict[tuple[int, str], CheckpointLine] = field(default_factory=dict)
-    drift: dict[tuple[int | None, str | None, int | None], DriftLine] = field(default_factory=dict)
-
-    def emit(self, output: object) -> None:
-        """Add a line; other messages of a worker are ignored."""
-        if not isinstance(output, OutputLine):
-            return
-        line = output.line
-        if isinstance(line, Record):
-            self.records[line.case_id] = line
-        elif isinstance(line, CheckpointLine):
-            self.checkpoints[line.edits, line.case_id] = line
-        else:
-            self.drift[line.edits, line.case_id, line.block] = line
-
-
 def draw_cases(result: Result, case_ids: Sequence[str], cases: int, seed: int) -> list[str]:
     """Draw cases of a result. Different results have different draws.
 
@@ -129,7 +108,13 @@ def model_difference(lm: LanguageModel, result: Result) -> str | None:
 
 
 def verify(
-    run: Run, lm: LanguageModel, task: Task, cases: int, seed: int, reporter: Reporter | None = None
+    run: Run,
+    lm: LanguageModel,
+    task: Task,
+    cases: int,
+    seed: int,
+    reporter: Reporter | None = None,
+    case_ids: Sequence[str] | None = None,
 ) -> Verification:
     """Measure drawn cases of a stored result again and compare every observation.
 
@@ -140,6 +125,7 @@ def verify(
         cases: number of cases to draw.
         seed: seed of the draw.
         reporter: receives progress.
+        case_ids: ids of the cases to measure instead of drawn ones.
 
     Raises:
         KnbenchError: the model, the task, the editor or the protocol is not that of the result, or the method fails in
@@ -154,18 +140,18 @@ def verify(
         raise KnbenchError(f"case '{printable(min(unknown))}' is not in task '{task.name}'")
     settings = _settings_of(result, lm)
     repetition = _Repetition(result, [record.case_id for record in records], settings, lm, task, reporter)
-    drawn = draw_cases(result, repetition.case_ids, cases, seed)
+    drawn = draw_cases(result, repetition.case_ids, cases, seed) if case_ids is None else list(case_ids)
     lines = repetition.measure(drawn, None, exact=False)
-    found = _compare(result, stored, lines, {})
+    found = differences(result, stored, lines, {})
     if found and result.protocol.regime == "single":
         lines = repetition.measure(drawn, None, exact=True)
-        found = _compare(result, stored, lines, {})
+        found = differences(result, stored, lines, {})
     if any(difference.may_be_tied for difference in found):
         prober = PerturbedProber(repetition.make_prober())
         lines = repetition.measure(drawn, prober, exact=True)
-        found = _compare(result, stored, lines, prober.alternatives)
-    case_ids = [case_id for case_id in repetition.case_ids if case_id in lines.records]
-    return Verification(run, case_ids, [printable(difference.text) for difference in found])
+        found = differences(result, stored, lines, prober.alternatives)
+    measured = [case_id for case_id in repetition.case_ids if case_id in lines.records]
+    return Verification(run, measured, [printable(difference.text) for difference in found])
 
 
 class PerturbedProber(Prober):
@@ -244,7 +230,7 @@ class _Repetition:
         s = self.settings
         return make_prober(self.lm, batch_size=s.batch_size, new_tokens=s.new_tokens, free_tokens=s.fluency_tokens)
 
-    def measure(self, drawn: Sequence[str], prober: Prober | None, *, exact: bool) -> _Lines:
+    def measure(self, drawn: Sequence[str], prober: Prober | None, *, exact: bool) -> RepeatedLines:
         """Measure the drawn cases, and those that are edited with them.
 
         Args:
@@ -257,9 +243,14 @@ class _Repetition:
         evaluator = Evaluator(self.lm, classes, [self.task], self.settings, self.reporter, prober)
         _check_editor(evaluator, self.result)
         _check_protocol(evaluator.protocol(len(self.case_ids)), self.result.protocol)
-        lines = _Lines()
+        lines = RepeatedLines()
+
+        def emit(output: object) -> None:
+            if isinstance(output, OutputLine):  # other messages are for the workers of a run
+                lines.add(output.line)
+
         for item in self._items(evaluator.joint_batch_size(name), drawn, exact=exact):
-            evaluator.measure(item, lines.emit)
+            evaluator.measure(item, emit)
         return lines
 
     def _items(self, joint: int, drawn: Sequence[str], *, exact: bool) -> Iterator[WorkItem]:
@@ -288,26 +279,6 @@ class _Repetition:
                 kept = {case_id for chunk in chunks if wanted & set(chunk) for case_id in chunk}
             if kept & set(members) or (first == 0 and self.settings.drift):
                 yield unit, set(members) - kept
-
-
-def _compare(
-    result: Result, stored: RunLines, lines: _Lines, alternatives: Mapping[Observation, Sequence[Observation]]
-) -> list[Difference]:
-    """Return the first difference of each line that was measured again."""
-    complete = result.protocol.integrity is not None
-    found: list[Difference | None] = []
-    for record in in_order(stored.records):
-        if record.case_id in lines.records:
-            again = lines.records[record.case_id]
-            found.append(record_difference(record, again, alternatives, complete=complete))
-    for line in stored.checkpoints or ():
-        repeated = lines.checkpoints[line.edits, line.case_id]
-        found.append(checkpoint_difference(line, repeated, alternatives, complete=complete))
-    for drift in stored.drift or ():
-        measured = lines.drift.get((drift.edits, drift.case_id, drift.block))
-        if measured is not None:
-            found.append(drift_difference(drift, measured))
-    return [difference for difference in found if difference is not None]
 
 
 def _check_identity(result: Result, lm: LanguageModel, task: Task) -> None:

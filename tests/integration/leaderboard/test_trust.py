@@ -90,7 +90,7 @@ def test_without_a_status_file_all_results_are_own_runs_and_ranked(store, tmp_pa
 
 
 def test_a_store_in_which_nothing_was_verified_ranks_all_results_as_own_runs(store, tmp_path):
-    write_status(store, list(by_method(store).values()), [])
+    write_status(store, list(by_method(store).values()))
     assert (store / "status.json").exists()
     _, ranks = board(store, tmp_path)
     assert set(levels(store).values()) == {"own run"}
@@ -148,9 +148,9 @@ def test_validation_keeps_the_marks_of_unchanged_results(store):
     runs = by_method(store)
     mark_verified(runs["rome"], ["c1"], agrees=True)
     before = (store / "status.json").read_text()
-    write_status(store, [runs["rome"]], [])
+    write_status(store, [runs["rome"]])
     assert (store / "status.json").read_text() == before
-    write_status(store, list(runs.values()), [])
+    write_status(store, list(runs.values()))
     assert levels(store) == {
         "rome": "spot-checked (1 of 20 cases)",
         "none": "self-reported",
