@@ -2,7 +2,7 @@
 
 The subpackages form layers. Each imports lower layers only::
 
-    core < models, scoring < editing < probing, results < running < analyses, conformance < commands
+    core < models, scoring < editing < probing, results < running < analyses, conformance < api < commands
 
 - ``core``: types, settings, errors, registry, files.
 - ``models``: model loading, module paths of architectures, activation hooks, neuron attribution.
@@ -13,6 +13,7 @@ The subpackages form layers. Each imports lower layers only::
 - ``running``: runs, in one process or on many workers.
 - ``analyses``: localisation, suppression and causal tracing.
 - ``conformance``: checks of an editing method.
+- ``api``: one edit, evaluations and their configuration, in Python.
 - ``commands``: the command line.
 
 The names of ``__all__`` are imported on first access, so importing the package does not import torch.
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from .core.version import __version__
 
 if TYPE_CHECKING:
+    from .api.session import EditedModel, edit
     from .core.schema import Case, EditRequest, Probe, Support, Task
     from .editing import Edit, Editor
     from .models.loading import load_model
@@ -36,11 +38,13 @@ __all__ = [
     "Case",
     "Edit",
     "EditRequest",
+    "EditedModel",
     "Editor",
     "Probe",
     "Support",
     "Task",
     "__version__",
+    "edit",
     "load_model",
     "load_results",
 ]
@@ -49,10 +53,12 @@ _MODULES = {
     "Case": "core.schema",
     "Edit": "editing",
     "EditRequest": "core.schema",
+    "EditedModel": "api.session",
     "Editor": "editing",
     "Probe": "core.schema",
     "Support": "core.schema",
     "Task": "core.schema",
+    "edit": "api.session",
     "load_model": "models.loading",
 }
 """Module of each lazily imported name, relative to this package."""

@@ -65,6 +65,8 @@ def save_edited(lm: LanguageModel, comparison: Comparison, method: Attempted, fo
             (made / CARD).write_text(model_card(lm, comparison, method), encoding="utf-8")
             details = {**comparison.to_json(), "editors": [describe_attempt(method)]}
             (made / DETAILS).write_text(json_text(details), encoding="utf-8")
+            for path in made.iterdir():  # safetensors writes files that only the owner can read
+                path.chmod(0o644)
             if folder.exists():
                 folder.rmdir()
             made.rename(folder)

@@ -15,6 +15,7 @@ from .answers import CONTINUATION
 from .objects import as_language_model
 from .planning import EditWords, make_plan
 from .questions import own_questions
+from .run_config import as_text
 from .saving import save_edited
 from .trial import Attempted, Comparison, Exchange, Trial, default_editor
 
@@ -151,18 +152,3 @@ def edit(
     with EditStack(lm) as stack:
         stack.push(attempt.edit)
         yield EditedModel(trial, attempt, stack)
-
-
-def as_text(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return hyper-parameters as the command line states them: None as ``none``, tuples as ``4|5``.
-
-    >>> as_text({"layer": 7, "layers": (4, 5), "mom2_adjustment": True, "clamp": None})
-    {'layer': '7', 'layers': '4|5', 'mom2_adjustment': 'true', 'clamp': 'none'}
-    """
-    texts = {}
-    for name, value in values.items():
-        if isinstance(value, list | tuple):
-            texts[name] = "|".join(map(str, value))
-        else:
-            texts[name] = str(value).lower() if value is None or isinstance(value, bool) else str(value)
-    return texts

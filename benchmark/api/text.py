@@ -99,6 +99,16 @@ def format_token(token: Token) -> str:
     return printable(text) if any(c.isalnum() for c in text) else repr(text or token.text)
 
 
+def quoted(continuation: str) -> str:
+    """Return a continuation in quotation marks, and a note if it has no text.
+
+    >>> quoted(" Rome.\\nIt is"), quoted("\\n")
+    ('“Rome. It is”', '(no text)')
+    """
+    text = printable(continuation)
+    return f"“{text}”" if text else "(no text)"
+
+
 def format_duration(seconds: float) -> str:
     """Format a duration of seconds or minutes.
 
@@ -141,8 +151,8 @@ def _answer(name: str, answer: Answer, fulfilled: bool | None, question: Questio
     )
     notes = _notes(answer, fulfilled, question)
     room = WIDTH - indent - len(notes) - 2
-    said = textwrap.shorten(printable(answer.continuation), max(room - 2, 10), placeholder=" …")
-    yield Line(f"{' ' * indent}{f'“{said}”'.ljust(room)}  {notes}".rstrip(), "dim")
+    said = textwrap.shorten(quoted(answer.continuation), max(room, 12), placeholder=" …”")
+    yield Line(f"{' ' * indent}{said.ljust(room)}  {notes}".rstrip(), "dim")
 
 
 def _notes(answer: Answer, fulfilled: bool | None, question: Question) -> str:

@@ -57,13 +57,11 @@ class Attempted:
         """The reason why the edit cannot be saved as weights, or None."""
         if self.edit is None:
             return f"the edit of '{self.name}' failed"
-        if self.edit.prefix:
-            return f"'{self.name}' changes no weights: its edit is a text before every prompt"
-        if self.edit.outputs:
-            return (
-                f"'{self.name}' changes no weights alone: its edit is a memory, a function of the outputs of "
-                f"{', '.join(sorted(self.edit.outputs))}"
-            )
+        if self.edit.prefix or self.edit.recall is not None:
+            return f"the edit of '{self.name}' is a text before the prompt, which weights cannot hold"
+        if self.edit.outputs or self.edit.memories:
+            modules = ", ".join(sorted({*self.edit.outputs, *self.edit.memories}))
+            return f"the edit of '{self.name}' is a memory beside the weights (at {modules}), which they cannot hold"
         return None if self.edit.weights else f"'{self.name}' changes no weights"
 
 
