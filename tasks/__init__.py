@@ -1,7 +1,7 @@
 """Standardized tasks: one definition file per task in ``definitions``, with its data in ``data``.
 
-:func:`builtin_tasks` and :func:`tasks_in_folder` are the functions that the entry-point groups ``knbench.tasks`` and
-``knbench.task_folders`` refer to.
+:func:`builtin_tasks`, :func:`german_tasks` and :func:`tasks_in_folder` are the functions that the entry-point groups
+``knbench.tasks`` and ``knbench.task_folders`` refer to. The toy models are trained on the English tasks alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ..benchmark.core.schema import Task
 from .definition import load_definition
 
 DEFINITIONS = Path(__file__).parent / "definitions"
+GERMAN = DEFINITIONS / "german"
 
 
 def tasks_in_folder(folder: Path) -> Iterator[Task]:
@@ -30,3 +31,8 @@ def tasks_in_folder(folder: Path) -> Iterator[Task]:
 def builtin_tasks() -> Iterator[Task]:
     """Yield the built-in tasks, in the order of their names."""
     return tasks_in_folder(DEFINITIONS)
+
+
+def german_tasks() -> Iterator[Task]:
+    """Yield the built-in tasks in German, in the order of their names."""
+    return tasks_in_folder(GERMAN)

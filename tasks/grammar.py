@@ -348,6 +348,37 @@ def npi_licensing(lexicon: Lexicon, sampler: HashSampler) -> Iterator[Item]:
             )
 
 
+def german_determiner_noun(lexicon: Lexicon, sampler: HashSampler) -> Iterator[Item]:
+    """Generate "dieses Haus" / "dieses Häuser". The nouns are neuter and in the accusative."""
+    del sampler
+    for item in _noun_phrases(lexicon, "determiners", "things"):
+        yield replace(item, good_context=f"german {item.good_context}", bad_context=f"german {item.bad_context}")
+
+
+def german_subject_verb(lexicon: Lexicon, sampler: HashSampler) -> Iterator[Item]:
+    """Generate "dass der Koch oft lacht" / "dass der Koch oft lachen". The nouns are masculine."""
+    people = list(lexicon["nouns"]["people"].items())
+    articles = {"singular": "der", "plural": "die"}
+    for noun, verb, number in product(people, lexicon["verbs"]["intransitive"].items(), ("singular", "plural")):
+        agreeing, opposite = _by_number(noun, number)
+        key = f"{agreeing}-{verb[0]}"
+        (adverb,) = sampler.sample(lexicon["adverbs"], 1, key)
+        (other_noun,) = sampler.sample([n for n in people if n != noun], 1, key, "sister")
+        good, bad = _by_number((verb[1], verb[0]), number)
+        yield Item(
+            id=key,
+            frame_set="clause",
+            intervening=f" {adverb}",
+            cue=f"{articles[number]} {agreeing}",
+            good=good,
+            bad=bad,
+            contrast_cue=f"{articles[_opposite(number)]} {opposite}",
+            synonym_cue=f"{articles[number]} {_by_number(other_noun, number)[0]}",
+            good_context=f"german subject {number}",
+            bad_context=f"german subject {_opposite(number)}",
+        )
+
+
 GENERATORS: Mapping[str, Generator] = {
     "determiner_noun": determiner_noun,
     "determiner_noun_irregular": determiner_noun_irregular,
@@ -359,5 +390,7 @@ GENERATORS: Mapping[str, Generator] = {
     "subject_verb_irregular": subject_verb_irregular,
     "subject_verb_attractor": subject_verb_attractor,
     "npi_licensing": npi_licensing,
+    "german_determiner_noun": german_determiner_noun,
+    "german_subject_verb": german_subject_verb,
 }
 """Generators by the name that definition files use."""
