@@ -36,21 +36,31 @@ class Place:
         return not self.settings and not self.questions
 
 
-def questions_digest(cases: Iterable[tuple[str, Any, Sequence[Probe]]]) -> str:
+def questions_digest(cases: Iterable[tuple[str, Sequence[Any], Sequence[Probe]]]) -> str:
     """Return a sha256 of the questions of a run, in the order of its cases.
 
     Args:
-        cases: the id, the edit request and the probes of each case. A probe that was left out, because the unedited
+        cases: the id, the edit requests and the probes of each case. A probe that was left out, because the unedited
             model answers it wrongly, is missing.
     """
-    return digest([[case_id, _request(request), [*map(_probe, probes)]] for case_id, request, probes in cases])
+    return digest(
+        [
+            [case_id, _request(first), [*map(_probe, probes)], *([[*map(_request, further)]] if further else [])]
+            for case_id, (first, *further), probes in cases
+        ]
+    )
 
 
 def asked(records: Iterable[Record]) -> Questions:
     """Return the cases and probes of some records, which are in the order of the run."""
     listed = list(records)
     cases = [
-        (record.case_id, record.request, [p for p in record.probes if p.kind != _OPTIONAL_KIND]) for record in listed
+        (
+            record.case_id,
+            (record.request, *(record.further or ())),
+            [probe for probe in record.probes if probe.kind != _OPTIONAL_KIND],
+        )
+        for record in listed
     ]
     return Questions(len(listed), questions_digest(cases), tuple(record.case_id for record in listed))
 

@@ -51,7 +51,7 @@ class QuestionSelector:
         cases = list(select_cases(self._selecting, task, settings))
         if not settings.known_only:
             added = [with_added_probes(case, fluency=False) for case in cases]
-            return Questions(len(added), questions_digest([(case.id, case.request, case.probes) for case in added]))
+            return Questions(len(added), questions_digest([(case.id, case.requests, case.probes) for case in added]))
         margin = self._margin_of_cases(task, settings, {case.id for case in cases})
         fresh = [case for case in cases if (task.name, case.id) not in self._kept]
         for first in range(0, len(fresh), BLOCK):
@@ -61,7 +61,7 @@ class QuestionSelector:
             with_known, smallest = self._kept[task.name, case.id]
             kept.append(with_added_probes(with_known, fluency=False))
             margin = min(margin, smallest)
-        digest = questions_digest([(case.id, case.request, case.probes) for case in kept])
+        digest = questions_digest([(case.id, case.requests, case.probes) for case in kept])
         return Questions(len(kept), digest, tuple(case.id for case in kept), None if math.isinf(margin) else margin)
 
     def _measure(self, task: Task, cases: Sequence[Case]) -> None:

@@ -225,6 +225,7 @@ def test_a_result_of_another_model_task_or_regime_has_no_place():
         ([*RECORDS[:3], changed_probe(RECORDS[3], expect="unchanged")], "other probes"),
         ([*RECORDS[:3], changed_probe(RECORDS[3], aliases=("a", "b"))], "other probes"),
         ([*RECORDS[:3], msgspec.structs.replace(RECORDS[3], probes=RECORDS[3].probes[:1])], "other probes"),
+        ([*RECORDS[:3], msgspec.structs.replace(RECORDS[3], further=(RECORDS[3].request,))], "other probes"),
         ([*RECORDS[:3], msgspec.structs.replace(RECORDS[3], probes=RECORDS[3].probes[::-1])], "other probes"),
         ([*RECORDS[:3], msgspec.structs.replace(RECORDS[3], probes=RECORDS[3].probes * 2)], "other probes"),
     ],
