@@ -28,6 +28,7 @@ from ...benchmark.models.generation import default_generation_config, sampling_s
 from ...benchmark.models.hooks import Side, capture, select_positions, stop_after
 from ...benchmark.models.language_model import LanguageModel
 from ...benchmark.models.precision import float64_device, in_float64
+from .loaded_files import LoadedFiles
 
 VERSION = 1
 """Version of the cached files; it changes when their content would."""
@@ -117,6 +118,7 @@ class SecondMoments:
         self.corpus = corpus
         # Keyed by model: an edited model keeps the matrices of the weights that it had at the first call.
         self._keys: WeakKeyDictionary[LanguageModel, str] = WeakKeyDictionary()
+        self._files = LoadedFiles()
 
     def prepare(self, lm: LanguageModel, layers: Sequence[int], reporter: Reporter) -> JsonObject:
         """Compute the matrices of layers that are not cached, and return the provenance.
@@ -170,7 +172,7 @@ class SecondMoments:
             least = float(values.mean()) if threshold is None else threshold
             _save(path, {"V": vectors[:, values >= least].contiguous().cpu()})
 
-        return load_file(compute_once(path, compute))["V"].to(float64_device(lm.device))
+        return self._files.load(compute_once(path, compute), float64_device(lm.device))["V"]
 
     def _spectrum(self, lm: LanguageModel, layer: int) -> tuple[Tensor, Tensor]:
         """Return the eigenvalues of C, (m,), and its eigenvectors as columns, (m, m), float64."""
@@ -180,9 +182,8 @@ class SecondMoments:
             values, vectors = torch.linalg.eigh(in_float64(self.of(lm, layer)))
             _save(path, {"values": values.cpu(), "V": vectors.contiguous().cpu()})
 
-        found = load_file(compute_once(path, compute))
-        device = float64_device(lm.device)
-        return found["values"].to(device), found["V"].to(device)
+        found = self._files.load(compute_once(path, compute), float64_device(lm.device))
+        return found["values"], found["V"]
 
     def _factor(self, lm: LanguageModel, layer: int) -> Tensor:
         """Return the lower Cholesky factor of C, (m, m), float64."""
@@ -194,7 +195,7 @@ class SecondMoments:
                 raise ValueError(f"the keys' second moment of layer {layer} is singular; set corpus_tokens higher")
             _save(path, {"L": factor.contiguous().cpu()})
 
-        return load_file(compute_once(path, compute))["L"].to(float64_device(lm.device))
+        return self._files.load(compute_once(path, compute), float64_device(lm.device))["L"]
 
     def _tokens(self, lm: LanguageModel) -> int:
         """Return the number of tokens of the corpus, a multiple of the length of a text."""
