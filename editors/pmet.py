@@ -7,7 +7,8 @@ the value z_m of the MLP is written. In layer r of R, the update is that of MEMI
     R_r = (z_m - MLP output of the last edited layer) / sqrt(R - r + 1).
 
 Difference from released code: "all targets are the most probable tokens" compares token ids; the released code compares
-floating-point means of probabilities.
+floating-point means of probabilities. In models with a norm between the MLP and the residual stream, R_r is the wanted
+change of the residual stream, and is converted to that of the MLP's output.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..benchmark.core.schema import EditRequest
 from ..benchmark.editing import Edit, hyperparameter
 from ..benchmark.models.language_model import LanguageModel
 from .memit import Memit, MemitConfig
+from .shared.mlp_contribution import contribution
 from .shared.multi_layer import EarlierKeys, LayerEdits
 from .shared.published import published
 from .shared.subject_reader import SubjectReader
@@ -81,11 +83,11 @@ class Pmet(Memit):
             for done, layer in enumerate(layers):
                 keys, outputs = reader.read(layer)  # (n, m), (n, d)
                 used[layer] = keys.T
-                residual = targets - outputs
+                residual = contribution(lm, layers[-1], targets) - contribution(lm, layers[-1], outputs)
                 missing.append(float(residual.norm(dim=-1).mean()))
                 remaining = len(layers) - done
-                share = residual.T / (sqrt(remaining) if config.spread else remaining)
-                update = self.update(lm, layer, keys.T, share, earlier(layer) if earlier else None)
+                share = reader.output_changes(layer, residual / (sqrt(remaining) if config.spread else remaining))
+                update = self.update(lm, layer, keys.T, share.T, earlier(layer) if earlier else None)
                 name = lm.mlp_weight_name(layer)
                 weight = lm.parameter(name).detach()
                 weights[name] = (weight.float() + lm.as_stored(layer, update)).to(weight.dtype)

@@ -6,6 +6,10 @@ residual R at the last block divided by the number of remaining layers, (d, n), 
 
     W += R (K^T A K + lambda I)^-1 K^T A.
 
+In models with a norm between the MLP and the residual stream, which the papers do not treat, z is optimised at the
+output of the MLP of the last layer, before the norm. R is converted to changes of MLP outputs, see
+:mod:`~knbench.editors.shared.mlp_contribution`.
+
 The methods differ in the matrix A, (m, m), and in lambda. The system to solve has the size of the number of facts n,
 not the width m of the layer.
 """
@@ -28,6 +32,7 @@ from ...benchmark.models.language_model import LanguageModel
 from ...benchmark.models.precision import in_float64
 from .contexts import ContextEditor
 from .covariance import SecondMoments
+from .mlp_contribution import contribution, value_site
 from .subject_reader import SubjectReader
 from .value_config import CLAMP_HELP, STEPS_HELP, ValueConfig
 from .value_vectors import ValueVector, value_vectors
@@ -132,17 +137,23 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT], RestrainsValues):
         residual_norms, losses = [], []
         with ExitStack() as stack:
             for layers in self.layer_groups():
-                vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site="block")
+                site = value_site(lm, layers[-1])
+                vectors = value_vectors(lm, requests, layers[-1], contexts, self.config.objective, site)
                 losses += [[round(x, 6) for x in vector.losses] for vector in vectors]
                 targets = torch.stack([self._target(lm, layers[-1], vector) for vector in vectors])  # (n, d)
                 reader = SubjectReader(lm, requests, contexts, layers)
+                if site == "mlp":
+                    start = torch.stack([vector.bare_mlp for vector in vectors])
+                    added = contribution(lm, layers[-1], targets) - contribution(lm, layers[-1], start)
+                    targets = reader.read(layers[0])[1] + added
                 for done, layer in enumerate(layers):
                     keys, outputs = reader.read(layer)  # (n, m), (n, d)
                     used[layer] = keys.T
                     residual = targets - outputs
                     residual_norms.append(float(residual.norm(dim=-1).mean()))
                     old_keys = earlier(layer) if earlier else None
-                    update = self.update(lm, layer, keys.T, residual.T / (len(layers) - done), old_keys)
+                    share = reader.output_changes(layer, residual / (len(layers) - done))
+                    update = self.update(lm, layer, keys.T, share.T, old_keys)
                     name = lm.mlp_weight_name(layer)
                     weight = lm.parameter(name).detach()
                     weights[name] = (weight.float() + lm.as_stored(layer, update)).to(weight.dtype)
@@ -151,7 +162,7 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT], RestrainsValues):
         return LayerEdits(Edit(weights=weights, diagnostics=diagnostics), used)
 
     def _target(self, lm: LanguageModel, layer: int, vector: ValueVector) -> Tensor:
-        """Return the wanted output of the block, (d,): the optimised one, with the MLP's part of it restrained."""
+        """Return the wanted output of the value's site, (d,): the optimised one, with the MLP's part restrained."""
         change = vector.value - vector.bare_value
         for guard in self.value_guards:
             self._prepare_guard(guard, lm, layer, Reporter())
@@ -162,7 +173,8 @@ class MultiLayerEditor(ContextEditor[MultiLayerConfigT], RestrainsValues):
         def values(requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
             names = [lm.mlp_weight_name(edited) for edited in self.config.layers]
             with Edit(weights={name: lm.unedited(name) for name in names}).applied(lm):
-                vectors = value_vectors(lm, requests, layer, [SLOT], self.config.objective, site="block")
+                site = value_site(lm, layer)
+                vectors = value_vectors(lm, requests, layer, [SLOT], self.config.objective, site)
             start = torch.stack([vector.bare_mlp for vector in vectors])
             return start, start + torch.stack([vector.value - vector.bare_value for vector in vectors])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...benchmark.core.schema import SLOT, EditRequest
 from ...benchmark.models.hooks import Side, capture, resume_at, select_positions, stop_after
 from ...benchmark.models.language_model import LanguageModel, Padded
+from .mlp_contribution import output_changes
 
 BATCH_SIZE = 64
 """Number of texts per forward pass."""
@@ -74,19 +75,29 @@ class SubjectReader:
         Returns:
             Keys of the layer, (request, m), and outputs of the last edited block or MLP, (request, d), float32.
         """
-        lm = self.lm
-        wanted: dict[str, tuple[nn.Module, Side]] = {
-            "k": (lm.mlp_out(layer), "input"),
-            "v": (self.output, "output"),
-        }
-        keys, outputs = [], []
+        found = self._capture({"k": (self.lm.mlp_out(layer), "input"), "v": (self.output, "output")})
+        bare, others = found["k"][:, 0], found["k"][:, 1:]
+        return (bare + others.mean(1)) / 2 if self.n_contexts > 1 else bare, found["v"][:, 0]
+
+    def output_changes(self, layer: int, changes: Tensor) -> Tensor:
+        """Return the changes of a layer's MLP outputs that change the residual stream as wanted, for the bare prompts.
+
+        Args:
+            layer: the layer.
+            changes: wanted changes of the residual stream, (request, d), float32.
+        """
+        if self.lm.mlp_norm(layer) is None:
+            return changes / self.lm.mlp_scale
+        outputs = self._capture({"m": (self.lm.mlp(layer), "output")})["m"][:, 0]
+        return output_changes(self.lm, layer, outputs, changes)
+
+    def _capture(self, wanted: Mapping[str, tuple[nn.Module, Side]]) -> dict[str, Tensor]:
+        """Return inputs or outputs of modules at the last tokens of subjects, (request, context, width), float32."""
+        lm, found = self.lm, dict[str, list[Tensor]]()
         for batch, state in zip(self.batches, self.states, strict=True):
             with capture(wanted) as captured, resume_at(lm, self.first, state), stop_after(lm, self.last):
                 self._forward(batch)
             index = torch.arange(len(batch.ids), device=lm.device)
-            keys.append(captured["k"][index, batch.lengths - 1].float())
-            outputs.append(captured["v"][index, batch.lengths - 1].float())
-        k = torch.cat(keys).view(self.n_requests, self.n_contexts, -1)
-        bare, others = k[:, 0], k[:, 1:]
-        v = torch.cat(outputs).view(self.n_requests, self.n_contexts, -1)[:, 0]
-        return (bare + others.mean(1)) / 2 if self.n_contexts > 1 else bare, v
+            for name in wanted:
+                found.setdefault(name, []).append(captured[name][index, batch.lengths - 1].float())
+        return {name: torch.cat(rows).view(self.n_requests, self.n_contexts, -1) for name, rows in found.items()}
