@@ -1,8 +1,8 @@
 """GRACE: a codebook beside one linear module, which replaces the module's output near the keys of edited prompts.
 
 Hartvigsen et al. 2023, "Aging with GRACE: Lifelong Model Editing with Discrete Key-Value Adaptors" (NeurIPS). The
-input q of an MLP output projection at the last token of the prompt is the key of an edit. With the nearest key k_i of the book,
-its radius e_i, and s = |q - k_i|, an edit
+input q of an MLP output projection at the last token of the prompt is the key of an edit. With the nearest key k_i of
+the book, its radius e_i, and s = |q - k_i|, an edit
 
 - adds an entry (q, v, e_0) if the book is empty or s > e_0 + e_i;
 - otherwise, if the entry has another answer, adds (q, v, s / 2) and sets e_i = s / 2 - 1e-5;
@@ -14,8 +14,9 @@ target's tokens. For a prompt whose nearest key has s <= e_i, the output is repl
 The decision is taken once per text, at the last token of the prompt, and the output of this token is replaced. The
 released code replaces the output of the tokens before it (``replace = "prompt"``), takes the last token of the padded
 batch for the key, and decides again at each generated token. It compares answers by the mean of the padded label
-tensor; here the token ids are compared. A radius can grow when it is split, as in the released code. The radius of the
-paper, 1.0, has no meaning in other models: it is calibrated as a quantile of the distances between unrelated prompts.
+tensor; here the token ids are compared. A radius can grow when it is split, as in the released code. The radius of
+the paper, 1.0, has no meaning in other models: it is calibrated as a quantile of the distances between unrelated
+prompts.
 """
 
 from __future__ import annotations
@@ -261,9 +262,8 @@ class _Trainer:
         self.label: list[int] = self._batch.targets.tolist()
         self._end = self._batch.columns[:1]
         self.query = inputs_at_end(lm, [(request.text, request.target_new)], config.layer)[0].float().clone()
-        weight_dtype = lm.mlp_out(config.layer).weight.dtype
-        with torch.no_grad():
-            output: Tensor = lm.mlp_out(config.layer)(self.query.to(weight_dtype)[None])
+        with torch.no_grad(), lm.without_memories():
+            output: Tensor = lm.mlp_out(config.layer)(self.query.to(lm.dtype)[None])
         self.output = output[0].float().clone()
         with lm.without_memories():
             self._state = block_inputs(lm, self._batch, config.layer)

@@ -9,6 +9,13 @@ from ..core.progress import Reporter
 from ..editing import Editor
 from .checks_declaration import both_layouts, declared, masked_models
 from .checks_edit import declared_parameters_only, half_precision, own_tensors, plain_json, reports_its_size
+from .checks_memory import (
+    grows_by_its_requests,
+    one_decision_per_text,
+    pure_memory,
+    recalls_from_the_prompt_alone,
+    routing_per_row,
+)
 from .checks_model_state import leaves_the_model_alone, restores_exactly, survives_an_exception
 from .checks_reproducibility import deterministic, no_state_between_models
 from .checks_requests import batch_of_one, leaves_the_requests_alone, partial_requests, refuses_with_reason
@@ -37,6 +44,11 @@ MODEL_CHECKS = (
     first_of_a_sequence,
     state_is_immutable,
     a_reverted_edit_leaves_no_trace,
+    routing_per_row,
+    one_decision_per_text,
+    pure_memory,
+    grows_by_its_requests,
+    recalls_from_the_prompt_alone,
 )
 """Checks that run for each kind of model that the editor can edit."""
 CHECKS = (

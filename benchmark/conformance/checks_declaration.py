@@ -36,7 +36,7 @@ def declared(fixture: ClassFixture) -> Iterator[str]:
         yield f"summary is {summary!r}; write one line of text"
     if not isinstance(cls.joint_batch_size, int) or cls.joint_batch_size < 1:
         yield f"joint_batch_size is {cls.joint_batch_size!r}; use an integer of at least 1"
-    for flag in ("causal_only", "needs_subject", "needs_rival", "replays"):
+    for flag in ("causal_only", "needs_subject", "needs_rival", "replays", "trains"):
         if not isinstance(getattr(cls, flag), bool):
             yield f"{flag} is {getattr(cls, flag)!r}; use True or False"
     if cls.kind not in typing.get_args(EditorKind):

@@ -103,14 +103,14 @@ def half_precision(fixture: ModelFixture) -> Iterator[str]:
 def reports_its_size(fixture: ModelFixture) -> Iterator[str]:
     """Edit.entries counts the facts that are kept outside of the weights, at most one per request.
 
-    A method of the kind context or memory keeps at least one. Edit.memory holds the tensors of its output functions,
-    detached. Edit.size adds them up, and records contain it.
+    A method of the kind context or memory keeps at least one; memories and recalls count their own. Edit.memory holds
+    the tensors of its output functions, detached. Edit.size adds them up, and records contain it.
     """
     lm = fixture.model()
     edit = fixture.edit(fixture.editor(lm), lm, REQUEST)
     least = 1 if fixture.cls.kind in ("context", "memory") else 0
-    if not isinstance(edit.entries, int) or not least <= edit.entries <= 1:
-        yield f"entries is {edit.entries!r} for one request of a method of the kind {fixture.cls.kind}"
+    if not isinstance(edit.entries, int) or not least <= edit.size.entries <= 1:
+        yield f"entries is {edit.size.entries!r} for one request of a method of the kind {fixture.cls.kind}"
     for name, tensor in edit.memory.items():
         if not isinstance(tensor, Tensor) or tensor.requires_grad:
             yield f"memory of '{name}' is not a detached tensor"

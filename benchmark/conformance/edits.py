@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.errors import KnbenchError
 from ..editing import Edit
 from ..models.language_model import LanguageModel
-from ..running.attempts import state_error
+from ..running.attempts import state_error, store_error
 from .fixtures import OTHER_REQUEST, REQUEST
 from .snapshots import join_names, tensor_digest
 
@@ -39,15 +39,25 @@ def application_errors(edit: Edit, lm: LanguageModel) -> Iterator[str]:
             lm.model.get_submodule(name)
         except AttributeError:
             yield f"outputs names '{name}', which is not a module of the model"
+    for name, memory in edit.memories.items():
+        try:
+            if lm.model.get_submodule(name) is lm.head:
+                yield f"memories names '{name}', which is the output head"
+        except AttributeError:
+            yield f"memories names '{name}', which is not a module of the model"
+        if problem := store_error(memory, f"memories['{name}']"):
+            yield problem
+    if edit.recall is not None and (problem := store_error(edit.recall, "recall")):
+        yield problem
     if not isinstance(prefix, str):
         yield f"prefix is {type(prefix).__name__}, not str"
 
 
 def sample_logits(lm: LanguageModel) -> Tensor:
     """Return the model's logits on the prompts of both requests, (2, position, vocabulary), computed as probers do."""
-    texts = [lm.encode(lm.prompt_prefix + request.text).ids for request in (REQUEST, OTHER_REQUEST)]
+    texts = [lm.encode(lm.preface(request.text) + request.text).ids for request in (REQUEST, OTHER_REQUEST)]
     batch = lm.pad(texts)
-    with torch.no_grad():
+    with torch.no_grad(), lm.reading(batch, [len(text) for text in texts]):
         logits: Tensor = lm.model(input_ids=batch.ids, attention_mask=batch.mask).logits
     return logits
 
@@ -60,6 +70,8 @@ def fingerprint(edit: Edit, lm: LanguageModel) -> dict[str, Any]:
     items: dict[str, Any] = {f"weights of {name}": tensor_digest(new) for name, new in edit.weights.items()}
     items["prefix"] = edit.prefix
     items["state"] = None if edit.state is None or state_error(edit.state) else edit.state.digest()
+    items["memories"] = {name: memory.digest() for name, memory in edit.memories.items()}
+    items["recall"] = None if edit.recall is None else edit.recall.digest()
     items["names of outputs"] = sorted(edit.outputs)
     if edit.outputs and not any(application_errors(edit, lm)):
         with Edit(outputs=edit.outputs).applied(lm):
@@ -80,13 +92,15 @@ def relative_distance(edit: Edit, reference: Edit, lm: LanguageModel) -> float:
     """
     if set(edit.weights) != set(reference.weights) or set(edit.outputs) != set(reference.outputs):
         return float("inf")
+    if set(edit.memories) != set(reference.memories) or _recalled(edit, lm) != _recalled(reference, lm):
+        return float("inf")
     if edit.prefix != reference.prefix:
         return float("inf")
     triples = [(new, reference.weights[name], lm.parameter(name).detach()) for name, new in edit.weights.items()]
-    if edit.outputs:
+    if edit.outputs or edit.memories:
         unedited, logits = sample_logits(lm), []
         for one in (edit, reference):
-            with Edit(outputs=one.outputs).applied(lm):
+            with Edit(outputs=one.outputs, memories=one.memories).applied(lm):
                 logits.append(sample_logits(lm))
         triples.append((logits[0], logits[1], unedited))
     largest = 0.0
@@ -98,3 +112,9 @@ def relative_distance(edit: Edit, reference: Edit, lm: LanguageModel) -> float:
         rounding = original.norm() * torch.finfo(original.dtype).eps
         largest = max(largest, float(difference / (change + rounding)) if difference else 0.0)
     return largest
+
+
+def _recalled(edit: Edit, lm: LanguageModel) -> list[str]:
+    """Return the texts before the prompts of both requests."""
+    with Edit(recall=edit.recall).applied(lm):
+        return [lm.recalled(request.text) for request in (REQUEST, OTHER_REQUEST)]

@@ -17,7 +17,7 @@ import numpy as np
 from ..core.errors import KnbenchError
 from ..core.progress import Reporter
 from ..core.schema import EditRequest, Support, derived_seed
-from ..editing import Edit, Editor, State, build_editor, parse_overrides
+from ..editing import Edit, Editor, State, TrainingCase, build_editor, parse_overrides
 from ..models.language_model import LanguageModel
 from ..models.untrained import UntrainedKind, untrained
 from ..running.attempts import seeded
@@ -48,6 +48,18 @@ OTHER_REQUEST = EditRequest(
     ),
 )
 """Its prompt, subject and target differ in length from those of :data:`REQUEST`. A batch of both needs padding."""
+
+TRAINING_CASES = tuple(
+    TrainingCase(
+        f"{subject}-{target}",
+        EditRequest("The capital of {} is", subject, target, true),
+        ((f"The national capital of {subject} is", target), (f"As its capital, {subject} has", target)),
+        (("Susan liked this", "sketch"), ("Because it was late,", "nobody")),
+    )
+    for subject, true in (("France", "Paris"), ("Italy", "Rome"))
+    for target in ("Ottawa", "Mexico City")
+)
+"""Cases for methods that are trained. Their subjects differ from those of the requests."""
 
 LAYOUTS: tuple[UntrainedKind, ...] = ("gpt2", "llama")
 """Causal models that differ in how they store the weights of a linear layer."""
@@ -113,7 +125,8 @@ class ModelFixture:
     def prepare(self, editor: Editor[Any], lm: LanguageModel) -> Mapping[str, Any]:
         """Call ``prepare()`` under the seed that the runner sets."""
         with self._seeded(editor, "prepare"):
-            return editor.prepare(lm, Reporter())
+            prepared = editor.prepare(lm, Reporter())
+            return {**prepared, "training": editor.train(lm, TRAINING_CASES, Reporter())} if editor.trains else prepared
 
     def edit(self, editor: Editor[Any], lm: LanguageModel, *requests: EditRequest, case: str = "case") -> Edit:
         """Call ``edit()`` under the seed that the runner sets for a case."""

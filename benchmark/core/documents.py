@@ -26,6 +26,9 @@ class EditorCard(JsonStruct, frozen=True):
         prepared: JSON values that the method computed once for the model.
         kind: what the method changes, or ``control``; None in results of version 0.1.
         replays: whether a sequential edit trains on the facts of earlier edits again.
+        trains: whether the method was trained on tuning cases before its first edit.
+        needs_subject: whether the method cannot edit a request without a subject; False also in earlier results, which
+            do not say it.
     """
 
     name: str
@@ -36,6 +39,8 @@ class EditorCard(JsonStruct, frozen=True):
     prepared: dict[str, Any]
     kind: Literal["weights", "context", "memory", "control"] | None = None
     replays: bool = False
+    trains: bool = False
+    needs_subject: bool = False
 
 
 class ModelCard(JsonStruct, frozen=True):
@@ -152,11 +157,23 @@ class RecordsInfo(JsonStruct, frozen=True):
 
 
 class Cost(JsonStruct, frozen=True):
-    """Median seconds of an edit and of its probes, and peak memory in MiB; None where nothing was measured."""
+    """Cost of the edits of a result.
+
+    Attributes:
+        edit_seconds: median seconds of an edit; None where nothing was measured.
+        probe_seconds: median seconds of the probes of a case after its edit, or None.
+        peak_memory_mb: peak memory in MiB, or None.
+        bytes_per_fact: bytes beside the weights per fact that is kept there, after the last edit; None without facts
+            beside the weights, and in earlier results.
+        seconds_per_query: median seconds that a probe takes longer than on the unedited model, for methods beside the
+            weights; None for others, and in earlier results.
+    """
 
     edit_seconds: float | None
     probe_seconds: float | None
     peak_memory_mb: float | None
+    bytes_per_fact: float | None = None
+    seconds_per_query: float | None = None
 
 
 class SummaryRow(JsonStruct, frozen=True):

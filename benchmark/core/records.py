@@ -196,11 +196,14 @@ class Timings(JsonStruct, frozen=True):
         edit_seconds: time to compute the edit.
         probe_seconds: time to measure the case after the edit.
         peak_memory_mb: highest memory use while the edit was computed, in MiB.
+        unedited_seconds: time to measure the case on the unedited model; recorded for edits that keep something beside
+            the weights, which make each query slower.
     """
 
     edit_seconds: float | None
     probe_seconds: float | None
     peak_memory_mb: float | None
+    unedited_seconds: float | None = None
 
 
 class RequestRecord(JsonStruct, frozen=True):

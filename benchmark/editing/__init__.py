@@ -35,6 +35,7 @@ from .hyperparameters import NoConfig, Published, hyperparameter
 from .in_place import InPlaceEditor, easyedit_request, rome_request
 from .recall import Recall
 from .state import State
+from .training_cases import TrainingCase, cases_digest, check_disjoint, training_cases
 
 __all__ = [
     "Edit",
@@ -55,8 +56,11 @@ __all__ = [
     "Recall",
     "RestrainsValues",
     "State",
+    "TrainingCase",
     "ValueGuard",
     "build_editor",
+    "cases_digest",
+    "check_disjoint",
     "easyedit_request",
     "editor_class",
     "editor_classes",
@@ -65,4 +69,5 @@ __all__ = [
     "hyperparameter",
     "parse_overrides",
     "rome_request",
+    "training_cases",
 ]

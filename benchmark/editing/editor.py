@@ -12,6 +12,7 @@ from ..models.language_model import LanguageModel
 from .edit import Edit
 from .hyperparameters import Published
 from .state import State
+from .training_cases import TrainingCase
 
 EditorKind = Literal["weights", "context", "memory", "control"]
 ConfigT = TypeVar("ConfigT")
@@ -40,6 +41,7 @@ class Editor(ABC, Generic[ConfigT]):
         needs_subject: whether the method cannot edit a request without a subject.
         needs_rival: whether the method cannot edit a request without a true answer.
         replays: whether a sequential edit trains on the facts of earlier edits again. Results record it.
+        trains: whether the method is trained before its first edit, see :meth:`train`. Results record it.
         joint_batch_size: number of independent requests that :meth:`edit_each` processes best in one call.
     """
 
@@ -53,6 +55,7 @@ class Editor(ABC, Generic[ConfigT]):
     needs_subject: ClassVar[bool] = False
     needs_rival: ClassVar[bool] = False
     replays: bool = False  # of the instance where it depends on the hyper-parameters
+    trains: ClassVar[bool] = False
     joint_batch_size: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:
@@ -72,6 +75,24 @@ class Editor(ABC, Generic[ConfigT]):
             JSON values that describe the data. They are stored in the manifest of the run.
         """
         del lm, reporter
+        return {}
+
+    def train(self, lm: LanguageModel, cases: Sequence[TrainingCase], reporter: Reporter) -> JsonObject:
+        """Train the method for a model. The runner calls this once per model, after :meth:`prepare`, if it ``trains``.
+
+        The same cases, hyper-parameters and seed give the same result. A long training stores its state in the cache
+        and continues after an interruption.
+
+        Args:
+            lm: the model, which must be left unchanged.
+            cases: tuning cases, none of which shares its subject with a case on which methods are scored.
+            reporter: receives progress.
+
+        Returns:
+            JSON values that describe the training, for example a digest of what was learnt. They are stored in the
+            manifest of the run.
+        """
+        del lm, cases, reporter
         return {}
 
     @abstractmethod

@@ -20,6 +20,7 @@ from .edit import Edit
 from .editor import Editor
 from .hyperparameters import hyperparameter
 from .state import State
+from .training_cases import TrainingCase
 
 GuardConfigT = TypeVar("GuardConfigT")
 
@@ -183,6 +184,10 @@ class GuardedEditor(Editor[Any], metaclass=_GuardedType):
         prepared = {guard.name: guard.prepare(lm, reporter) for guard in self._guards}
         return {**self._editor.prepare(lm, reporter), "guards": prepared}
 
+    def train(self, lm: LanguageModel, cases: Sequence[TrainingCase], reporter: Reporter) -> JsonObject:
+        """Train the method."""
+        return self._editor.train(lm, cases, reporter)
+
     def check_requests(self, requests: Sequence[EditRequest]) -> None:
         """Check that the requests have what the method needs."""
         self._editor.check_requests(requests)
@@ -298,7 +303,16 @@ def guarded(base: type[Editor[Any]], guards: tuple[type[Guard[Any]], ...]) -> ty
         "__module__": base.__module__,
         "__doc__": f"{base.name}, restrained by {', '.join(guard.name for guard in guards)}.",
     }
-    inherited = ("published", "kind", "causal_only", "needs_subject", "needs_rival", "replays", "joint_batch_size")
+    inherited = (
+        "published",
+        "kind",
+        "causal_only",
+        "needs_subject",
+        "needs_rival",
+        "replays",
+        "trains",
+        "joint_batch_size",
+    )
     attributes.update({attribute: getattr(base, attribute) for attribute in inherited})
     composed: Any = _GuardedType(name, (GuardedEditor,), attributes)
     return composed  # type: ignore[no-any-return]

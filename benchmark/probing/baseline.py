@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,18 +32,20 @@ class Baseline:
         unreadable: error messages of the cases that the tokenizer cannot encode, by case id.
         reference: log-probabilities in nats of shape (vocabulary,) of the first token, for the ``unchanged``
             completion probes; ``kl`` is measured against them.
+        seconds: mean time to measure a case of its block, by case id.
     """
 
     cases: Mapping[int, Case]
     observations: Mapping[str, Sequence[Observation]]
     unreadable: Mapping[str, str]
     reference: Reference
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Sequence[Case]:
     """Select the cases of a task for a run.
 
-    The filters apply in this order: split, knowledge of the model (``known_only``), lite subset or limit, number of
+    The filters apply in this order: split, knowledge of the model (``known_only``), lite subset, limit, number of
     sequential edits, whole batches. Cases that the model's tokenizer cannot encode are selected, too; a run records
     them as failed.
 
@@ -63,7 +66,8 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Sequence[
     if settings.known_only:
         known = known_cases(KnowledgeCache.of(prober), task)
         cases = [case for case in cases if known.get(case.id, {}).get(settings.known_by)]
-    cases = lite_cases(task.name, cases) if settings.subset == "lite" else cases[: settings.limit]
+    cases = lite_cases(task.name, cases) if settings.subset == "lite" else cases
+    cases = cases[: settings.limit]
     if settings.sequential:
         if 0 < len(cases) < settings.sequential:
             raise KnbenchError(f"task '{task.name}' has {len(cases)} cases for {settings.sequential} sequential edits")
@@ -171,6 +175,7 @@ class Baselines:
             cases={index: case for block in measured for index, case in block.cases.items()},
             observations={case_id: found for block in measured for case_id, found in block.observations.items()},
             unreadable={case_id: reason for block in measured for case_id, reason in block.unreadable.items()},
+            seconds={case_id: value for block in measured for case_id, value in block.seconds.items()},
             reference=Reference(
                 {k: v for block in measured for k, v in block.reference.distributions.items()}
                 if stored is None
@@ -195,9 +200,11 @@ def measure_baseline(
         FloatingPointError: the model's probabilities are NaN, or a causal model assigns probability 0 to an answer.
     """
     readable, unreadable = readable_cases(prober, list(cases.values()))
-    reference = Reference(passages=passages or PassageReference())
     readable = fulfilled(prober, readable)
+    reference = Reference(passages=passages or PassageReference())
+    start = time.perf_counter()
     measured = iter(prober.observe([probe for case in readable for probe in case.probes], save_to=reference))
+    seconds = (time.perf_counter() - start) / max(len(readable), 1)
     table = {case.id: [(probe, next(measured)) for probe in case.probes] for case in readable}
     if settings.known_only:
         table = {
@@ -208,10 +215,15 @@ def measure_baseline(
         index: dataclasses.replace(case, probes=tuple(p for p, _ in table[case.id])) if case.id in table else case
         for index, case in cases.items()
     }
-    return Baseline(kept, {case_id: [o for _, o in pairs] for case_id, pairs in table.items()}, unreadable, reference)
+    return Baseline(
+        cases=kept,
+        observations={case_id: [o for _, o in pairs] for case_id, pairs in table.items()},
+        unreadable=unreadable,
+        reference=reference,
+        seconds=dict.fromkeys(table, seconds),
+    )
 
 
-def _answers_correctly(probe: Probe, observation: Observation) -> bool:
 def fulfilled(prober: Prober, cases: Sequence[Case]) -> list[Case]:
     """Return the cases without the probes that have a condition which the model does not fulfil.
 
@@ -242,6 +254,7 @@ def _is_readable(prober: Prober, probe: Probe) -> bool:
     return bool(readable_cases(prober, [Case("condition", request, (probe,))])[0])
 
 
+def _answers_correctly(probe: Probe, observation: Observation) -> bool:
     """Return whether the model answers an ``unchanged`` probe correctly; texts have no wrong answer.
 
     The target must be more probable than the rival. Without a rival, or where one of the two begins the other, each

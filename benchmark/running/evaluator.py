@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..core import registry
 from ..core.documents import SCHEMA_VERSION, EditorCard, Manifest, RunProtocol
 from ..core.errors import KnbenchError
 from ..core.progress import Reporter
@@ -16,7 +17,7 @@ from ..core.records import to_json
 from ..core.schema import Case, EditRequest, JsonObject, Task, digest
 from ..core.settings import RunSettings
 from ..core.version import __version__
-from ..editing import Editor, build_editor
+from ..editing import Editor, build_editor, check_disjoint, training_cases
 from ..models.language_model import LanguageModel
 from ..models.weights import WeightMonitor
 from ..probing.base import Prober
@@ -105,6 +106,7 @@ class Evaluator:
             selected = select_cases(self._prober, task, self.settings)
             check_fluency(self._prober, task, selected, self.settings.fluency_tokens)
             cases[name] = [case.id for case in selected]
+            self._check_training(selected)
             warnings += [f"task '{name}': {conflict}" for conflict in conflicts(selected, self.settings)]
             protocol = self.protocol(len(cases[name]))
             for editor, card in cards.items():
@@ -120,6 +122,12 @@ class Evaluator:
                 )
         sizes = {name: self.joint_batch_size(name) for name in self._editors}
         return Plan(manifests, cases, sizes, {name: self._digest(name) for name in self._editors}, warnings)
+
+    def _check_training(self, scored: Sequence[Case]) -> None:
+        """Check that no editor is scored on a case or a subject that it was trained on."""
+        for name, (editor, _) in self._editors.items():
+            if editor.trains:
+                check_disjoint(name, training_cases(self.lm, registry.tasks()), scored)
 
     def measure(self, item: WorkItem, emit: Emit) -> None:
         """Measure what is missing of a unit.

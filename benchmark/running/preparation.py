@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core import registry
 from ..core.errors import KnbenchError, first_line
 from ..core.progress import Reporter
 from ..core.schema import JsonObject, derived_seed
-from ..editing import Editor
+from ..editing import Editor, training_cases
 from ..models.language_model import LanguageModel
 from ..probing.positions import PositionsExceededError, position_guard
 from .attempts import seeded
@@ -19,7 +20,7 @@ from .records import json_values
 def prepare_editor(
     editor: Editor[Any], lm: LanguageModel, seed: int, reporter: Reporter, fingerprint: str
 ) -> JsonObject:
-    """Call :meth:`Editor.prepare` and return its values as JSON.
+    """Call :meth:`Editor.prepare` and, if the method is trained, :meth:`Editor.train`. Return their values as JSON.
 
     Args:
         editor: the method.
@@ -38,6 +39,9 @@ def prepare_editor(
     try:
         with seeded(derived_seed(seed, name, "prepare")), position_guard(lm):
             prepared: object = editor.prepare(lm, reporter)
+            if editor.trains and isinstance(prepared, Mapping):
+                reporter.doing(f"training {name}")
+                prepared = {**prepared, "training": editor.train(lm, training_cases(lm, registry.tasks()), reporter)}
     except (KnbenchError, OSError):
         raise
     except (Exception, SystemExit) as error:

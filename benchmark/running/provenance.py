@@ -60,6 +60,8 @@ def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any
         prepared=_escaped_values(public_value(prepared)),
         kind=editor.kind,
         replays=editor.replays,
+        trains=editor.trains,
+        needs_subject=editor.needs_subject,
     )
 
 

@@ -27,6 +27,7 @@ def make_record(
     *,
     probe_seconds: float | None = None,
     state: str | None = None,
+    unedited_seconds: float | None = None,
 ) -> Record:
     """Build the record of a case.
 
@@ -39,6 +40,8 @@ def make_record(
         failure: the error that prevented edit or measurement.
         probe_seconds: time of the measurement after the edit.
         state: for sequential runs, the fingerprint of the weights and of the method's state after the edit.
+        unedited_seconds: time to measure the case on the unedited model. It is recorded if the edit keeps something
+            beside the weights.
     """
     missing: Sequence[Observation | None] = [None] * len(case.probes)
     edit = attempt.edit or Edit()
@@ -62,7 +65,10 @@ def make_record(
         ),
         failure=failure,
         timings=Timings(
-            edit_seconds=attempt.seconds, probe_seconds=probe_seconds, peak_memory_mb=attempt.peak_memory_mb
+            edit_seconds=attempt.seconds,
+            probe_seconds=probe_seconds,
+            peak_memory_mb=attempt.peak_memory_mb,
+            unedited_seconds=unedited_seconds if edit.memories or edit.recall else None,
         ),
         further=tuple(RequestRecord.of(request) for request in case.further) or None,
     )

@@ -132,6 +132,7 @@ class Job:
             failure,
             probe_seconds=None if after is None or measured is None else measured.seconds,
             state=state,
+            unedited_seconds=self.baseline.seconds.get(case.id),
         )
 
     def check_unchanged(

@@ -40,6 +40,8 @@ from .plan import FileName
 
 VOLATILE = ("environment",)
 """Parts of a manifest that may differ when a run is continued."""
+FLAGS = ("editor.trains", "editor.needs_subject")
+"""Parts that manifests of earlier versions lack."""
 DERIVED = ("editor.prepared", "task.content_hash", "task.cases_total")
 """Parts that follow from other parts. They are named only if nothing else differs."""
 
@@ -154,7 +156,7 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     differences = [
         f"{place}: {_short(old)} there, {_short(new)} now"
         for place, old, new in sorted(_differences(existing, manifest), key=lambda d: d[0].startswith(DERIVED))
-        if place.split(".")[0] not in VOLATILE
+        if place.split(".")[0] not in VOLATILE and not (place in FLAGS and old is None)
     ]
     if differences:
         more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""

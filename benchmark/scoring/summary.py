@@ -155,8 +155,21 @@ def _row(
 
 
 def cost(records: Iterable[Record]) -> Cost:
-    """Return the median seconds of an edit and of its probes, and the peak memory, over the cases that have them."""
+    """Return the cost of edits, each number over the cases that have it.
+
+    Bytes per fact are those of the largest store beside the weights: in a sequence, the last one. Seconds per query are
+    the difference of the times of a case with and without the edit, divided by the number of its probes.
+    """
+    records = list(records)
     timings = [record.timings for record in records]
+    sizes = [record.edit.size for record in records if record.edit.size is not None and record.edit.size.entries]
+    stored = [(size.entries, (size.memory + size.recall) / size.entries) for size in sizes]
+    added = [
+        (t.probe_seconds - t.unedited_seconds) / len(record.probes)
+        for record in records
+        for t in [record.timings]
+        if t.probe_seconds is not None and t.unedited_seconds is not None and record.probes
+    ]
     edit = [t.edit_seconds for t in timings if t.edit_seconds is not None]
     probe = [t.probe_seconds for t in timings if t.probe_seconds is not None]
     peaks = [t.peak_memory_mb for t in timings if t.peak_memory_mb is not None]
@@ -164,6 +177,8 @@ def cost(records: Iterable[Record]) -> Cost:
         edit_seconds=statistics.median(edit) if edit else None,
         probe_seconds=statistics.median(probe) if probe else None,
         peak_memory_mb=max(peaks, default=None),
+        bytes_per_fact=statistics.median(share for n, share in stored if n == max(stored)[0]) if stored else None,
+        seconds_per_query=statistics.median(added) if added else None,
     )
 
 

@@ -9,10 +9,9 @@ from itertools import chain, pairwise, zip_longest
 import torch
 from torch import Tensor
 
-from ...benchmark.core import registry
 from ...benchmark.core.schema import EditRequest, Probe
-from ...benchmark.core.split import ordered_cases, split_cases
 from ...benchmark.models.language_model import LanguageModel
+from .warm_up import tuning_cases
 
 INSIDE = ("paraphrase",)
 """Criteria whose prompts ask for an edited fact in other words."""
@@ -42,10 +41,7 @@ def scope_cases(lm: LanguageModel, tasks: Sequence[str], count: int) -> list[Sco
     Raises:
         KnbenchError: a task does not exist.
     """
-    found = []
-    for name in tasks:
-        task = registry.task(name)
-        found.append(split_cases(name, ordered_cases(name, task.version, task.cases), "tune"))
+    found = [tuning_cases(name) for name in tasks]
     cases: list[ScopeCase] = []
     for case in chain.from_iterable(zip_longest(*found)):
         if case is None or len(cases) == count:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain, zip_longest
 
 from ...benchmark.core import registry
-from ...benchmark.core.schema import EditRequest
+from ...benchmark.core.schema import Case, EditRequest
 from ...benchmark.core.split import ordered_cases, split_cases
 from ...benchmark.models.language_model import LanguageModel
 
@@ -20,6 +21,17 @@ WARM_UP_TASKS = (
     "element-symbol",
 )
 """Tasks of facts, whose targets differ in length."""
+
+
+@cache
+def tuning_cases(name: str) -> tuple[Case, ...]:
+    """Return the tuning cases of a task, in its order.
+
+    Raises:
+        KnbenchError: the task does not exist.
+    """
+    task = registry.task(name)
+    return split_cases(name, ordered_cases(name, task.version, task.cases), "tune")
 
 
 def warm_up_requests(lm: LanguageModel, tasks: Sequence[str], count: int) -> list[EditRequest]:
@@ -36,11 +48,7 @@ def warm_up_requests(lm: LanguageModel, tasks: Sequence[str], count: int) -> lis
     Raises:
         KnbenchError: a task does not exist.
     """
-    found = []
-    for name in tasks:
-        task = registry.task(name)
-        cases = split_cases(name, ordered_cases(name, task.version, task.cases), "tune")
-        found.append([case.request for case in cases])
+    found = [[case.request for case in tuning_cases(name)] for name in tasks]
     requests: list[EditRequest] = []
     for request in chain.from_iterable(zip_longest(*found)):
         if request is None or len(requests) == count:

@@ -51,6 +51,8 @@ METHODS: Mapping[str, Method] = {
     "ft-l": Method(3.2, 75),
     "ft-m": Method(2.0, 75),
     "ft-w": Method(2.0, 75),
+    "grace": Method(2.0, 50),
+    "ike": Method(0.1, 0),
     "in-context": Method(0.0, 0),
     "kn": Method(76.0, 60),
     "locft": Method(2.3, 75),
@@ -58,6 +60,9 @@ METHODS: Mapping[str, Method] = {
     "logit-bias": Method(0.1, 2),
     "memit": Method(6.3, 80),
     "memit-seq": Method(6.6, 80),
+    "memoir": Method(9.0, 150),
+    "memory-prompt": Method(0.0, 0),
+    "mend": Method(0.5, 3),
     "parrot": Method(0.1, 1),
     "pmet": Method(12.0, 90),
     "r-rome": Method(4.0, 10, joint_batch_size=8),
@@ -65,6 +70,7 @@ METHODS: Mapping[str, Method] = {
     "rome": Method(4.0, 10, joint_batch_size=8),
     "stableedit": Method(1.5, 3),
     "ultraedit": Method(0.6, 3),
+    "wise": Method(8.0, 120),
 }
 MODELS = {"gpt2-xl": (1.5, 48), "gpt-j-6b": (6.1, 28), "llama-2-7b": (6.7, 32), "llama-3-8b": (8.0, 32),
           "qwen2.5-7b": (7.6, 28)}  # fmt: skip

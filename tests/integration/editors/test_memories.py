@@ -21,6 +21,9 @@ MODULES = {"gpt2": "transformer.h.2.mlp.c_proj", "llama": "model.layers.2.mlp.do
 PROMPTS = ("The capital of Canada is", "Susan saw this", "The capital of Italy", "Because it was late, nobody")
 
 
+SLOPE = torch.linspace(-9, 9, 32)
+
+
 @dataclass(frozen=True)
 class Router(Memory):
     """Adds a constant from the end of the prompt on, depending on the prompt's mean input and its last input."""
@@ -34,7 +37,7 @@ class Router(Memory):
         columns = torch.arange(inputs.shape[1])[None]
         where = (columns >= reading.end[:, None]) & reading.mask
         amount = reading.notes["router"][:, None] * where
-        return torch.where((amount != 0)[..., None], outputs + 5 * amount[..., None], outputs)
+        return torch.where((amount != 0)[..., None], outputs + amount[..., None] * SLOPE, outputs)
 
 
 @dataclass(frozen=True)
