@@ -12,7 +12,7 @@ from typing import Any, Literal
 import click
 
 from ..core import registry
-from ..core.errors import unknown_name
+from ..core.errors import DESCRIBED, unknown_name
 from ..core.files import json_text
 from ..core.printable import printable
 from ..core.schema import EditRequest, Task
@@ -30,34 +30,79 @@ Examples:
 """
 
 
-@click.command("list", epilog="\b\nExamples:\n  knbench list editors\n  knbench list tasks --json\n")
-@click.argument("category", metavar="[editors|guards|tasks|models|boards|protocols]")
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """A category of ``knbench list``.
+
+    Attributes:
+        rows: returns one row per entry, by column.
+        shown: the columns of the table. JSON has all.
+        more: the command that shows an entry in full, or an empty text.
+    """
+
+    rows: Callable[[], list[dict[str, Any]]]
+    shown: tuple[str, ...]
+    more: str = ""
+
+
+LIST_EXAMPLES = """\b
+Examples:
+  knbench list editors
+  knbench list editors memory         # only the rows that contain the word
+  knbench list tasks fact capital
+  knbench list models --json
+"""
+
+
+@click.command("list", epilog=LIST_EXAMPLES)
+@click.argument("category", metavar="[editors|guards|tasks|models|families|boards|protocols]")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
 @INCLUDE_OPTION
 @JSON_FLAG
-def list_command(category: str, include_path: Sequence[Path], as_json: bool) -> None:
-    """List editors, guards, tasks, models, boards or protocols.
+def list_command(category: str, words: Sequence[str], include_path: Sequence[Path], as_json: bool) -> None:
+    """List editors, guards, tasks, models, model families, boards or protocols.
 
-    Names the plug-ins that cannot be used, also those of commands and of readers of published data.
+    With WORDs, only rows that contain each of them in any column are listed, in upper or lower case. Names the plug-ins
+    that cannot be used, also those of commands and of readers of published data.
     """
-    listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "editors": _list_editors,
-        "guards": _list_guards,
-        "tasks": lambda: _list_tasks(include_path),
-        "models": _list_models,
-        "boards": _list_boards,
-        "protocols": _list_protocols,
+    describe = "knbench describe NAME"
+    listings = {
+        "editors": Listing(_list_editors, ("name", "kind", "summary"), f"{describe}, knbench check-editor NAME"),
+        "guards": Listing(_list_guards, ("name", "summary"), f"{describe}, knbench run --editors EDITOR+NAME"),
+        "tasks": Listing(lambda: _list_tasks(include_path), ("name", "version", "kind", "title", "cases"), describe),
+        "models": Listing(_list_models, ("name", "source", "licence"), describe),
+        "families": Listing(_list_families, ("architecture", "kind")),
+        "boards": Listing(_list_boards, ("name", "models", "tables", "title"), describe),
+        "protocols": Listing(
+            _list_protocols, ("protocol", "number", "formula"), "knbench score FOLDER --protocol NAME"
+        ),
     }
     if category not in listings:
         raise unknown_name("listing", category, listings)
     registry.load_all(registry.COMMANDS, load_command)
     registry.load_all(registry.READERS, registry.load_reader)
-    rows = listings[category]()
+    listing = listings[category]
+    every = listing.rows()
+    rows = [row for row in every if _contains(row, words)]
     if as_json:
         click.echo(json_text(rows), nl=False)
         return
-    from .terminal import print_table
+    from .terminal import print_listing
 
-    print_table(f"{category} ({len(rows)})", list(rows[0]) if rows else ["name"], [list(row.values()) for row in rows])
+    count = f"{len(rows)} of {len(every)}" if words else str(len(rows))
+    print_listing(f"{category} ({count})", [{name: row[name] for name in listing.shown} for row in rows])
+    if listing.more and rows:
+        click.echo(f"More: {listing.more}")
+
+
+def _contains(row: Mapping[str, Any], words: Sequence[str]) -> bool:
+    """Return whether each word is contained in a value of a row, in upper or lower case.
+
+    >>> _contains({"name": "rome", "paper": "Meng et al."}, ["meng", "ROM"]), _contains({"name": "rome"}, ["memit"])
+    (True, False)
+    """
+    text = "\n".join(map(str, row.values())).casefold()
+    return all(word.casefold() in text for word in words)
 
 
 def _list_editors() -> list[dict[str, Any]]:
@@ -85,6 +130,15 @@ def _list_tasks(include: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _list_models() -> list[dict[str, Any]]:
     return [{"name": m.name, "title": m.title, "source": m.origin, "licence": m.licence} for m in catalogue().values()]
+
+
+def _list_families() -> list[dict[str, Any]]:
+    from ..models.families import known_families
+
+    return [
+        {"architecture": name, "kind": family.objective, **dataclasses.asdict(family)}
+        for name, family in sorted(known_families().items())
+    ]
 
 
 def _list_boards() -> list[dict[str, Any]]:
@@ -117,9 +171,9 @@ def _list_protocols() -> list[dict[str, Any]]:
 def describe_command(
     name: str, check: bool, model: str | None, include_path: Sequence[Path], data: Sequence[str], as_json: bool
 ) -> None:
-    """Describe a task, an editor, a model or a board.
+    """Describe a task, an editor, a guard, a model or a board.
 
-    A task is shown with its source, licence and examples; an editor with its hyper-parameters and their published
+    A task is shown with its source, licence and examples; an editor or a guard with its hyper-parameters and published
     values; a model with its source and licence. NAME may be the YAML file of a task.
 
     With --check, each finding about a task's data is one line with row numbers: subjects with several answers, targets
@@ -146,6 +200,8 @@ def describe_command(
             }
     elif name in editors:
         description = _describe_editor(name)
+    elif name in registry.registered(registry.GUARDS):
+        description = _describe_guard(name)
     elif name in {key for board in boards().values() for key in (board.name, board.key, board.label)}:
         description = _describe_board(find_board(name))
     elif name in catalogue():
@@ -153,8 +209,9 @@ def describe_command(
         description = {"name": name, "title": entry.title, "source": dict(entry.source), "licence": entry.licence}
         description["note"] = entry.note
     else:
-        names = [*tasks, *editors, *catalogue(), *(board.name for board in boards().values())]
-        raise unknown_name("task, editor, model or board", name, names)
+        guards = registry.registered(registry.GUARDS)
+        names = [*tasks, *editors, *guards, *catalogue(), *(board.name for board in boards().values())]
+        raise unknown_name(DESCRIBED, name, names)
     if as_json:
         click.echo(json_text(description), nl=False)
         return
@@ -248,26 +305,45 @@ def _describe_editor(name: str) -> dict[str, Any]:
     from ..editing import editor_class
 
     cls = editor_class(name)
-    hints = typing.get_type_hints(cls.Config)
     return {
         "name": name,
         "kind": cls.kind,
         "summary": cls.summary,
         "paper": cls.paper,
-        "hyper_parameters": [
-            {
-                "name": field.name,
-                "type": _type_text(hints[field.name]),
-                "default": _default(field),
-                "help": field.metadata.get("help", ""),
-            }
-            for field in dataclasses.fields(cls.Config)
-        ],
+        "hyper_parameters": _hyper_parameters(cls.Config),
         "published": [
             {"model": p.model, "shape": dict(p.shape), "source": p.source, "values": dict(p.values)}
             for p in cls.published
         ],
     }
+
+
+def _describe_guard(name: str) -> dict[str, Any]:
+    """Return a guard's description and its hyper-parameters, named as in ``--editor-args``."""
+    from ..editing import guard_class
+
+    cls, before = guard_class(name), name.replace("-", "_")
+    return {
+        "name": name,
+        "kind": "guard",
+        "summary": cls.summary,
+        "paper": cls.paper,
+        "hyper_parameters": [{**row, "name": f"{before}_{row['name']}"} for row in _hyper_parameters(cls.Config)],
+    }
+
+
+def _hyper_parameters(config: type) -> list[dict[str, Any]]:
+    """Return name, type, default and help of each field of a configuration."""
+    hints = typing.get_type_hints(config)
+    return [
+        {
+            "name": field.name,
+            "type": _type_text(hints[field.name]),
+            "default": _default(field),
+            "help": field.metadata.get("help", ""),
+        }
+        for field in dataclasses.fields(config)
+    ]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

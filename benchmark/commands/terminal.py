@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import click
 from rich import box
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from ..core.printable import printable
 from ..core.progress import Reporter
 from ..scoring.formatting import format_interval
 
@@ -41,6 +43,30 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
         # Text, not str: rich would read "[MASK]" in a string as markup and drop it.
         table.add_row(*(Text("" if cell is None else _inline(cell)) for cell in row))
     console().print(table)
+
+
+LISTING_WIDTH = 80
+"""Largest width in characters of a listing that is piped."""
+
+
+def print_listing(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows without a frame. Long cells are wrapped, except those of the first column.
+
+    Args:
+        title: the heading.
+        rows: values by column, the same columns in each row.
+    """
+    click.echo(printable(title))
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for n, name in enumerate(rows[0]):
+        numbers = all(isinstance(row[name], int) for row in rows)
+        table.add_column(Text(name), no_wrap=n == 0, overflow="fold", justify="right" if numbers else "left")
+    for row in rows:
+        table.add_row(*(Text(_inline(cell)) for cell in row.values()))
+    wide = Console()
+    (wide if wide.is_terminal else Console(width=LISTING_WIDTH)).print(table)
 
 
 def print_compact_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -21,15 +21,33 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_folded[matches[0]] if matches else None
 
 
+DESCRIBED = "task, editor, guard, model or board"
+"""What ``knbench describe`` describes."""
+_LISTED_BY = {
+    DESCRIBED: "knbench list tasks, and the same with editors, guards, models and boards",
+    "command": "knbench --help",
+    **{kind: f"knbench list {kind}s" for kind in ("board", "editor", "guard", "model", "task")},
+}
+"""The command that lists the known names, by the kind of a name."""
+_MANY = 12
+"""Number of names above which a message names the command instead."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> KnbenchError:
     """Return an error for a name that is not registered. The message suggests the most similar known name.
 
+    It ends with the known names, or with the command that lists them if there are many.
+
     >>> str(unknown_name("editor", "rmoe", ["rome", "ft"]))
     "unknown editor 'rmoe'; did you mean 'rome'? Known: ft, rome"
+    >>> str(unknown_name("task", "captal", ["capital", *map(str, range(20))]))
+    "unknown task 'captal'; did you mean 'capital'? See: knbench list tasks"
     """
     known = sorted(known)
     guess = nearest(name, known)
     suggestion = f"; did you mean '{guess}'?" if guess else "."
+    if len(known) > _MANY and kind in _LISTED_BY:
+        return KnbenchError(f"unknown {kind} '{name}'{suggestion} See: {_LISTED_BY[kind]}")
     return KnbenchError(f"unknown {kind} '{name}'{suggestion} Known: {', '.join(known) or 'none'}")
 
 
