@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from ...benchmark.core.schema import SLOT, Case, Probe, Task
 from ...benchmark.scoring.answers import normalise
 from ..sampling import HashOrderedPool
 from .shared.cases import NEIGHBOURHOOD_PROBES, build_cases, make_request
-from .shared.fields import equal_ignoring_case, strings_in, task_name_from
+from .shared.fields import strings_in, task_name_from
 from .shared.masked_patterns import MASK, Pattern, infer_patterns
 from .shared.published_task import PublishedReader, TaskCard, build_task
 from .shared.recognition import suggestion
@@ -119,6 +121,8 @@ class Relation:
         answers: the distinct answers in the order of the file.
         answers_by_subject: the answers of each subject, all normalised.
         pool: the facts from which neighbourhood probes are drawn.
+        pools: the same facts, by normalised answer.
+        positions: the position of each fact, by the index of its location.
     """
 
     name: str
@@ -128,6 +132,18 @@ class Relation:
     answers: tuple[str, ...]
     answers_by_subject: Mapping[str, frozenset[str]]
     pool: HashOrderedPool[Fact]
+    pools: Mapping[str, HashOrderedPool[Fact]]
+    positions: Mapping[int, int]
+
+    @cached_property
+    def first_facts(self) -> dict[str, Fact]:
+        """The first fact of each answer, in the order of the file."""
+        return {fact.answer: fact for fact in reversed(self.facts)}
+
+    @cached_property
+    def answers_with_occupation(self) -> tuple[str, ...]:
+        """The answers of which :data:`OCCUPATIONS` has a word."""
+        return tuple(answer for answer in self.answers if answer in OCCUPATIONS)
 
 
 def load(selection: str | None, source: str) -> tuple[Task, SkipReport]:
@@ -195,8 +211,10 @@ def _relation(name: str, content: Mapping[str, Any], report: SkipReport) -> tupl
         except SkipRecord as error:
             report.skip(bag.location, str(error))
     answers_by_subject: dict[str, set[str]] = defaultdict(set)
+    facts_by_answer: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
         answers_by_subject[normalise(fact.subject)].add(normalise(fact.answer))
+        facts_by_answer[normalise(fact.answer)].append(fact)
     relation = Relation(
         name=name,
         templates=templates,
@@ -205,6 +223,11 @@ def _relation(name: str, content: Mapping[str, Any], report: SkipReport) -> tupl
         answers=tuple(dict.fromkeys(fact.answer for fact in facts)),
         answers_by_subject={subject: frozenset(answers) for subject, answers in answers_by_subject.items()},
         pool=HashOrderedPool(facts, name=lambda fact: fact.location.label),
+        pools={
+            answer: HashOrderedPool(same, name=lambda fact: fact.location.label)
+            for answer, same in facts_by_answer.items()
+        },
+        positions={fact.location.index: position for position, fact in enumerate(facts)},
     )
     return relation, label or name
 
@@ -301,16 +324,16 @@ def _donor(relation: Relation, fact: Fact) -> Fact:
         SkipRecord: no candidate is left.
     """
     if relation.name in INVERSE:
-        cycle = list(relation.facts)
-        position = cycle.index(fact)
+        cycle: Sequence[Fact] = relation.facts
+        position = relation.positions[fact.location.index]
     else:
         occupations_only = relation.name == "P101" and fact.answer in OCCUPATIONS
-        answers = [a for a in relation.answers if not occupations_only or a in OCCUPATIONS]
-        first_fact = {f.answer: f for f in reversed(relation.facts)}
-        cycle = [first_fact[answer] for answer in answers]
+        answers = relation.answers_with_occupation if occupations_only else relation.answers
+        cycle = [relation.first_facts[answer] for answer in answers]
         position = answers.index(fact.answer)
     true_answers = relation.answers_by_subject[normalise(fact.subject)]
-    for candidate in reversed(cycle[position + 1 :] + cycle[:position]):
+    for step in range(1, len(cycle)):
+        candidate = cycle[(position - step) % len(cycle)]
         if normalise(candidate.answer) not in true_answers:
             return candidate
     raise SkipRecord("the relation has no other answer to use as new target")
@@ -324,7 +347,7 @@ def _inverse_probes(relation: Relation, fact: Fact, donor: Fact) -> Iterator[Pro
     """
     if relation.inverse is None:
         return
-    for other in (donor, *relation.facts):
+    for other in chain([donor], relation.facts):
         answers = relation.answers_by_subject[normalise(other.subject)]
         if other.answer == donor.answer and normalise(fact.answer) not in answers:
             new_prompt, old_prompt = _fill(relation.inverse, donor.answer), _fill(relation.inverse, fact.answer)
@@ -352,18 +375,16 @@ def _neighbours(relation: Relation, fact: Fact, new: str) -> list[Fact]:
         available = subject not in picked and subject != normalise(fact.subject)
         return available and normalise(new) not in relation.answers_by_subject[subject]
 
-    def shares_answer(candidate: Fact) -> bool:
-        return equal_ignoring_case(candidate.answer, fact.answer) and is_eligible(candidate)
-
-    accept = shares_answer if any(shares_answer(candidate) for candidate in relation.facts) else is_eligible
-
     def accept_once(candidate: Fact) -> bool:
-        if accept(candidate):
+        if is_eligible(candidate):
             picked.add(normalise(candidate.subject))
             return True
         return False
 
-    return relation.pool.pick(fact.location.label, NEIGHBOURHOOD_PROBES, accept_once)
+    label, sharing = fact.location.label, relation.pools[normalise(fact.answer)]
+    return sharing.pick(label, NEIGHBOURHOOD_PROBES, accept_once) or relation.pool.pick(
+        label, NEIGHBOURHOOD_PROBES, accept_once
+    )
 
 
 READER = PublishedReader("pararel", load)
