@@ -36,13 +36,11 @@ from ..benchmark.models.hooks import resume_at
 from ..benchmark.models.language_model import LanguageModel
 from ..benchmark.models.modules import Role
 from .shared import gradient_network
-from .shared.attended_gradients import attended_gradients
+from .shared.attended_gradients import Text, attended_gradients, read_texts
 from .shared.background import ModuleRows
-from .shared.batches import TargetBatch
 from .shared.gradient_network import Parameters
 from .shared.published import published
 from .shared.trained_file import TrainedFile, tensors_digest
-from .shared.training import block_inputs
 
 SAVE_EVERY = 50
 """Number of training steps after which the state is stored."""
@@ -61,7 +59,7 @@ class MendConfig:
 
     layers: tuple[int, ...] = hyperparameter(help="Layers whose MLP projections are edited.")
     rank: int = hyperparameter(64, help="Rank of the network's layers.")
-    steps: int = hyperparameter(2000, help="Number of training steps.")
+    steps: int = hyperparameter(1000, help="Number of training steps.")
     accumulate: int = hyperparameter(4, help="Number of training cases per step.")
     learning_rate: float = hyperparameter(1e-4, help="Learning rate of Adam for the network.")
     rate_learning_rate: float = hyperparameter(1e-2, help="Learning rate of Adam for the logarithms of the step sizes.")
@@ -148,13 +146,25 @@ class Mend(Editor[MendConfig]):
 
         The gradients of several requests are those of their own losses, as if each were edited alone.
         """
-        modules: dict[str, nn.Module] = {m.weight: lm.projection(m.role, m.layer) for m in self.modules(lm)}
-        first = min(self.config.layers)
-        parts = [attended_gradients(lm, [request], modules, first) for request in requests]
+        texts = self.read(lm, [(request.text, request.target_new) for request in requests])
+        parts = [self.rows_of(lm, text) for text in texts]
         return {
             name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))
-            for name in modules
+            for name in parts[0]
         }
+
+    def read(self, lm: LanguageModel, pairs: Sequence[tuple[str, str]]) -> list[Text]:
+        """Return texts with the input of the first edited layer.
+
+        Raises:
+            ValueError: an answer cannot be tokenised after its prompt.
+        """
+        return read_texts(lm, pairs, min(self.config.layers))
+
+    def rows_of(self, lm: LanguageModel, text: Text) -> dict[str, ModuleRows]:
+        """Return inputs and output gradients of each module at the tokens of a text, by weight."""
+        modules: dict[str, nn.Module] = {m.weight: lm.projection(m.role, m.layer) for m in self.modules(lm)}
+        return attended_gradients(lm, text, modules, min(self.config.layers))
 
     def normalised(self, network: Parameters, rows: Mapping[str, ModuleRows]) -> dict[str, tuple[Tensor, Tensor]]:
         """Return rows minus their mean, divided by their standard deviation."""
@@ -227,8 +237,8 @@ class Training:
                 if step == stop_at:
                     break
                 gradients = [torch.zeros_like(tensor) for tensor in network.values()]
-                for case in self.chosen(step):
-                    for total, own in zip(gradients, self.gradient({**network, **fixed}, case, step), strict=True):
+                for texts in self.texts(step):
+                    for total, own in zip(gradients, self.gradient({**network, **fixed}, *texts), strict=True):
                         total += own / config.accumulate
                 norm = torch.stack([gradient.norm() for gradient in gradients]).norm().clamp_min(config.clip)
                 for tensor, gradient in zip(network.values(), gradients, strict=True):
@@ -252,25 +262,31 @@ class Training:
             found.append(self.cases[int(order[n % len(self.cases)])])
         return found
 
-    def gradient(self, network: Parameters, case: TrainingCase, step: int) -> list[Tensor]:
+    def texts(self, step: int) -> list[tuple[Text, Text, Text]]:
+        """Return for each case of a step the edit, an equivalent and an unrelated prompt, read in shared passes."""
+        pairs: list[tuple[str, str]] = []
+        for case in self.chosen(step):
+            generator = torch.Generator().manual_seed(derived_seed(self.editor.seed, case.id, str(step)))
+            pairs.append((case.request.text, case.request.target_new))
+            for choices in (case.equivalents, case.unrelated):
+                pairs.append(choices[int(torch.randint(len(choices), (1,), generator=generator))])
+        read = self.editor.read(self.lm, pairs)
+        return list(zip(read[::3], read[1::3], read[2::3], strict=True))
+
+    def gradient(self, network: Parameters, edit: Text, equivalent: Text, unrelated: Text) -> list[Tensor]:
         """Return the gradient of the loss of one case with respect to the trained parameters of the network.
 
         Raises:
             ValueError: the loss is not finite.
         """
-        rows = self.editor.rows(self.lm, [case.request])
+        rows = self.editor.rows_of(self.lm, edit)
         weights = self.editor.edited(self.lm, self.editor.changes(self.lm, detached(network), rows))
-        generator = torch.Generator().manual_seed(derived_seed(self.editor.seed, case.id, str(step)))
-        equivalent = case.equivalents[int(torch.randint(len(case.equivalents), (1,), generator=generator))]
-        unrelated = case.unrelated[int(torch.randint(len(case.unrelated), (1,), generator=generator))]
         outer = self.outer_gradients(weights, equivalent, unrelated)
         by_role = {n: self.lm.as_stored(self.roles[n].layer, g, self.roles[n].role) for n, g in outer.items()}
         trained = {n: t for n, t in network.items() if t.requires_grad}
         return gradient_network.decoupled_gradient(trained, self.editor.normalised(network, rows), by_role)
 
-    def outer_gradients(
-        self, weights: Mapping[str, Tensor], equivalent: tuple[str, str], unrelated: tuple[str, str]
-    ) -> dict[str, Tensor]:
+    def outer_gradients(self, weights: Mapping[str, Tensor], equivalent: Text, unrelated: Text) -> dict[str, Tensor]:
         """Return the gradient of the loss with respect to the edited weights, as they are stored."""
         edited = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
         loss = self.config.edit_factor * self.target_loss(edited, equivalent) + self.divergence(edited, unrelated)
@@ -278,27 +294,20 @@ class Training:
             raise ValueError("the loss of the training is not a number; set lower learning rates")
         return dict(zip(edited, torch.autograd.grad(loss, list(edited.values())), strict=True))
 
-    def target_loss(self, weights: Mapping[str, Tensor], pair: tuple[str, str]) -> Tensor:
+    def target_loss(self, weights: Mapping[str, Tensor], text: Text) -> Tensor:
         """Return the mean negative log-likelihood of an answer after its prompt, with edited weights."""
-        batch = TargetBatch.of(self.lm, [EditRequest(pair[0], "", pair[1], "")])
-        return batch.token_loss(self._logits(weights, batch, batch.target_logits_only(self.lm)))
+        return text.batch.token_loss(self._logits(weights, text, text.batch.target_logits_only(self.lm)))
 
-    def divergence(self, weights: Mapping[str, Tensor], pair: tuple[str, str]) -> Tensor:
+    def divergence(self, weights: Mapping[str, Tensor], text: Text) -> Tensor:
         """Return KL(unedited || edited) in nats, the mean over the tokens of a text."""
-        batch = TargetBatch.of(self.lm, [EditRequest(pair[0], "", pair[1], "")])
-        with torch.no_grad():
-            before = self._logits({}, batch, nullcontext()).float().log_softmax(-1)
-        now = self._logits(weights, batch, nullcontext()).float().log_softmax(-1)
-        mask = batch.inputs["attention_mask"].bool()
-        return (before.exp() * (before - now)).sum(-1)[mask].mean()
+        before = self._logits({}, text, nullcontext()).float().log_softmax(-1)
+        now = self._logits(weights, text, nullcontext()).float().log_softmax(-1)
+        return (before.exp() * (before - now)).sum(-1).mean()
 
-    def _logits(
-        self, weights: Mapping[str, Tensor], batch: TargetBatch, selected: AbstractContextManager[None]
-    ) -> Tensor:
+    def _logits(self, weights: Mapping[str, Tensor], text: Text, selected: AbstractContextManager[None]) -> Tensor:
         first = min(self.config.layers)
-        state = block_inputs(self.lm, batch, first)
-        with torch.set_grad_enabled(bool(weights)), resume_at(self.lm, first, state), selected:
-            logits: Tensor = functional_call(self.lm.model, dict(weights), kwargs=batch.inputs).logits
+        with torch.set_grad_enabled(bool(weights)), resume_at(self.lm, first, text.state), selected:
+            logits: Tensor = functional_call(self.lm.model, dict(weights), kwargs=text.batch.inputs).logits
         return logits
 
     def start(self, reporter: Reporter) -> dict[str, Tensor]:
@@ -308,8 +317,8 @@ class Training:
         sample = sample[:STATISTICS_CASES]
         parts: dict[str, list[Tensor]] = {name: [] for name in self.roles}
         with reporter.stage("statistics of the training cases", len(sample)) as advance:
-            for case in sample:
-                for name, pair in editor.rows(lm, [case.request]).items():
+            for text in editor.read(lm, [(case.request.text, case.request.target_new) for case in sample]):
+                for name, pair in editor.rows_of(lm, text).items():
                     parts[name].append(torch.cat(pair, dim=1))
                 advance()
         fixed, shapes = {}, {}
@@ -331,15 +340,14 @@ class Training:
         """
         lm, editor = self.lm, self.editor
         cases = self.cases[:: max(len(self.cases) // RATE_CASES, 1)][:RATE_CASES]
-        steps = [(case, editor.changes(lm, {**network, **fixed}, editor.rows(lm, [case.request]))) for case in cases]
+        texts = editor.read(lm, [(case.request.text, case.request.target_new) for case in cases])
+        steps = [(text, editor.changes(lm, {**network, **fixed}, editor.rows_of(lm, text))) for text in texts]
         drops: dict[float, float] = {}
         for power in range(24):
             rate, drop = 1e-8 * 2**power, 0.0
-            for case, unit in steps:
-                pair = (case.request.text, case.request.target_new)
+            for text, unit in steps:
                 weights = editor.edited(lm, {name: rate * change for name, change in unit.items()})
-                with torch.no_grad():
-                    drop += float(self.target_loss({}, pair) - self.target_loss(weights, pair)) / len(steps)
+                drop += float(self.target_loss({}, text) - self.target_loss(weights, text).detach()) / len(steps)
             drops[rate] = drop
             if drop >= WANTED_DROP:
                 return rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,24 +18,48 @@ from .batches import TargetBatch
 from .training import block_inputs
 
 
-def attended_gradients(
-    lm: LanguageModel, requests: Sequence[EditRequest], modules: Mapping[str, nn.Module], first_layer: int
-) -> dict[str, ModuleRows]:
-    """Return the rows of modules for the mean negative log-likelihood of the targets' tokens, without padding.
+@dataclass(frozen=True)
+class Text:
+    """A prompt with its answer, and the input of a block for its tokens.
 
-    Layers below the first edited one are computed without gradients.
+    Attributes:
+        batch: one row without padding.
+        state: input of the block, (1, position, d).
+    """
+
+    batch: TargetBatch
+    state: Tensor
+
+
+def read_texts(lm: LanguageModel, pairs: Sequence[tuple[str, str]], layer: int) -> list[Text]:
+    """Return texts with the input of a block, which is computed for all of them in shared passes.
+
+    Args:
+        lm: the model.
+        pairs: prompts with answers.
+        layer: the layer of the block.
+
+    Raises:
+        ValueError: an answer cannot be tokenised after its prompt.
+    """
+    whole = TargetBatch.of(lm, [EditRequest(prompt, "", answer, "") for prompt, answer in pairs])
+    state = block_inputs(lm, whole, layer)
+    rows = [whole.select([i]) for i in range(len(pairs))]
+    return [Text(row, state[i : i + 1, : row.inputs["input_ids"].shape[1]]) for i, row in enumerate(rows)]
+
+
+def attended_gradients(
+    lm: LanguageModel, text: Text, modules: Mapping[str, nn.Module], layer: int
+) -> dict[str, ModuleRows]:
+    """Return the rows of modules for the mean negative log-likelihood of the answer's tokens.
 
     Args:
         lm: the model, which is left unchanged.
-        requests: the requests.
-        modules: linear modules by name.
-        first_layer: the lowest layer of them.
-
-    Raises:
-        ValueError: a target cannot be tokenised after its prompt.
+        text: the text.
+        modules: linear modules by name, none of them below the layer.
+        layer: the layer of the text's block.
     """
-    batch = TargetBatch.of(lm, requests)
-    state = block_inputs(lm, batch, first_layer)
+    batch = text.batch
     inputs: dict[str, tuple[nn.Module, Side]] = {name: (module, "input") for name, module in modules.items()}
     zeros: dict[str, Tensor] = {}
 
@@ -44,15 +69,14 @@ def attended_gradients(
 
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(resume_at(lm, first_layer, state))
+        stack.enter_context(resume_at(lm, layer, text.state))
         captured = stack.enter_context(capture(inputs))
         for name, module in modules.items():
             stack.enter_context(edit_output(module, partial(add_zero, name=name)))
         stack.enter_context(batch.target_logits_only(lm))
         loss = batch.token_loss(lm.model(**batch.inputs).logits)
         gradients = torch.autograd.grad(loss, [zeros[name] for name in modules])
-    real = batch.inputs["attention_mask"].bool()
     return {
-        name: (captured[name].detach()[real].float(), gradient[real].float())
+        name: (captured[name].detach()[0].float(), gradient[0].float())
         for name, gradient in zip(modules, gradients, strict=True)
     }

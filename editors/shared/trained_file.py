@@ -27,7 +27,6 @@ class TrainedFile:
 
     def locked(self) -> AbstractContextManager[None]:
         """Wait until no other process trains the same, in a ``with`` block."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         return exclusive(self.path)
 
     def result(self) -> dict[str, Tensor] | None:
@@ -58,6 +57,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, new)
     new.replace(path)  # a killed process leaves the old file

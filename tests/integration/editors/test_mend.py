@@ -51,7 +51,7 @@ def test_the_first_update_is_a_step_along_the_normalised_gradient(lm):
         x = (torch.cat([h, g], 1) - network[f"{module.weight} mean"]) / network[f"{module.weight} deviation"]
         expected = network[f"{module.weight} rate"].exp() * x[:, h.shape[1] :].T @ x[:, : h.shape[1]]
         found = lm.as_stored(module.layer, changes[module.weight], module.role)
-        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-9)
+        assert float((found - expected).norm() / expected.norm()) < 1e-3
         # All tokens that are read have rows, the prompt's too.
         assert (
             len(h)
@@ -84,14 +84,17 @@ def test_the_decoupled_gradient_equals_that_through_the_edited_model(lm):
     case = dataclasses.replace(
         TRAINING_CASES[0], equivalents=TRAINING_CASES[0].equivalents[:1], unrelated=TRAINING_CASES[0].unrelated[:1]
     )
-    found = run.gradient(network, case, 0)
+    edit, equivalent, unrelated = editor.read(
+        lm, [(case.request.text, case.request.target_new), case.equivalents[0], case.unrelated[0]]
+    )
+    found = run.gradient(network, edit, equivalent, unrelated)
     trained = {n: t for n, t in network.items() if t.requires_grad}
     rows = editor.normalised(network, editor.rows(lm, [case.request]))
     weights = {}
     for module in editor.modules(lm):
         change = gradient_network.update(trained, module.weight, *rows[module.weight])
         weights[module.weight] = lm.parameter(module.weight).detach() - lm.as_stored(module.layer, change, module.role)
-    loss = run.target_loss(weights, case.equivalents[0]) + run.divergence(weights, case.unrelated[0])
+    loss = run.target_loss(weights, equivalent) + run.divergence(weights, unrelated)
     expected = torch.autograd.grad(loss, list(trained.values()))
     for name, a, b in zip(trained, found, expected, strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-6 + 1e-4 * float(b.abs().max())), name
@@ -116,7 +119,7 @@ def test_training_lowers_the_loss_and_is_read_from_the_cache(lm):
         for case in TRAINING_CASES:
             changes = editor.changes(lm, network, editor.rows(lm, [case.request]))
             weights = editor.edited(lm, changes)
-            total += float(training(lm, editor).target_loss(weights, case.equivalents[0]).detach())
+            total += float(training(lm, editor).target_loss(weights, *editor.read(lm, case.equivalents[:1])).detach())
         return total
 
     network = editor._networks[lm]
