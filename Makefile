@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   ?= runs/demo
 SITE   ?= site
+DEVICE ?= cuda
 
 TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4 --measure success
 
@@ -12,7 +13,7 @@ FACTS     := capital,mother-tongue,religion
 PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
 LITE      := --subset lite --known-only
 
-.PHONY: help install demo test-fast test test-long lint bench site results verify finding sequential tune task-hashes lock clean
+.PHONY: help install demo test-fast test test-long lint bench gpu site results verify finding sequential tune task-hashes lock clean
 
 help:
 	@echo "make demo         install, run none, ft and rome on two tasks, build the site (10 minutes)"
@@ -23,6 +24,7 @@ help:
 	@echo "make lint         run ruff and mypy"
 	@echo "make site         build the leaderboard in ./site from ./results"
 	@echo "make bench        compare fast and reference implementations"
+	@echo "make gpu          compare every editor on a GPU with the CPU (DEVICE=cpu tries the script)"
 	@echo "make finding      compute the tables of docs/finding.md (40 minutes)"
 	@echo "make sequential   compute the figure of docs/sequential.md (1 hour)"
 	@echo "make tune         search the hyper-parameters of docs/tuning.md (half an hour)"
@@ -62,6 +64,9 @@ test-fast: lint
 
 bench: install
 	$(BIN)/python -m tests.performance.bench
+
+gpu: install  # needs a GPU, except with DEVICE=cpu
+	$(BIN)/python -m tests.performance.gpu --device $(DEVICE)
 
 tune: install  # one search per method; resumes after an interruption
 	$(TUNE) --editor memit --grid 'layers=4|5|6|7|8' --grid ridge=150,1500,15000

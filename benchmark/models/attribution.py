@@ -30,7 +30,10 @@ Neuron = tuple[int, int]
 """A neuron: its layer and its index."""
 
 ROWS = 1600
-"""Maximum number of rows of one pass, summed over the layers that each passes through. It limits the memory."""
+"""Least number of rows of one pass, summed over the layers that each passes through."""
+ROW_BYTES = {"cpu": 512 * 2**20, "cuda": 4 * 2**30}
+"""Memory of the rows of one pass by the kind of device, at most, unless :data:`ROWS` need more. It is constant, because
+the number of rows affects rounding."""
 
 HEAD_ROWS = 64
 """Rows per call of the output head. More rows read its weight less often and need more memory."""
@@ -68,7 +71,7 @@ class Integral:
 
 
 def attributions(
-    lm: LanguageModel, prompt: str, target: str, integral: Integral, *, suffix: str = ".", rows: int = ROWS
+    lm: LanguageModel, prompt: str, target: str, integral: Integral, *, suffix: str = ".", rows: int | None = None
 ) -> Tensor:
     """Attribute an answer's probability to every neuron of the model.
 
@@ -83,7 +86,7 @@ def attributions(
         target: the answer.
         integral: the numerical integration.
         suffix: the text after the answer. Only masked models read it.
-        rows: maximum number of rows of one pass, summed over layers.
+        rows: maximum number of rows of one pass, summed over layers; None takes :func:`rows_per_pass`.
 
     Returns:
         Attributions of shape (layer, m), float32, on the CPU.
@@ -93,7 +96,17 @@ def attributions(
             attention window.
     """
     queries = lm.token_queries(prompt, target, suffix)
+    rows = rows or rows_per_pass(lm)
     return torch.stack([_token_attributions(lm, query, integral, rows) for query in queries]).mean(0)
+
+
+def rows_per_pass(lm: LanguageModel) -> int:
+    """Return the number of rows of one pass, summed over layers, that the shape and the device of a model allow.
+
+    More rows read each weight less often. A row keeps about ``20 d + 4 m`` values per layer for the gradients.
+    """
+    row = (20 * int(lm.shape["width"]) + 4 * lm.n_neurons) * lm.dtype.itemsize
+    return max(ROWS, ROW_BYTES.get(lm.device.type, ROW_BYTES["cpu"]) // row)
 
 
 def _token_attributions(lm: LanguageModel, query: TokenQuery, integral: Integral, rows: int) -> Tensor:

@@ -15,6 +15,7 @@ from ..core.errors import KnbenchError
 from ..core.records import Failure
 from ..core.schema import Case, EditRequest, derived_seed, digest
 from ..editing import Edit, Editor, Memory, NonFiniteEditError, Recall, State
+from ..models.device_state import synchronise
 from ..models.language_model import LanguageModel
 from ..probing.positions import position_guard
 from .environment import PeakMemory
@@ -159,7 +160,9 @@ def _attempt(
 def _call(lm: LanguageModel, seed: int, compute: Callable[[], T]) -> T:
     """Call a method of an editor under a seed. A forward pass beyond the model's positions raises ValueError."""
     with seeded(seed), position_guard(lm):
-        return compute()
+        result = compute()
+        synchronise(lm.device)
+        return result
 
 
 def _raise_unless_recorded(error: BaseException) -> None:

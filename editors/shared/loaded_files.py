@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...benchmark.models.free_memory import free_bytes
+from ...benchmark.models.device_state import free_bytes
 
 SHARE = 0.25
 """Share of the free memory of a device that the tensors may take, measured at the first file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from knbench.benchmark.models.attribution import (
+    ROWS,
     Integral,
     Search,
     SharedNeurons,
@@ -12,6 +13,7 @@ from knbench.benchmark.models.attribution import (
     _through_linear,
     attributions,
     neurons_above,
+    rows_per_pass,
     search,
 )
 from knbench.benchmark.models.language_model import LanguageModel
@@ -154,3 +156,11 @@ def test_the_plain_heads_gradient_is_that_of_any_head(kind):
     for one, other in zip(plain, general, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
     assert float(plain[1].abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_the_rows_of_a_pass_affect_rounding_only(kind):
+    lm = make_lm(kind)
+    one, many = (attributions(lm, PROMPT, "Rome", Integral(steps=7), rows=rows) for rows in (1, None))
+    torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-9)
+    assert rows_per_pass(lm) > ROWS  # a row of a tiny model is small

@@ -1,4 +1,4 @@
-"""The free memory of a device."""
+"""The free memory and the pending work of a device."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ def free_bytes(device: torch.device) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the pending work of a GPU, without which a time ends before the work does."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
