@@ -174,7 +174,7 @@ def _board(
     ]
     rows.sort(key=lambda row: (bool(row.unranked), -(row.scored.value if row.scored else -1.0), row.method))
     kinds = {m: members[0].result.editor.kind for m, members in entries.items()}
-    violations = control_violations({m: scored[m].value for m in complete if m in scored}, kinds)
+    violations = control_violations({m: row.value for m, row in ranked.items()}, kinds)
     return Board(name, title, kind, columns, _with_tie_groups(rows), tasks, violations)
 
 

@@ -15,7 +15,7 @@ from ..benchmark.core.documents import ModelCard, Result, TaskCard
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.core.records import Record
 from ..benchmark.core.schema import TaskKind
-from ..benchmark.results.board_places import Place, places_of
+from ..benchmark.results.board_places import Place, places_of, unlike
 from ..benchmark.results.boards import Board, BoardTable, Questions
 from ..benchmark.results.comparison import Values, case_means
 from ..benchmark.results.documents import OnBroken, comparable, optional_conditions, reraise
@@ -246,6 +246,8 @@ class _Groups:
         for key, members in self._members.items():
             place = self._tables.get(key)
             board, table = (place.board, place.table) if place else (None, None)
+            if board is not None:
+                members = {task: _with_equal_cases(found_by_method) for task, found_by_method in members.items()}
             found.append(Section(key, members, board, table, tuple(self._reasons.get(key, ())[:MAX_REASONS])))
         return found
 
@@ -272,13 +274,25 @@ class _Groups:
         members[entry.method] = entry
 
 
+def _with_equal_cases(members: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Mark the results of a task on a board that have observations of other cases than the first one.
+
+    The first one is that of the method ``none``, or else the first verified one.
+    """
+    first = members.get("none") or next(iter(members.values()))
+    return {
+        method: entry if entry.deviation else replace(entry, deviation=unlike(entry.questions, first.questions))
+        for method, entry in members.items()
+    }
+
+
 def _board_key(result: Result, place: Place) -> str:
     """Return the key of a table of a board. A board of any model has one table per model and tokenization."""
     model = result.model
     words = [place.board.key, model.name]
     if place.board.any_model:
         identity = [model.weight_hash, model.tokenizer_hash, model.config_hash, result.protocol.bos_prepended]
-        words.append(hashlib.sha256(json.dumps([model.name, *identity]).encode()).hexdigest()[:12])
+        words.append(hashlib.sha256(json.dumps([model.name, *identity]).encode()).hexdigest()[:16])
     return slug("-".join([*words, place.table.name]))
 
 
@@ -288,7 +302,8 @@ def section_key(result: Result) -> str:
     protocol = result.protocol
     if protocol.regime != "sequential":
         conditions.pop("cases", None)  # the number of known cases differs between tasks
-    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:6]
+    # So long that nobody finds settings with the key of others.
+    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
     size = {"single": "", "batch": protocol.batch_edits, "sequential": protocol.cases}[protocol.regime]
     words = [result.model.name, f"{protocol.regime}-{size}" if size else ""]
     words += [protocol.subset or "", f"limit-{protocol.limit}" if protocol.limit else ""]

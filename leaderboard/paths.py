@@ -24,7 +24,7 @@ def task_page(task: TaskCard) -> str:
 
 def model_page(name: str, weight_hash: str) -> str:
     """Return the path of a model's page. Models of one name with different weights have different pages."""
-    return f"models/{slug(name)}-{weight_hash[:8]}.html"
+    return f"models/{slug(name)}-{weight_hash[:16]}.html"
 
 
 def result_page(result: Result) -> str:

@@ -62,7 +62,9 @@ def asked(records: Iterable[Record]) -> Questions:
         )
         for record in listed
     ]
-    return Questions(len(listed), questions_digest(cases), tuple(record.case_id for record in listed))
+    unmeasured = [record.case_id for record in listed if all(probe.before is None for probe in record.probes)]
+    ids = tuple(record.case_id for record in listed)
+    return Questions(len(listed), questions_digest(cases), ids, unmeasured=tuple(unmeasured))
 
 
 def _request(request: Any) -> list[Any]:
@@ -89,7 +91,10 @@ def places_of(result: Result, questions: Questions, boards: Mapping[str, Board])
             if _is_about(result, board, table):
                 settings = next(_settings(result, board, table), "")
                 wanted = board.questions_of(table, result.model.name, result.task.name)
-                found.append(Place(board, table, settings, _other_questions(questions, wanted)))
+                flaw = _other_questions(questions, wanted)
+                if not flaw and board.known_only and questions.unmeasured:
+                    flaw = f"case {_short(questions.unmeasured[0])} has no observations"
+                found.append(Place(board, table, settings, flaw))
     return found
 
 
@@ -156,6 +161,22 @@ def _words(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+def unlike(questions: Questions, others: Questions) -> str:
+    """Return which case only one of two results on the same model has observations of, in words; empty without any.
+
+    Whether the tokenizer can encode a case depends on the model alone, and a case without observations counts nowhere.
+    """
+    different = sorted({*questions.unmeasured} ^ {*others.unmeasured})
+    if not different:
+        return ""
+    verb = "has no" if different[0] in questions.unmeasured else "has"
+    return f"case {_short(different[0])} {verb} observations, unlike in other results of the model"
+
+
+def _short(case_id: str) -> str:
+    return f"'{case_id if len(case_id) <= 40 else case_id[:37] + '...'}'"
+
+
 def _other_questions(found: Questions, wanted: Questions) -> str:
     """Return how cases and probes differ from those of a table, in words; empty if they are equal."""
     if found.digest == wanted.digest:
@@ -165,9 +186,9 @@ def _other_questions(found: Questions, wanted: Questions) -> str:
         missing = next((case_id for case_id in wanted.ids if case_id not in own), None)
         extra = next((case_id for case_id in found.ids if case_id not in known), None)
         if missing is not None:
-            return f"case '{missing}' of the board is missing"
+            return f"case {_short(missing)} of the board is missing"
         if extra is not None:
-            return f"case '{extra}' is not on the board"
+            return f"case {_short(extra)} is not on the board"
         if tuple(found.ids) != tuple(wanted.ids):
             return "the cases are in another order than on the board"
     elif found.cases != wanted.cases:

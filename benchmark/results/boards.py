@@ -72,12 +72,14 @@ class Questions:
         ids: ids of the cases in their order; empty if they follow from the task alone.
         margin: smallest difference of log-probabilities, in nats, that decided whether a case is known or a probe is
             kept. Machines that round by more select other cases. None if nothing was decided.
+        unmeasured: of a result, ids of the cases without observations, which do not count in any score.
     """
 
     cases: int
     digest: str
     ids: Sequence[str] = ()
     margin: float | None = None
+    unmeasured: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

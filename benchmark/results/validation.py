@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..core.documents import Result
 from ..core.errors import KnbenchError
+from ..core.local_paths import without_folders
 from ..core.printable import printable
 from ..core.schema import Task
 from ..core.version import __version__
@@ -211,6 +213,9 @@ def _check_run(run: Run, tasks: Mapping[str, Task], *, is_new: bool) -> RunLines
                 f"version {task.version}; run it again"
             )
         asked = check_task(str(run.result_path), run.result, records, task)
+        other = _other_description(run.result, task) if is_new else None
+        if other is not None:
+            raise KnbenchError(f"{run.result_path}: /task/{other} is not that of task '{task.name}'; run it again")
         flaw = selection_flaw(run.result, records, asked)
         if flaw is not None:
             raise KnbenchError(f"{run.result_path}: {flaw}")
@@ -221,6 +226,13 @@ def _check_run(run: Run, tasks: Mapping[str, Task], *, is_new: bool) -> RunLines
     if flaw is not None:
         raise KnbenchError(f"{run.path(DRIFT)}: {flaw}")
     return lines
+
+
+def _other_description(result: Result, task: Task) -> str | None:
+    """Return the field of a task's card that differs from the installed task, or None. The site shows the card."""
+    fields = ("title", "description", "licence", "citation", "relation", "criteria")
+    found = next((name for name in fields if getattr(result.task, name) != getattr(task, name)), None)
+    return "source" if not found and result.task.source != without_folders(task.source) else found
 
 
 def _series(version: str) -> tuple[int, ...]:

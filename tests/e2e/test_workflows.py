@@ -170,6 +170,13 @@ def status_note(repository, folder):
     (repository / "results" / folder / "status.json").write_text('{"schema_version": 1, "results": {}}')
 
 
+def board(repository, place):
+    """Add a definition of a board that demands one easy case."""
+    (repository / place).parent.mkdir(parents=True)
+    text = (ROOT / "leaderboard" / "boards" / "knbench-lite-v2.yaml").read_text()
+    (repository / place).write_text(text.replace("subset: lite", "subset: lite\n    limit: 1"))
+
+
 HOSTILE = {
     "changed records of another method": (swap_answers, "changes results/rome/"),
     "a deleted method": (lambda r: shutil.rmtree(r / "results" / "none"), "deletes results/none/"),
@@ -192,6 +199,14 @@ HOSTILE = {
     "two methods": (
         lambda r: (add_method(r, "memit"), add_method(r, "kn")),
         "adds files to 2 methods (kn, memit); submit one method at a time",
+    ),
+    "a board of its own": (
+        with_honest(lambda r: board(r, "leaderboard/boards/knbench-lite-v2.yaml")),
+        "leaderboard/boards/knbench-lite-v2.yaml outside results",
+    ),
+    "a board in the own folder": (
+        with_honest(lambda r: board(r, "results/memit/boards/knbench-lite-v2.yaml")),
+        "memit/boards/knbench-lite-v2.yaml",
     ),
     "a workflow as well": (
         with_honest(lambda r: (r / ".github" / "workflow.yml").write_text("on: pull_request_target\n")),
