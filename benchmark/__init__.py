@@ -22,17 +22,18 @@ The names of ``__all__`` are imported on first access, so importing the package 
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.version import __version__
 
 if TYPE_CHECKING:
+    from .api.evaluation import evaluate
+    from .api.results import Results, load_results
+    from .api.run_config import RunConfig
     from .api.session import EditedModel, edit
     from .core.schema import Case, EditRequest, Probe, Support, Task
     from .editing import Edit, Editor
     from .models.loading import load_model
-    from .results.runs import Run
 
 __all__ = [
     "Case",
@@ -41,10 +42,13 @@ __all__ = [
     "EditedModel",
     "Editor",
     "Probe",
+    "Results",
+    "RunConfig",
     "Support",
     "Task",
     "__version__",
     "edit",
+    "evaluate",
     "load_model",
     "load_results",
 ]
@@ -56,29 +60,16 @@ _MODULES = {
     "EditedModel": "api.session",
     "Editor": "editing",
     "Probe": "core.schema",
+    "Results": "api.results",
+    "RunConfig": "api.run_config",
     "Support": "core.schema",
     "Task": "core.schema",
     "edit": "api.session",
+    "evaluate": "api.evaluation",
     "load_model": "models.loading",
+    "load_results": "api.results",
 }
 """Module of each lazily imported name, relative to this package."""
-
-
-def load_results(*folders: str | Path) -> list[Run]:
-    """Load the finished runs below one or more folders, in a fixed order.
-
-    Args:
-        folders: run folders as ``knbench run`` writes them, or folders of stored results.
-
-    Returns:
-        The runs. ``run.result`` is the validated result; ``run.records()`` reads the records.
-
-    Raises:
-        KnbenchError: a folder does not exist, contains no result, or contains an invalid one.
-    """
-    from .results.runs import find_runs
-
-    return find_runs([Path(folder) for folder in folders])
 
 
 def __getattr__(name: str) -> Any:

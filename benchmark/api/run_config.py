@@ -20,7 +20,7 @@ from ..models.catalogue import DEFAULT_MODEL, catalogue, model_label
 
 KNOWN_BY = ("success", "exact", "generated")
 BOS_POLICIES = ("auto", "always", "never")
-EXECUTORS = ("serial", "local", "ray")
+EXECUTORS = ("auto", "serial", "local", "ray")
 AUTO = "auto"
 
 _CHOICES: Mapping[str, Sequence[str]] = {
@@ -64,7 +64,7 @@ class RunConfig:
         drift_limit: maximum number of samples per drift task.
         drift_text: held-out text for perplexity.
         fluency_tokens: number of tokens to generate for fluency.
-        executor: ``serial``, ``local`` or ``ray``.
+        executor: ``auto``, ``serial``, ``local`` or ``ray``.
         workers: number of workers.
         address: address of a Ray cluster.
         threads: CPU threads per worker.
@@ -101,7 +101,7 @@ class RunConfig:
     drift_limit: int = 100
     drift_text: str | None = None
     fluency_tokens: int = 0
-    executor: Literal["serial", "local", "ray"] = "serial"
+    executor: Literal["auto", "serial", "local", "ray"] = "auto"
     workers: int | None = None
     address: str | None = None
     threads: int | None = None
@@ -164,18 +164,11 @@ class RunConfig:
         """Return a configuration that runs a stored result again; see :func:`manifest_values`."""
         return cls.from_mapping(manifest_values(manifest), "the manifest")
 
-    def to_mapping(self, *, changed: bool = False) -> dict[str, Any]:
-        """Return the values by the names of the flags, as YAML can hold them.
-
-        Args:
-            changed: whether to leave out values that equal the defaults.
-        """
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the values by the names of the flags, as YAML can hold them."""
         values = {}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
-            default = entry.default if entry.default is not dataclasses.MISSING else {}
-            if changed and value == default:
-                continue
             if isinstance(value, tuple):
                 value = list(value)
             elif isinstance(value, Mapping):
@@ -183,9 +176,10 @@ class RunConfig:
             values[entry.name.replace("_", "-")] = value
         return values
 
-    def to_yaml(self, *, changed: bool = False) -> str:
-        """Return the configuration as YAML, in the order of the flags; see :meth:`to_mapping`."""
-        return yaml.safe_dump(self.to_mapping(changed=changed), sort_keys=False, allow_unicode=True)
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML, in the order of the flags, without flags that have no value."""
+        values = {name: value for name, value in self.to_mapping().items() if value not in (None, [], {})}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,8 @@ from ..core.errors import InterruptedRun, KnbenchError
 from ..core.files import json_text, write_text
 from ..core.schema import Case, Task, derived_seed
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
-from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
+from ..models.devices import check_device
+from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
 
 if TYPE_CHECKING:
     from ..analyses.base import AnalysisPart

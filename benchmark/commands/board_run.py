@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from ..core import registry
 from ..core.errors import KnbenchError
@@ -17,7 +16,7 @@ from ..results.board_places import asked, places_of
 from ..results.boards import Board, BoardTable, find_board
 from ..results.runs import Run, find_runs
 from ..scoring.summary import in_order
-from .options import names_of
+from .options import GIVEN, names_of
 
 BOARD_OPTION = click.option(
     "--board",
@@ -70,7 +69,7 @@ def board_parameters(context: click.Context, board: Board, table: BoardTable) ->
     }
     options = {option.name: option.opts[0] for option in context.command.params}
     for name in (*fixed, *_ELSEWHERE):
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        given = context.get_parameter_source(name) in GIVEN
         if given and (name in _ELSEWHERE or params[name] != fixed[name]):
             raise KnbenchError(
                 f"{options[name]} contradicts board {board.label}"
@@ -108,7 +107,7 @@ def _model(context: click.Context, board: Board) -> str:
         KnbenchError: it is not a model of the board.
     """
     name: str = context.params["model"]
-    if context.get_parameter_source("model") is not ParameterSource.COMMANDLINE:
+    if context.get_parameter_source("model") not in GIVEN:
         return DEFAULT_MODEL if board.any_model else board.model_names[0]
     if not board.any_model and name not in board.model_names:
         raise KnbenchError(f"--model {name}: board {board.label} has {', '.join(board.model_names)}; omit --model")

@@ -12,12 +12,11 @@ from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text, write_text
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
-from ..models.devices import DEVICE_HELP, resolve_device
+from ..models.devices import DEVICE_HELP, check_device, resolve_device
 from .options import (
     DATA_OPTION,
     INCLUDE_OPTION,
     JSON_FLAG,
-    check_device,
     chosen_tasks,
     known_editors,
     names_of,

@@ -12,7 +12,8 @@ import click
 from ..core.errors import InterruptedRun
 from ..core.files import json_text
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
-from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
+from ..models.devices import check_device
+from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
 
 if TYPE_CHECKING:
     from ..core.progress import Reporter

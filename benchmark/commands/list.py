@@ -6,12 +6,14 @@ import dataclasses
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from ..core import registry
+from ..core.declarations import class_constants
 from ..core.errors import DESCRIBED, unknown_name
 from ..core.files import json_text
 from ..core.printable import printable
@@ -79,8 +81,11 @@ def list_command(category: str, words: Sequence[str], include_path: Sequence[Pat
     }
     if category not in listings:
         raise unknown_name("listing", category, listings)
-    registry.load_all(registry.COMMANDS, load_command)
-    registry.load_all(registry.READERS, registry.load_reader)
+    # Built-in ones can be used, and their import takes seconds.
+    registry.load_all(registry.COMMANDS, lambda point: None if registry.is_built_in(point) else load_command(point))
+    registry.load_all(
+        registry.READERS, lambda point: None if registry.is_built_in(point) else registry.load_reader(point)
+    )
     listing = listings[category]
     every = listing.rows()
     rows = [row for row in every if _contains(row, words)]
@@ -106,19 +111,33 @@ def _contains(row: Mapping[str, Any], words: Sequence[str]) -> bool:
 
 
 def _list_editors() -> list[dict[str, Any]]:
-    from ..editing import editor_classes
+    names = ("name", "kind", "summary", "paper")
 
-    return [
-        {"name": name, "kind": cls.kind, "summary": cls.summary, "paper": cls.paper}
-        for name, cls in editor_classes().items()
-    ]
+    def row(point: EntryPoint) -> dict[str, Any]:
+        found = class_constants(point, names) or {}
+        if not {"name", "summary"} <= found.keys():
+            from ..editing import editor_class
+
+            cls = editor_class(point.name)
+            found = {name: getattr(cls, name) for name in names}
+        return {name: {"kind": "weights", "paper": "", **found}[name] for name in names}
+
+    return list(registry.load_all(registry.EDITORS, row).values())
 
 
 def _list_guards() -> list[dict[str, Any]]:
-    from ..editing import guard_class
+    names = ("name", "summary", "paper")
 
-    guards = registry.load_all(registry.GUARDS, lambda point: guard_class(point.name))
-    return [{"name": name, "summary": cls.summary, "paper": cls.paper} for name, cls in guards.items()]
+    def row(point: EntryPoint) -> dict[str, Any]:
+        found = class_constants(point, names) or {}
+        if not {"name", "summary"} <= found.keys():
+            from ..editing import guard_class
+
+            cls = guard_class(point.name)
+            found = {name: getattr(cls, name) for name in names}
+        return {name: {"paper": "", **found}[name] for name in names}
+
+    return list(registry.load_all(registry.GUARDS, row).values())
 
 
 def _list_tasks(include: Sequence[Path]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import NoReturn
 import click
 
 from ..core import registry
+from ..core.declarations import docstring
 from ..core.errors import InterruptedRun, KnbenchError, unknown_name
 from ..core.printable import printable
 from ..core.threads import wait_passively
@@ -63,14 +64,20 @@ class Commands(click.Group):
         return list(registry.registered(registry.COMMANDS))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command.
+        """Return a command for a list of commands; :meth:`resolve_command` returns the one to run.
 
-        Returns None if the name is not registered, or if the command cannot be used, which a warning explains.
+        Returns None if the name is not registered, or if the command cannot be used, which a warning explains. Of a
+        built-in command, only the help is read.
         """
         del ctx
         points = registry.registered(registry.COMMANDS)
+        if cmd_name not in points:
+            return None
+        text = docstring(points[cmd_name])
+        if text is not None:
+            return click.Command(cmd_name, help=text)
         try:
-            return load_command(points[cmd_name]) if cmd_name in points else None
+            return load_command(points[cmd_name])
         except KnbenchError as error:
             registry.warn(f"{error}; it is left out")
             return None

@@ -17,7 +17,14 @@ from ..core.errors import KnbenchError, unknown_name
 from ..core.schema import Task
 from ..scoring.protocols import DEFAULT, PROTOCOLS
 
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+"""Sources of values that the user gave: flags, and the file of ``--config``."""
+_NOT_REPEATED = ("output", "as_json", "address", "config", "print_config", "quiet")
+"""Options that the command line in a result leaves out. The values of ``--config`` appear as flags."""
+
 JSON_FLAG = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of a table.")
+
+QUIET_OPTION = click.option("--quiet", is_flag=True, help="Show no progress.")
 
 PROTOCOL_OPTION = click.option(
     "--protocol",
@@ -178,8 +185,8 @@ def command_line() -> str:
     parts = [context.command_path]
     for option in context.command.params:
         value = context.params.get(option.name or "")
-        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if not given or option.name in ("output", "as_json", "address") or not isinstance(option, click.Option):
+        given = context.get_parameter_source(option.name or "") in GIVEN
+        if not given or option.name in _NOT_REPEATED or not isinstance(option, click.Option):
             continue
         for item in value if isinstance(value, tuple) else (value,):
             parts += [option.opts[0]] if option.is_flag else [option.opts[0], shlex.quote(_without_folders(str(item)))]
@@ -193,20 +200,6 @@ def _without_folders(text: str) -> str:
     ('gpt2', 'pararel=all.json')
     """
     return re.sub(r"(^|=)\.{0,2}[/~][^=,]*/([^/=,]+)", r"\1\2", text)
-
-
-def check_device(device: str) -> None:
-    """Check that a torch device is available, before models are loaded.
-
-    Raises:
-        KnbenchError: the device is not available.
-    """
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise KnbenchError(f"device '{device}' is not available: {str(error).splitlines()[0]}") from None
 
 
 def check_installed(*modules: str) -> None:

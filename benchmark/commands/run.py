@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ..api.evaluation import Job, loader, start
+from ..api.run_config import RunConfig
 from ..core.errors import InterruptedRun, KnbenchError
 from ..core.files import json_text
 from ..core.records import to_json
-from ..core.settings import DriftSettings, RunSettings
 from ..core.split import LITE_CASES, SPLITS, SUBSETS, Split, Subset
-from ..models.catalogue import DEFAULT_MODEL, check_model_name, model_label
-from ..models.loading import DTYPES, load_model, stored_model_bytes
+from ..models.catalogue import DEFAULT_MODEL, check_model_name
+from ..models.devices import CPU_BATCH, DEVICE_HELP
+from ..models.loading import DTYPES, stored_model_bytes
 from ..running.shards import Shard
-from ..running.workers.choice import Machine, choose, size_of
-from ..running.workers.config import KINDS, ExecutorConfig, Kind, open_executor
+from ..running.workers.config import KINDS, Kind
 from ..scoring.protocols import unstored_measures
 from .board_run import BOARD_OPTION, run_on_board
 from .options import (
@@ -27,15 +27,21 @@ from .options import (
     INCLUDE_OPTION,
     JSON_FLAG,
     PROTOCOL_OPTION,
+    QUIET_OPTION,
     TASKS_HELP,
-    check_device,
     check_installed,
     chosen_tasks,
     command_line,
     known_editors,
     names_of,
+    read_data_sources,
     read_editor_args,
 )
+from .progress import open_reporter
+from .run_file import CONFIG_OPTION, PRINT_CONFIG_OPTION, BatchSize
+
+if TYPE_CHECKING:
+    from ..editing import Editor
 
 EXAMPLES = """
 \b
@@ -47,6 +53,8 @@ Examples:
   knbench run --editors memit --board knbench-lite
   knbench run --editors rome,memit --tasks capital --sequential 100 --drift perplexity,anaphor-gender
   knbench run --editors all --tasks all --device cuda --executor local --workers 8 --output runs/all
+  knbench run --config run.yaml --limit 3
+  knbench run --config runs/first/rome/capital/manifest.json --output runs/again
 
 An interrupted run continues when the same command is started again.
 """
@@ -98,7 +106,7 @@ An interrupted run continues when the same command is started again.
     "is the most probable one (exact), or greedy generation begins with it (generated).",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-@click.option("--device", default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
     "--device-map", metavar="MAP", help="Shard a large model across GPUs, as in accelerate: auto, balanced, sequential."
 )
@@ -109,10 +117,10 @@ An interrupted run continues when the same command is started again.
 @click.option(
     "--batch-size",
     "--batch_size",
-    type=click.IntRange(min=1),
+    type=BatchSize(),
     default=32,
     show_default=True,
-    help="Number of sequences per forward pass when probes are measured.",
+    help="Number of sequences per forward pass when probes are measured; 'auto' follows the memory of a GPU.",
 )
 @click.option(
     "--bos",
@@ -209,6 +217,9 @@ An interrupted run continues when the same command is started again.
 @PROTOCOL_OPTION
 @ALL_COLUMNS_OPTION
 @click.option("--output", "--output_path", type=click.Path(path_type=Path), help="Run folder. [default: runs/MODEL]")
+@QUIET_OPTION
+@CONFIG_OPTION
+@PRINT_CONFIG_OPTION
 @JSON_FLAG
 def run_command(
     model: str,
@@ -227,7 +238,7 @@ def run_command(
     device_map: str | None,
     dtype: str,
     revision: str | None,
-    batch_size: int,
+    batch_size: int | Literal["auto"],
     bos: Any,
     editor_args: Sequence[str],
     batch_edits: int | None,
@@ -247,6 +258,8 @@ def run_command(
     protocol: str,
     all_columns: bool,
     output: Path | None,
+    quiet: bool,
+    print_config: bool,
     as_json: bool,
 ) -> None:
     """Run editors over tasks: measure, edit, measure again, restore.
@@ -262,63 +275,59 @@ def run_command(
     check_model_name(model)
     editor_names = names_of(editors, known_editors(editors), "editor")
     chosen = chosen_tasks(tasks, include_path, data)
-    args = read_editor_args(editor_args, editor_names)
-    settings = RunSettings(
+    config = RunConfig(
+        model=model,
+        editors=("all",) if editors.strip() == "all" else tuple(editor_names),
+        tasks=_parts(tasks, "task"),
+        include_path=tuple(map(str, include_path)),
+        data=read_data_sources(data, tasks),
         split=split,
         subset=subset,
         limit=limit,
-        seed=seed,
         known_only=known_only,
         known_by=known_by,
+        seed=seed,
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        revision=revision,
         batch_size=batch_size,
-        fluency_tokens=fluency_tokens,
+        bos=bos,
+        editor_args=read_editor_args(editor_args, editor_names),
         batch_edits=batch_edits,
         sequential=sequential,
         checkpoints=_numbers(checkpoints, "--checkpoints"),
-        drift=None if drift is None else DriftSettings(_parts(drift, "drift task"), drift_limit, drift_text),
-        editor_args=args,
+        drift=() if drift is None else _parts(drift, "drift task"),
+        drift_limit=drift_limit,
+        drift_text=drift_text,
+        fluency_tokens=fluency_tokens,
+        executor=executor,
+        workers=workers,
+        address=address,
+        threads=threads,
+        fail_on_error=fail_on_error,
         retry_failed=retry_failed,
+        output=None if output is None else str(output),
     )
-    folder = output or Path("runs") / model_label(model).replace("/", "--")
+    if print_config:
+        click.echo(config.to_yaml(), nl=False)
+        return
+    config.settings(CPU_BATCH)  # settings that contradict each other are refused before workers start
     part = None if shard is None else Shard.parse(shard)
-    if part is not None:
-        folder = folder / part.folder
+    folder = config.folder if part is None else config.folder / part.folder
+    job = Job(
+        config,
+        chosen,
+        lambda: _classes(config),
+        loader(model, config),
+        folder,
+        model_bytes=lambda: _bytes_in_memory(model, revision, dtype),
+        skip_unsupported=config.editors == ("all",),  # a named editor that does not support the model is an error
+        shard=part,
+    )
     try:
         check_installed("torch", "transformers")  # before worker processes start
-        # Workers start while this process imports torch.
-        size = size_of(chosen, len(editor_names), settings)
-        config = ExecutorConfig(executor, workers, address, threads, device)
-        if executor == "auto":
-            config = choose(config, *size, _bytes_in_memory(model, revision, dtype), Machine.here())
-        with open_executor(config) as start_executor:
-            from .. import editing
-            from ..editing import parse_overrides
-            from ..running.evaluator import RunSpec
-            from ..running.runner import execute
-            from .result_tables import print_results
-            from .terminal import ProgressReporter
-
-            if editors.strip() == "all":
-                classes = list(editing.editor_classes().values())
-            else:
-                classes = [editing.editor_class(name) for name in editor_names]
-            for cls in classes:
-                parse_overrides(cls, args.get(cls.name, {}))
-            if config.kind != "ray":  # the machines of a cluster can have other devices
-                check_device(device)
-            load = partial(load_model, model, dtype=dtype, revision=revision, bos=bos, device_map=device_map)
-            # An editor that does not support the model is an error if it is named, and is skipped with "all".
-            spec = RunSpec(load, classes, chosen, settings, skip_unsupported=editors.strip() == "all")
-            with ProgressReporter() as reporter:
-                runs = execute(
-                    start_executor(spec),
-                    folder,
-                    settings,
-                    reporter,
-                    command=command_line(),
-                    fail_on_error=fail_on_error,
-                    shard=part,
-                )
+        runs, names = start(job, open_reporter(quiet=quiet), editors=len(editor_names), command=command_line())
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; finished cases are saved: start the same command to continue") from None
     if part is not None:
@@ -326,15 +335,26 @@ def run_command(
             f"Measured part {part} in {folder}; when all jobs have ended: knbench merge {folder.parent}", err=True
         )
         return
-    left_out = sorted({cls.name for cls in classes} - {run.result.editor.name for run in runs})
+    left_out = sorted(set(names) - {run.result.editor.name for run in runs})
     if left_out:
         click.echo(f"knbench: left out, because they need a causal model: {', '.join(left_out)}", err=True)
+    from .result_tables import print_results
+
     results = [run.with_measures(unstored_measures(protocol)) for run in runs]
     if as_json:
         click.echo(json_text([to_json(result) for result in results]), nl=False)
         return
     print_results(results, protocol, [run.final_records() for run in runs], all_columns=all_columns)
     click.echo(f"Results: {folder}   Site: knbench site build {folder} --output site")
+
+
+def _classes(config: RunConfig) -> list[type[Editor[Any]]]:
+    """Return the classes of the editors of a configuration."""
+    from .. import editing
+
+    if config.editors == ("all",):
+        return list(editing.editor_classes().values())
+    return [editing.editor_class(name) for name in config.editors]
 
 
 def _bytes_in_memory(model: str, revision: str | None, dtype: str) -> int | None:

@@ -13,8 +13,9 @@ from ..core.errors import InterruptedRun
 from ..core.files import json_text, write_json
 from ..core.local_paths import without_folders
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
+from ..models.devices import check_device
 from ..scoring.criteria import MEASURES
-from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, check_device, chosen_tasks
+from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
 
 HELP = """
 \b

@@ -15,6 +15,7 @@ from ..core.errors import InterruptedRun, KnbenchError
 from ..core.files import json_text
 from ..core.printable import printable
 from ..core.schema import Task
+from ..models.devices import check_device
 from ..results.repetition import RepeatedLines, differences, repetitions
 from ..results.rescoring import read_run_lines
 from ..results.runs import Run, find_runs
@@ -22,7 +23,7 @@ from ..results.store import read_status
 from ..results.trust import mark_verified, trust_of
 from ..results.validation import validate
 from ..scoring.summary import in_order
-from .options import INCLUDE_OPTION, JSON_FLAG, check_device, check_installed
+from .options import INCLUDE_OPTION, JSON_FLAG, check_installed
 
 if TYPE_CHECKING:
     from ..models.language_model import LanguageModel

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from ..core.errors import KnbenchError
+
 AUTO = "auto"
 DEVICE_HELP = "Torch device: cpu, cuda, cuda:1, mps. 'auto' is a GPU if there is one, and otherwise the CPU."
 CPU_BATCH = 32
@@ -34,6 +36,20 @@ def resolve_device(device: str = AUTO) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check_device(device: str) -> None:
+    """Check that a torch device is available, before models are loaded.
+
+    Raises:
+        KnbenchError: the device is not available.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise KnbenchError(f"device '{device}' is not available: {str(error).splitlines()[0]}") from None
 
 
 def resolve_batch_size(batch_size: int | Literal["auto"], device: str) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...core.errors import KnbenchError
+from ...models.devices import AUTO
 
 if TYPE_CHECKING:
     from ..evaluator import RunSpec, WorkerDevice
@@ -29,7 +30,8 @@ class ExecutorConfig:
         address: of the Ray cluster; None starts one on this machine for the run.
         threads: CPU threads of each worker; None divides the cores among the workers. The number changes the order of
             floating-point sums.
-        device: a torch device; ``cuda`` distributes the workers of a machine over its GPUs.
+        device: a torch device; ``cuda`` distributes the workers of a machine over its GPUs. ``auto``, on a Ray cluster
+            only, is a GPU where the worker has one.
 
     Raises:
         KnbenchError: the settings contradict each other.
@@ -68,7 +70,8 @@ def open_executor(config: ExecutorConfig) -> Iterator[Callable[[RunSpec], Execut
     else:
         from .ray import ray_pool
 
-        with ray_pool(config.address, config.workers, use_gpus=config.device.startswith("cuda")) as (ray, pool):
+        use_gpus = None if config.device == AUTO else config.device.startswith("cuda")
+        with ray_pool(config.address, config.workers, use_gpus=use_gpus) as (ray, pool):
 
             def start(spec: RunSpec) -> Executor:
                 from ..evaluator import WorkerDevice

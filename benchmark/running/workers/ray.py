@@ -49,7 +49,7 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool) -> Iterator[tuple[Any, WorkerPool]]:
+def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool | None) -> Iterator[tuple[Any, WorkerPool]]:
     """``with ray_pool("auto", None, use_gpus=True) as (ray, pool): ...`` has a pool on a cluster.
 
     The connection is made before everything else. Later it would take longer, because this process imports its
@@ -59,7 +59,7 @@ def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool) -> Ite
     Args:
         address: of the cluster; None starts one, which only this machine can reach, and stops it at the end.
         workers: number of workers; None takes one per GPU, or without GPUs one per machine.
-        use_gpus: whether each worker takes a GPU.
+        use_gpus: whether each worker takes a GPU; None if the cluster has one.
 
     Raises:
         KnbenchError: Ray is not installed, no cluster answers at the address, or it has too few GPUs or CPUs.
@@ -78,7 +78,9 @@ def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool) -> Ite
             ray.shutdown()
 
 
-def _pool_on(ray: Any, workers: int | None, use_gpus: bool) -> WorkerPool:
+def _pool_on(ray: Any, workers: int | None, use_gpus: bool | None) -> WorkerPool:
+    if use_gpus is None:
+        use_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     available = int(ray.cluster_resources().get("GPU" if use_gpus else "CPU", 0))
     number = workers or (available if use_gpus else sum(node["Alive"] for node in ray.nodes()))
     if not 1 <= number <= available:
