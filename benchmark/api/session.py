@@ -17,6 +17,7 @@ from .planning import EditWords, make_plan
 from .questions import own_questions
 from .run_config import as_text
 from .saving import save_edited
+from .text import comparison_lines, to_text
 from .trial import Attempted, Comparison, Exchange, Trial, default_editor
 
 
@@ -62,6 +63,10 @@ class EditedModel:
         """Return the answers to the questions about the edit: other words, consequences, neighbours."""
         with self._unedited():
             return self._trial.compare()
+
+    def report(self) -> str:
+        """Return the comparison as text for 80 columns, as ``knbench edit`` prints it."""
+        return to_text(comparison_lines(self.compare()))
 
     def save(self, folder: str | Path) -> Path:
         """Save the edited model, its tokenizer and a model card, and return the folder.

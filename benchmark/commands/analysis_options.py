@@ -13,7 +13,7 @@ from ..core.errors import InterruptedRun, KnbenchError
 from ..core.files import json_text, write_text
 from ..core.schema import Case, Task, derived_seed
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
-from ..models.devices import check_device
+from ..models.devices import DEVICE_HELP, check_device
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def analysis_options(command: Callable[..., None]) -> Callable[..., None]:
         DATA_OPTION,
         click.option("--all-cases", is_flag=True, help="Include cases whose true answer the model does not prefer."),
         click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random choices."),
-        click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps."),
+        click.option("--device", default="auto", show_default=True, help=DEVICE_HELP),
         click.option(
             "--output",
             "--output_path",
@@ -128,16 +128,16 @@ def run_command(
     from ..results.analysis_figures import analysis_figures
     from ..results.io import PARTS
     from ..running.provenance import describe_model
-    from .terminal import ProgressReporter
+    from .progress import open_reporter
 
-    lm = load_model(options.model, device=options.device)
+    lm = load_model(options.model, device=check_device(options.device))
     folder = options.output or Path("analyses") / f"{name}-{lm.name.replace('/', '--')}"
     manifest_settings = {
         **settings,
         "tasks": {task.name: {"version": task.version, "content": task.content_hash()} for task in tasks},
     }
     try:
-        with ProgressReporter() as reporter:
+        with open_reporter() as reporter:
             reporter.doing("selecting prompts")
             parts = plan(lm)
             document = run_analysis(

@@ -48,9 +48,10 @@ def check_editor_command(name: str, editor_args: Sequence[str], as_json: bool) -
     overrides = read_editor_args(editor_args, [name]).get(name)
 
     from ..conformance.checks import check_editor
-    from .terminal import ProgressReporter, print_table
+    from .progress import open_reporter
+    from .terminal import print_table
 
-    with ProgressReporter() as reporter:
+    with open_reporter() as reporter:
         results = check_editor(cls, name=name, overrides=overrides, reporter=reporter)
     failed = [result for result in results if not result.ok]
     if as_json:

@@ -12,7 +12,7 @@ from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text, write_text
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
-from ..models.devices import DEVICE_HELP, check_device, resolve_device
+from ..models.devices import DEVICE_HELP, check_device
 from .options import (
     DATA_OPTION,
     INCLUDE_OPTION,
@@ -121,8 +121,7 @@ def edit_command(
     args = read_editor_args(editor_args, names or ["rome", "ft"])
     classes = None if names is None else _classes(names, args, plan, save)
     click.echo(f"knbench: loading {model} ...", err=True)
-    device = resolve_device(device)
-    check_device(device)
+    device = check_device(device)
     from ..api.trial import Trial, default_editor
     from ..models.loading import load_model
 

@@ -12,7 +12,7 @@ import click
 from ..core.errors import InterruptedRun
 from ..core.files import json_text
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
-from ..models.devices import check_device
+from ..models.devices import DEVICE_HELP, check_device
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ COLUMNS = ("task", "kind", "cases", "success", "exact", "generated", "ranked_fir
 )
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Catalogue name, hub id, folder or GGUF file.")
 @click.option("--tasks", required=True, help=TASKS_HELP)
-@click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows per probing batch.")
 @INCLUDE_OPTION
 @DATA_OPTION
@@ -73,7 +73,7 @@ def known_command(
 
 
 def measure_knowledge(
-    model: str, tasks: Sequence[Task], device: str = "cpu", batch_size: int = 64, output: Path | None = None
+    model: str, tasks: Sequence[Task], device: str = "auto", batch_size: int = 64, output: Path | None = None
 ) -> list[dict[str, Any]]:
     """Return one row per task. If ``output`` is given, also write an analysis to that folder.
 
@@ -81,16 +81,16 @@ def measure_knowledge(
         KnbenchError: the device is not available, the model cannot be loaded, or the folder contains another analysis.
         InterruptedRun: the user pressed Ctrl-C.
     """
-    check_device(device)
+    device = check_device(device)
     from ..models.loading import load_model
     from ..probing.known import KnowledgeCache, knowledge
     from ..probing.prober import make_prober
-    from .terminal import ProgressReporter
+    from .progress import open_reporter
 
     lm = load_model(model, device=device)
     cache = KnowledgeCache.of(make_prober(lm, batch_size=batch_size))
     try:
-        with ProgressReporter() as reporter:
+        with open_reporter() as reporter:
             if output:
                 return _run_as_analysis(lm, cache, tasks, output, reporter)
             reporter.begin(len(tasks))

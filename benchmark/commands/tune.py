@@ -13,7 +13,7 @@ from ..core.errors import InterruptedRun
 from ..core.files import json_text, write_json
 from ..core.local_paths import without_folders
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
-from ..models.devices import check_device
+from ..models.devices import DEVICE_HELP, check_device
 from ..scoring.criteria import MEASURES
 from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
 
@@ -54,7 +54,7 @@ The same command continues an interrupted tuning. A larger grid reuses the point
     help="Objective: the edit score, or S by a measure.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random choices.")
-@click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows per probing batch.")
 @click.option(
     "--output",
@@ -106,18 +106,19 @@ def tune_command(
 
     points = parse_grid(cls, grid)
     check_tasks(chosen)
-    check_device(device)
+    device = check_device(device)
 
     from ..core.settings import RunSettings
     from ..models.loading import load_model
     from ..scoring.summary import ROME_SCORE
-    from .terminal import ProgressReporter, print_table
+    from .progress import open_reporter
+    from .terminal import print_table
 
     lm = load_model(model, device=device)
     folder = output or Path("tuning") / lm.name.replace("/", "--") / cls.name
     settings = RunSettings(limit=limit, seed=seed, known_only=known_only, batch_size=batch_size)
     try:
-        with ProgressReporter() as reporter:
+        with open_reporter() as reporter:
             outcomes = tune(lm, cls, chosen, points, folder, settings, measure=measure, reporter=reporter)
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; finished cases are saved: start the same command to continue") from None

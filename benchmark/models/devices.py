@@ -38,18 +38,20 @@ def resolve_device(device: str = AUTO) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def check_device(device: str) -> None:
-    """Check that a torch device is available, before models are loaded.
+def check_device(device: str) -> str:
+    """Return a torch device that is available, before models are loaded; see :func:`resolve_device` for ``auto``.
 
     Raises:
         KnbenchError: the device is not available.
     """
     import torch
 
+    device = resolve_device(device)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise KnbenchError(f"device '{device}' is not available: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def resolve_batch_size(batch_size: int | Literal["auto"], device: str) -> int:
