@@ -13,7 +13,7 @@ FACTS     := capital,mother-tongue,religion
 PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
 LITE      := --subset lite --known-only
 
-.PHONY: help install demo test-fast test test-long lint bench gpu site results verify finding sequential tune task-hashes lock clean
+.PHONY: help install demo test-fast test test-long lint bench gpu site results verify finding paper sequential tune task-hashes lock clean
 
 help:
 	@echo "make demo         install, run none, ft and rome on two tasks, build the site (10 minutes)"
@@ -25,6 +25,7 @@ help:
 	@echo "make site         build the leaderboard in ./site from ./results"
 	@echo "make bench        compare fast and reference implementations"
 	@echo "make gpu          compare every editor on a GPU with the CPU (DEVICE=cpu tries the script)"
+	@echo "make paper        run the experiments of Niu et al. 2024 (needs the hub, a GPU, DATA=ParaRel file)"
 	@echo "make finding      compute the tables of docs/finding.md (40 minutes)"
 	@echo "make sequential   compute the figure of docs/sequential.md (1 hour)"
 	@echo "make tune         search the hyper-parameters of docs/tuning.md (half an hour)"
@@ -74,6 +75,10 @@ tune: install  # one search per method; resumes after an interruption
 	$(TUNE) --editor ft --grid layer=5,14,22 --grid learning_rate=5e-4
 	$(TUNE) --editor ft-l --grid layer=5,14,22 --grid epsilon=2e-3,5e-3
 	$(TUNE) --editor lora --grid learning_rate=1e-3,5e-3
+
+paper: install  # resumes after an interruption; PAPER="--limit 2 --causal toy-gpt2 --masked toy-bert" for a trial
+	@test -f "$(DATA)" || { echo "paper: give the filled ParaRel: make paper DATA=data_all_allbags.json"; exit 2; }
+	$(BIN)/python -m tools.paper --pararel "$(DATA)" $(PAPER)
 
 finding: install  # resumes after an interruption
 	$(BIN)/knbench run --editors none,in-context,ft-l,rome,memit --tasks capital,det-noun-agreement,anaphor-gender \
