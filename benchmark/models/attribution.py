@@ -105,7 +105,7 @@ def rows_per_pass(lm: LanguageModel) -> int:
 
     More rows read each weight less often. A row keeps about ``20 d + 4 m`` values per layer for the gradients.
     """
-    row = (20 * int(lm.shape["width"]) + 4 * lm.n_neurons) * lm.dtype.itemsize
+    row = int((20 * lm.shape["width"] + 4 * lm.n_neurons) * lm.dtype.itemsize)
     return max(ROWS, ROW_BYTES.get(lm.device.type, ROW_BYTES["cpu"]) // row)
 
 

@@ -1,4 +1,4 @@
-"""Estimates the cost of a comparison of 12 editors on 5 models: ``python -m tests.performance.schedule``.
+"""Estimates the cost of a comparison of all editors on 5 models: ``python -m tests.performance.schedule``.
 
 The comparison has 10,000 cases and has not been run. The code of a run creates and schedules the units. The duration of
 a unit is not measured: it is extrapolated from the times of editing and probing on a small model and a CPU.
@@ -87,6 +87,7 @@ class Assumptions:
         layer_ms: minimum time of a layer in one forward pass, in milliseconds.
         probe_passes: forward passes in sequence when a case is probed.
         read_gb_per_second: rate at which weights are read, with two bytes per parameter.
+        verify_gb_per_second: rate at which weights are hashed on the GPU.
         prepare_minutes: time in which one worker prepares all editors for a model.
         price: US dollars per GPU-hour.
     """
@@ -96,6 +97,7 @@ class Assumptions:
     layer_ms: float = 0.6
     probe_passes: float = 12.0
     read_gb_per_second: float = 1.0
+    verify_gb_per_second: float = 100.0
     prepare_minutes: float = 15.0
     price: float = 2.0
 
@@ -110,6 +112,7 @@ class Assumptions:
             ("minimum time per layer and forward pass", f"{self.layer_ms} ms"),
             ("sequential passes to probe a case", f"{self.probe_passes:.0f}"),
             ("reading weights, two bytes per parameter", f"{self.read_gb_per_second:.0f} GB/s"),
+            ("hashing weights on the GPU", f"{self.verify_gb_per_second:.0f} GB/s"),
             ("preparing all editors for a model, by one worker", f"{self.prepare_minutes:.0f} min"),
             ("price of a GPU", f"{self.price:.2f} $/h"),
         ):
@@ -161,8 +164,11 @@ def simulate(workers: int, assumed: Assumptions) -> Outcome:
             unedited = 0.0 if unit.block == block else probes
             spent["KN edits" if unit.editor == "kn" else "other edits"] += edits
             spent["probing"] += probes
+            # The weights of a layer after each case, and all weights after each unit.
+            verification = (count / layers + 1) * 2 * size / assumed.verify_gb_per_second
+            spent["verification"] += verification
             spent["unedited model"] += unedited
-            heapq.heappush(free, (now + edits + probes + unedited, number))
+            heapq.heappush(free, (now + edits + probes + unedited + verification, number))
         ends = [end for end, _ in free]
         spent["final wait"] += sum(max(ends) - end for end in ends)
         total += max(ends)
@@ -184,9 +190,12 @@ def main() -> None:
         shares = [f"{100 * hours / total:.1f}%" for hours in outcome.gpu_hours.values()]
         cost = f"{total * assumed.price:,.0f}"
         table.add_row(str(workers), f"{outcome.hours / 24:.2f}", f"{total:,.0f}", cost, *shares)
-    out = Console(width=140)
+    complete = sum(2 * size for size, _ in MODELS.values()) / 5 / 3600  # copied to the CPU and hashed there at 5 GB/s
+    out = Console(width=150)
     out.print(assumed.table())
     out.print(table)
+    more = complete * assumed.cases * len(METHODS)
+    out.print(f"copying and hashing all weights on the CPU after every case: {more:,.0f} GPU-hours more")
 
 
 if __name__ == "__main__":
