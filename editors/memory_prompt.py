@@ -27,7 +27,7 @@ from ..benchmark.core.progress import Reporter
 from ..benchmark.core.schema import EditRequest, JsonObject
 from ..benchmark.editing import Edit, Editor, Recall, State, hyperparameter
 from ..benchmark.models.language_model import LanguageModel
-from .shared.calibration import best_threshold, scope_cases
+from .shared.calibration import ScopeCase, best_threshold, scope_cases
 from .shared.fact_memory import embeddings, lexical_score, merged, sentence, stems, word_weights
 from .shared.warm_up import WARM_UP_TASKS
 
@@ -162,15 +162,15 @@ class MemoryPrompt(Editor[MemoryPromptConfig]):
                 mean = embeddings(lm, texts, config.layer).mean(0).cpu()
             found = _Calibrated(weights, mean, config.threshold or 0.0, None)
             if config.threshold is None:
-                found = dataclasses.replace(found, **self._threshold(lm, cases, found))
+                threshold, accuracy = self._threshold(lm, cases, found)
+                found = dataclasses.replace(found, threshold=threshold, accuracy=round(accuracy, 4))
             self._calibrated[lm] = found
         return self._calibrated[lm]
 
-    def _threshold(self, lm: LanguageModel, cases: Sequence[Any], calibrated: _Calibrated) -> dict[str, float]:
+    def _threshold(self, lm: LanguageModel, cases: Sequence[ScopeCase], calibrated: _Calibrated) -> tuple[float, float]:
         inside, outside = [], []
         for case in cases:
             memory = self._extended(lm, None, [case.request], calibrated)
             inside += [memory.scores(lm, probe.prompt)[0] for probe in case.inside]
             outside += [memory.scores(lm, probe.prompt)[0] for probe in case.outside]
-        threshold, accuracy = best_threshold(inside, outside)
-        return {"threshold": threshold, "accuracy": round(accuracy, 4)}
+        return best_threshold(inside, outside)

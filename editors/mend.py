@@ -344,7 +344,7 @@ class Training:
         steps = [(text, editor.changes(lm, {**network, **fixed}, editor.rows_of(lm, text))) for text in texts]
         drops: dict[float, float] = {}
         for power in range(24):
-            rate, drop = 1e-8 * 2**power, 0.0
+            rate, drop = 1e-8 * 2.0**power, 0.0
             for text, unit in steps:
                 weights = editor.edited(lm, {name: rate * change for name, change in unit.items()})
                 drop += float(self.target_loss({}, text) - self.target_loss(weights, text).detach()) / len(steps)

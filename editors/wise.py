@@ -121,11 +121,16 @@ class SideMemory(Memory):
 
 def activation_distance(function: str, first: Tensor, second: Tensor) -> Tensor:
     """Return |s(first) - s(second)| for each position, (row, position), float32. ``function`` names s."""
+    difference: Tensor = (activated(function, first) - activated(function, second)).norm(dim=-1)
+    return difference
+
+
+def activated(function: str, values: Tensor) -> Tensor:
+    """Return s(values), float32. ``function`` names s in transformers."""
     from transformers.activations import ACT2FN
 
-    apply = ACT2FN[function]
-    difference: Tensor = (apply(first.float()) - apply(second.float())).norm(dim=-1)
-    return difference
+    result: Tensor = ACT2FN[function](values.float())
+    return result
 
 
 def activation_function(lm: LanguageModel) -> str:
@@ -317,7 +322,7 @@ class Wise(ContextEditor[WiseConfig]):
         for inputs, reading in prompt_inputs(lm, prompts, self.config.layer):
             with torch.no_grad():
                 outputs: Tensor = module(inputs)
-            norms.append(activation_distance(function, outputs, torch.full_like(outputs, -1e4))[reading.prompt])
+            norms.append(activated(function, outputs).norm(dim=-1)[reading.prompt])
         return float(torch.cat(norms).median())
 
 

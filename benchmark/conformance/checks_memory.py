@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.schema import Probe
-from ..editing import Edit, Reading
+from ..editing import Edit, Memory, Reading, Recall
 from ..models.hooks import Side, capture
 from ..models.language_model import LanguageModel
 from ..models.reading import make_reading
@@ -105,7 +105,7 @@ def grows_by_its_requests(fixture: ModelFixture) -> Iterator[str]:
     if first is None or not (first.memories or first.recall):
         return
     editor = fixture.editor(lm)
-    stores = [*first.memories.values(), *([first.recall] if first.recall else [])]
+    stores: list[Memory | Recall] = [*first.memories.values(), *([first.recall] if first.recall else [])]
     digests = [store.digest() for store in stores]
     with first.applied(lm):
         second = fixture.edit_next(editor, lm, OTHER_REQUEST, [REQUEST], first.state)

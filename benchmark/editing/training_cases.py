@@ -52,8 +52,8 @@ def training_cases(lm: LanguageModel, tasks: Mapping[str, Task]) -> list[Trainin
         targets = sorted({case.request.target_new for case in members})
         for case in members:
             others = [t for t in targets if t not in (case.request.target_new, case.request.target_true)]
-            others.sort(key=lambda target, case_id=case.id: derived_seed("training target", case_id, target))
-            for target in [case.request.target_new, *others][:TARGETS]:
+            order = {target: derived_seed("training target", case.id, target) for target in others}
+            for target in [case.request.target_new, *sorted(order, key=order.__getitem__)][:TARGETS]:
                 made = _training_case(lm, case, target)
                 if made is not None:
                     found.append(made)
