@@ -62,8 +62,9 @@ def update(parameters: Parameters, name: str, inputs: Tensor, gradients: Tensor)
         u, v, b = (parameters[f"{shape} {n} {part}"] for part in "uvb")
         hidden = parameters[f"{name} {n} s"] * (x @ v.T @ u.T + b) + parameters[f"{name} {n} o"]
         x = x + hidden.clamp(min=0)  # the derivative of clamp at 0 is 1, that of relu is 0
-    h, g = x.split([inputs.shape[1], gradients.shape[1]], dim=1)
-    return parameters[f"{name} rate"].exp() * g.T @ h
+    h, g = x[:, : inputs.shape[1]], x[:, inputs.shape[1] :]
+    change: Tensor = parameters[f"{name} rate"].exp() * g.T @ h
+    return change
 
 
 def decoupled_gradient(
