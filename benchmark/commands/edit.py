@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from .options import (
     DATA_OPTION,
     INCLUDE_OPTION,
     JSON_FLAG,
+    QUIET_OPTION,
     chosen_tasks,
     known_editors,
     names_of,
@@ -81,6 +84,7 @@ Examples:
 )
 @INCLUDE_OPTION
 @DATA_OPTION
+@QUIET_OPTION
 @JSON_FLAG
 def edit_command(
     prompt: str | None,
@@ -102,6 +106,7 @@ def edit_command(
     dtype: str,
     include_path: Sequence[Path],
     data: Sequence[str],
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Try one edit: show what the model says before and after it.
@@ -119,15 +124,16 @@ def edit_command(
     words = EditWords(prompt, subject, new, old, case, ask)
     plan = make_plan(words, chosen, lambda: registry.tasks(include_path).values())
     args = read_editor_args(editor_args, names or ["rome", "ft"])
+    if not quiet:  # before torch is imported
+        click.echo(f"knbench: loading {model} ...", err=True)
     classes = None if names is None else _classes(names, args, plan, save)
-    click.echo(f"knbench: loading {model} ...", err=True)
     device = check_device(device)
     from ..api.trial import Trial, default_editor
     from ..models.loading import load_model
 
     lm = load_model(model, device=device, dtype=dtype)
     classes = classes or _classes([default_editor(lm)], args, plan, save)
-    with open_reporter(transient=True) as reporter:
+    with open_reporter(quiet=quiet, transient=True) as reporter:
         trial = Trial(lm, plan, seed=seed, tokens=tokens, reporter=reporter)
         for cls in classes:
             trial.attempt(cls, args.get(cls.name))
@@ -238,11 +244,10 @@ def _converse(trial: Trial) -> None:
 
 def _lines(prompt: str) -> Iterator[str]:
     """Yield lines of stdin up to an empty one. The prompt is shown in a terminal only."""
-    import sys
-
     shown = prompt if sys.stdin.isatty() else ""
     if shown:
-        import readline  # noqa: F401  # line editing and history
+        with suppress(ImportError):  # not on Windows
+            import readline  # noqa: F401  # line editing and history
     while True:
         try:
             line = input(shown)

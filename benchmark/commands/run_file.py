@@ -13,7 +13,7 @@ from ..core.errors import unknown_name
 
 _SHOWN = ("board", "shard", "protocol", "all_columns", "as_json", "quiet")
 """Parameters of the command that are not part of a configuration, but may be in its file."""
-_JOINED = ("editors", "tasks", "checkpoints", "drift")
+_JOINED = ("editors", "tasks", "checkpoints", "drift", "probes")
 
 
 def _read(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -37,7 +37,7 @@ PRINT_CONFIG_OPTION = click.option(
 )
 
 
-class BatchSize(click.ParamType):
+class BatchSize(click.ParamType):  # type: ignore[type-arg]  # older versions of click are not generic
     """A whole number above 0, or ``auto``."""
 
     name = "N|auto"

@@ -64,7 +64,7 @@ def resolve_batch_size(batch_size: int | Literal["auto"], device: str) -> int:
         batch_size: a number or ``auto``.
         device: a torch device that is resolved.
     """
-    if batch_size != AUTO:
+    if isinstance(batch_size, int):
         return batch_size
     if not device.startswith("cuda"):
         return CPU_BATCH
