@@ -103,8 +103,9 @@ def test_a_run_that_says_otherwise_does_not_bear_a_result_out(store, made, capsy
     records = tmp_path / "runs" / "nudge" / TASK / "records.jsonl"
     rows = [json.loads(line) for line in records.read_text().splitlines()]
     for probe in (probe for probe in rows[0]["probes"] if "target" in probe["after"]):
-        target, rival = probe["after"]["target"], probe["after"]["rival"]
-        target["logprob"], rival["logprob"] = rival["logprob"], target["logprob"]
+        target = probe["after"]["target"]
+        target["logprob"] -= 3
+        target["token_logprobs"][0] -= 3
     records.write_text("".join(json.dumps(row) + "\n" for row in rows))
     status, _, said = called(capsys, "score", tmp_path / "runs" / "nudge", "--write")
     assert status == 0, said
