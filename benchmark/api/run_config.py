@@ -14,6 +14,7 @@ import yaml
 
 from ..core.documents import Manifest
 from ..core.errors import KnbenchError, unknown_name
+from ..core.extra_probes import EXTRA_PROBES, ExtraProbes
 from ..core.settings import DriftSettings, RunSettings
 from ..core.split import SPLITS, SUBSETS, Split, Subset
 from ..models.catalogue import DEFAULT_MODEL, catalogue, model_label
@@ -30,7 +31,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "bos": BOS_POLICIES,
     "executor": EXECUTORS,
 }
-_LISTS = ("editors", "tasks", "checkpoints", "drift", "include_path")
+_LISTS = ("editors", "tasks", "checkpoints", "drift", "probes", "include_path")
 _POSITIVE = ("limit", "batch_edits", "sequential", "drift_limit", "workers", "threads")
 
 
@@ -64,6 +65,7 @@ class RunConfig:
         drift_limit: maximum number of samples per drift task.
         drift_text: held-out text for perplexity.
         fluency_tokens: number of tokens to generate for fluency.
+        probes: probes that are added to each case and enter no score: ``distractor``, ``negation``.
         executor: ``auto``, ``serial``, ``local`` or ``ray``.
         workers: number of workers.
         address: address of a Ray cluster.
@@ -101,6 +103,7 @@ class RunConfig:
     drift_limit: int = 100
     drift_text: str | None = None
     fluency_tokens: int = 0
+    probes: tuple[str, ...] = ()
     executor: Literal["auto", "serial", "local", "ray"] = "auto"
     workers: int | None = None
     address: str | None = None
@@ -205,6 +208,7 @@ class RunConfig:
             known_by=self.known_by,
             batch_size=batch_size,
             fluency_tokens=self.fluency_tokens,
+            probes=_extra(self.probes),
             batch_edits=self.batch_edits,
             sequential=self.sequential,
             checkpoints=self.checkpoints,
@@ -212,6 +216,18 @@ class RunConfig:
             editor_args={name: as_text(values) for name, values in self.editor_args.items()},
             retry_failed=self.retry_failed,
         )
+
+
+def _extra(names: Sequence[str]) -> tuple[ExtraProbes, ...]:
+    """Return the names of added probes in their fixed order.
+
+    Raises:
+        KnbenchError: a name is unknown.
+    """
+    unknown = next((name for name in names if name not in EXTRA_PROBES), None)
+    if unknown is not None:
+        raise unknown_name("added probe", unknown, EXTRA_PROBES)
+    return tuple(name for name in EXTRA_PROBES if name in names)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -271,6 +287,7 @@ def manifest_values(manifest: Manifest) -> dict[str, Any]:
         "sequential": protocol.checkpoints[-1] if protocol.checkpoints else None,
         "checkpoints": list(protocol.checkpoints) or None,
         "fluency-tokens": protocol.fluency_tokens,
+        "probes": list(protocol.probes or ()) or None,
     }
     if names:
         values["editor-args"] = {editor.name: {name: editor.config[name] for name in names if name in editor.config}}

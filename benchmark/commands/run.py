@@ -176,6 +176,12 @@ An interrupted run continues when the same command is started again.
     help="Number of tokens to generate for the fluency criterion. 100 is common; 0 skips fluency.",
 )
 @click.option(
+    "--probes",
+    metavar="NAMES",
+    help="Probes to add to every case, comma-separated. They are reported and enter no score. distractor: neighbours "
+    "after a sentence that states the edit. negation: whether the new and the old statement are true, in English.",
+)
+@click.option(
     "--executor",
     type=click.Choice(KINDS),
     default="auto",
@@ -248,6 +254,7 @@ def run_command(
     drift_limit: int,
     drift_text: str | None,
     fluency_tokens: int,
+    probes: str | None,
     executor: Kind,
     workers: int | None,
     address: str | None,
@@ -301,6 +308,7 @@ def run_command(
         drift_limit=drift_limit,
         drift_text=drift_text,
         fluency_tokens=fluency_tokens,
+        probes=() if probes is None else _parts(probes, "added probe"),
         executor=executor,
         workers=workers,
         address=address,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from .extra_probes import ExtraProbes
 from .records import JsonStruct
 from .schema import TaskKind
 from .settings import Regime
@@ -104,6 +105,7 @@ class RunProtocol(JsonStruct, frozen=True):
         bos: the BOS policy; ``bos_prepended`` is its outcome for the model.
         drift: description of the drift tasks, or None.
         integrity: name of the set of passages, or None in results of version 0.1.
+        probes: probes that the run added, see :mod:`.extra_probes`; None without any.
     """
 
     regime: Regime
@@ -122,6 +124,7 @@ class RunProtocol(JsonStruct, frozen=True):
     drift: dict[str, Any] | None
     batch_size: int
     integrity: str | None = None
+    probes: tuple[ExtraProbes, ...] | None = None
 
 
 class Manifest(JsonStruct, frozen=True):

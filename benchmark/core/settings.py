@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .errors import KnbenchError
+from .extra_probes import ExtraProbes
 from .split import Split, Subset
 
 Regime = Literal["single", "batch", "sequential"]
@@ -44,6 +45,7 @@ class RunSettings:
         batch_size: rows per probing batch.
         new_tokens: minimum length of greedy continuations, in tokens.
         fluency_tokens: length of the text from which fluency is computed, in tokens. 0 disables fluency.
+        probes: probes that are added to each case and enter no score, see :mod:`.extra_probes`.
         batch_edits: number of cases whose edits are applied together.
         sequential: number of cases whose edits are applied one after another to the same model.
         checkpoints: numbers of sequential edits after which all previous cases are measured again. None selects 1, 2,
@@ -65,6 +67,7 @@ class RunSettings:
     batch_size: int = 32
     new_tokens: int = 6
     fluency_tokens: int = 0
+    probes: tuple[ExtraProbes, ...] = ()
     batch_edits: int | None = None
     sequential: int | None = None
     checkpoints: tuple[int, ...] | None = None

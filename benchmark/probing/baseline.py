@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.errors import KnbenchError
+from ..core.extra_probes import ExtraProbes, extra_probes
 from ..core.records import Observation
 from ..core.schema import SLOT, Case, EditRequest, Probe, Task
 from ..core.settings import RunSettings
@@ -87,10 +88,10 @@ def select_cases(prober: Prober, task: Task, settings: RunSettings) -> Sequence[
     return cases
 
 
-def with_added_probes(case: Case, *, fluency: bool) -> Case:
-    """Return a case with the probes that a run adds: ``integrity``, and ``fluency`` if it is measured."""
+def with_added_probes(case: Case, extra: Sequence[ExtraProbes] = (), *, fluency: bool) -> Case:
+    """Return a case with the probes that a run adds: ``extra`` ones, ``integrity``, and ``fluency`` if measured."""
     added = (fluency_probe(case.request), integrity_probe()) if fluency else (integrity_probe(),)
-    return dataclasses.replace(case, probes=(*case.probes, *added))
+    return dataclasses.replace(case, probes=(*case.probes, *extra_probes(case, extra), *added))
 
 
 def fluency_probe(request: EditRequest) -> Probe:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..core.documents import Result
 from ..core.errors import KnbenchError
+from ..core.extra_probes import extra_probes
 from ..core.records import ProbeRecord, Record, RequestRecord
 from ..core.schema import Case, Probe, Task
 from ..core.split import ordered_cases
@@ -54,7 +55,9 @@ def check_task(where: str, result: Result, records: Sequence[Record], task: Task
     for record in records:
         if record.case_id not in cases:
             raise KnbenchError(f"{where}: task '{task.name}' has no case '{record.case_id}'")
-        flaw = _flaw(record, cases[record.case_id], known_only=result.protocol.known_only) or _added(record, result)
+        case = cases[record.case_id]
+        case = replace(case, probes=(*case.probes, *extra_probes(case, result.protocol.probes or ())))
+        flaw = _flaw(record, case, known_only=result.protocol.known_only) or _added(record, result)
         if flaw:
             raise KnbenchError(f"{where}: case '{record.case_id}' {flaw}; the records were changed")
     return asked
@@ -74,8 +77,8 @@ def _flaw(record: Record, case: Case, *, known_only: bool) -> str | None:
     """Return how a record differs from its case, or None."""
     if (record.request, *(record.further or ())) != tuple(map(RequestRecord.of, case.requests)):
         return "has another edit request than the task"
-    # Left out are probes whose condition the unedited model does not fulfil and, under known-only, unchanged probes that
-    # it gets wrong. All others are required.
+    # Left out are probes whose condition the unedited model does not fulfil and, under known-only, unchanged probes
+    # that it gets wrong. All others are required.
     conditional = {number for condition in case.conditions for number in condition.probes}
     optional = [n in conditional or (known_only and probe.expect == "unchanged") for n, probe in enumerate(case.probes)]
     left = list(zip(case.probes, optional, strict=True))

@@ -122,7 +122,7 @@ def comparable(result: Result) -> dict[str, Any]:
     results by both.
     """
     protocol = to_json(result.protocol)
-    used = {k: v for k, v in protocol.items() if k not in ("batch_size", "drift", "fluency_tokens")}
+    used = {k: v for k, v in protocol.items() if k not in ("batch_size", "drift", "fluency_tokens", "probes")}
     return {
         "benchmark": release_series(result.benchmark_version),
         "task": result.task.name,

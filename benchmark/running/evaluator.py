@@ -209,7 +209,8 @@ class Evaluator:
         return {name: {case.id: case for case in task.cases} for name, task in self._tasks.items()}
 
     def _case(self, task: str, case_id: str) -> Case:
-        return with_added_probes(self._cases[task][case_id], fluency=bool(self.settings.fluency_tokens))
+        settings = self.settings
+        return with_added_probes(self._cases[task][case_id], settings.probes, fluency=bool(settings.fluency_tokens))
 
 
 @dataclass(frozen=True)

@@ -102,4 +102,5 @@ def describe_protocol(
         drift=gauge.card() if gauge else None,
         batch_size=settings.batch_size,
         integrity=PASSAGE_SET,
+        probes=settings.probes or None,
     )
