@@ -44,9 +44,9 @@ class Tolerance:
         return abs(a - b) <= self.divergence * (1 + max(abs(a), abs(b)))
 
 
-BEFORE = Tolerance(logprob=0.005, divergence=0.001)
+BEFORE = Tolerance(logprob=0.002, divergence=0.0005)
 """Tolerance of the unedited model, whose measurements differ by rounding alone."""
-AFTER = Tolerance(logprob=0.05, divergence=0.01)
+AFTER = Tolerance(logprob=0.02, divergence=0.005)
 """Tolerance of an edited model. Edits by gradient descent amplify rounding."""
 
 
