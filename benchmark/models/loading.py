@@ -22,7 +22,7 @@ from .catalogue import (
     model_label,
 )
 from .claims import check_claims, no_pickled_files
-from .packaged import packaged_folder
+from .packaged import is_fetched, packaged_folder
 from .quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def stored_model_bytes(name: str, revision: str | None = None) -> int | None:
         name: as for :func:`load_model`.
         revision: the commit of a hub model.
     """
+    entry = catalogue().get(name)
+    if entry is not None and "package" in entry.source and not is_fetched(entry):
+        return None
     location, revision = _locate(name, revision)
     path = Path(location)
     if path.is_file():

@@ -36,11 +36,10 @@ def packaged_folder(entry: CatalogueEntry) -> Path:
     """
     from filelock import FileLock
 
-    root = cache_folder() / "models"
-    digest = entry.source["sha256"]
-    folder = root / f"{entry.name}-{digest[:12]}"
-    if (folder / _COMPLETE_MARKER).exists():
-        return folder
+    if is_fetched(entry):
+        return _folder(entry)
+    folder, digest = _folder(entry), entry.source["sha256"]
+    root = folder.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
@@ -57,6 +56,15 @@ def packaged_folder(entry: CatalogueEntry) -> Path:
             "set KNBENCH_CACHE to a folder with 2 GB of free space"
         ) from error
     return folder
+
+
+def is_fetched(entry: CatalogueEntry) -> bool:
+    """Return whether :func:`packaged_folder` returns at once."""
+    return (_folder(entry) / _COMPLETE_MARKER).exists()
+
+
+def _folder(entry: CatalogueEntry) -> Path:
+    return cache_folder() / "models" / f"{entry.name}-{entry.source['sha256'][:12]}"
 
 
 def fetch(entry: CatalogueEntry, folder: Path) -> Path:

@@ -128,10 +128,15 @@ def test_light_modules_do_not_import_torch(module):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_help_of_all_commands_does_not_load_torch():
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [(["--help"], "Run editors over tasks"), (["list", "editors"], "alphaedit"), (["list", "guards"], "rect")],
+)
+def test_lists_of_commands_and_methods_load_neither_torch_nor_scipy(arguments, part):
     code = (
         "import sys\nfrom knbench.benchmark.commands.main import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
+        f"try:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
+        "sys.exit(bool({'torch', 'scipy', 'numpy'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert (done.returncode, "Run editors over tasks" in done.stdout) == (0, True)
+    assert (done.returncode, part in done.stdout) == (0, True), done.stderr

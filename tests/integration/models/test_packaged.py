@@ -12,7 +12,7 @@ from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import Probe
 from knbench.benchmark.models import packaged as packaged_models
 from knbench.benchmark.models.catalogue import CatalogueEntry, WheelPart, catalogue
-from knbench.benchmark.models.loading import load_model
+from knbench.benchmark.models.loading import load_model, stored_model_bytes
 from knbench.benchmark.models.packaged import fetch, packaged_folder
 from knbench.benchmark.models.toy import toy_folder
 from knbench.benchmark.probing.prober import make_prober
@@ -131,3 +131,9 @@ def test_gemma_is_read_as_it_was_meant():
     assert bool(logits.isfinite().all())
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:])
     assert float(loss.exp()) < 40
+
+
+def test_the_size_of_a_model_is_asked_without_fetching_it(own_cache):
+    assert stored_model_bytes("smollm2-135m") is None
+    assert list(own_cache.iterdir()) == []
+    assert stored_model_bytes("toy-gpt2") > 10**6
