@@ -26,10 +26,11 @@ from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.registry import task
 from knbench.benchmark.core.schema import EditRequest
 from knbench.benchmark.editing import build_editor
-from knbench.benchmark.models.attribution import Integral, attributions
+from knbench.benchmark.models.attribution import ROWS, Integral, attributions
 from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.models.loading import load_model
+from knbench.benchmark.models.weights import WeightMonitor
 from knbench.benchmark.probing.prober import make_prober
 from knbench.benchmark.running.environment import PeakMemory
 from knbench.editors.rome import Rome, RomeConfig
@@ -150,6 +151,28 @@ def attribution(lm: LanguageModel, tokens: int, rounds: int) -> tuple[float, flo
     )
 
 
+def rows(lm: LanguageModel, rounds: int) -> tuple[float, float, float, float]:
+    """Compare the rows of a pass that follow the model's shape with their least number."""
+    prompt, integral = REQUESTS[0].text, Integral()
+    return compare(
+        lambda: attributions(lm, prompt, REQUESTS[0].target_true or "", integral),
+        lambda: attributions(lm, prompt, REQUESTS[0].target_true or "", integral, rows=ROWS),
+        relative,
+        rounds,
+    )
+
+
+def verification(lm: LanguageModel, rounds: int) -> tuple[float, float, float, float]:
+    """Compare the check after a case with the hash of all weights."""
+    monitor, name = WeightMonitor(lm.model), lm.mlp_weight_name(5)
+    return compare(
+        lambda: monitor.changed([name]),
+        lambda: [] if lm.fingerprint() == monitor.fingerprint else ["all"],
+        lambda quick, complete: float(quick != complete),
+        rounds,
+    )
+
+
 def tracing(lm: LanguageModel) -> tuple[float, float, float, float]:
     """Trace one prompt with ten noise samples: single states, MLP windows and attention windows."""
     settings, request = TraceSettings(), REQUESTS[0]
@@ -207,6 +230,8 @@ def main() -> None:
         ("ROME v*, 21 contexts, eight requests together", lambda: rome(lm, REQUESTS, rounds)),
         ("KN attribution, GPT-2 small's shape, 5 tokens", lambda: attribution(small, 5, rounds)),
         ("KN attribution, GPT-2 small's shape, 21 tokens", lambda: attribution(small, 21, rounds)),
+        ("KN attribution of a prompt, rows of a pass", lambda: rows(lm, rounds)),
+        ("verification after an edit of one matrix", lambda: verification(lm, rounds)),
         ("probing 60 probes, log-probabilities", lambda: probing(lm, rounds)),
         ("causal tracing of one prompt, one round", lambda: tracing(lm)),
     ):
