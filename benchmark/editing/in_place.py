@@ -53,7 +53,7 @@ class InPlaceEditor(Editor[ConfigT]):
         for request in requests:
             lm.token_queries(request.text, request.target_new, ".")
             if request.subject:
-                lm.subject_span(lm.prompt_prefix + request.prompt, request.subject)
+                lm.subject_span(lm.preface(request.text) + request.prompt, request.subject)
         parameters: dict[str, nn.Parameter] = dict(lm.model.named_parameters())
         touched = self.touches(lm)
         names = list(parameters) if touched is None else [lm.name_of(lm.parameter(name)) for name in touched]

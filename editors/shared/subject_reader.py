@@ -48,7 +48,7 @@ class SubjectReader:
         rows = []
         for request in requests:
             for context in contexts:
-                template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
+                template = lm.preface(request.text) + context.replace(SLOT, request.prompt, 1)
                 # Tokenised with the target, as for the value vectors: a token may cover the end of the subject and
                 # the text after it.
                 tokens, span = lm.subject_span(template, request.subject, request.target_new)

@@ -122,7 +122,7 @@ class _Rows:
         ids, subjects, positions = [], [], []
         targets: list[int] = []
         for row, context in enumerate(contexts):
-            template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
+            template = lm.preface(request.text) + context.replace(SLOT, request.prompt, 1)
             prompt, target = lm.split(template.replace(SLOT, request.subject, 1), request.target_new)
             _, span = lm.subject_span(template, request.subject, request.target_new)
             ids.append(prompt + target[:-1])

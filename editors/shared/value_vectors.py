@@ -153,7 +153,7 @@ def _rows(lm: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> l
     """Tokenise a request: one row per context, beginning with the bare prompt, and the row of the KL term."""
     rows = []
     for context in contexts:
-        template = lm.prompt_prefix + context.replace(SLOT, request.prompt, 1)
+        template = lm.preface(request.text) + context.replace(SLOT, request.prompt, 1)
         prompt, target = lm.split(template.replace(SLOT, request.subject, 1), request.target_new)
         _, span = lm.subject_span(template, request.subject, request.target_new)
         columns = tuple(range(len(prompt) - 1, len(prompt) + len(target) - 1))

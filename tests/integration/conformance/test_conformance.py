@@ -18,17 +18,17 @@ from click.testing import CliRunner
 from knbench.benchmark import editing
 from knbench.benchmark.commands.check_editor import check_editor_command
 from knbench.benchmark.conformance.checks import CHECKS, check_editor
-from knbench.benchmark.conformance.fixtures import LAYOUTS
+from knbench.benchmark.conformance.fixtures import LAYOUTS, REQUEST
 from knbench.benchmark.conformance.snapshots import GlobalState
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
-from knbench.benchmark.editing import Edit, Editor, Published, State
+from knbench.benchmark.editing import Edit, Editor, Memory, Published, Recall, State
 from knbench.benchmark.models.hooks import capture
 from knbench.benchmark.models.untrained import untrained
 
 COSTLY = (
-    "alphaedit-blue", "bird", "blue", "crispedit", "encore", "ft-m", "locft", "memit-seq", "pmet", "stableedit",
-    "ultraedit",
+    "alphaedit-blue", "bird", "blue", "crispedit", "encore", "ft-m", "grace", "ike", "locft", "memit-seq", "memoir",
+    "memory-prompt", "mend", "pmet", "stableedit", "ultraedit", "wise",
 )  # fmt: skip
 """Editors whose checks are run by ``make test-long``. Their own tests run everywhere."""
 
@@ -674,6 +674,98 @@ class KeepsItsKeysItself(Good):
     def edit_next(self, lm, requests, earlier, state=None):
         self.seen = [*(self.seen if earlier else []), *requests]
         return Edit(weights={lm.mlp_weight_name(self.config.layer): self.matrix(lm, self.seen)})
+
+
+@dataclass(frozen=True)
+class Shift(Memory):
+    """Adds a constant to the output at the end of each prompt."""
+
+    def act(self, inputs, outputs, reading):
+        where = torch.arange(inputs.shape[1])[None] == reading.end[:, None]
+        return torch.where(where[..., None], outputs + self.amount(inputs, reading) * self.tensors["value"], outputs)
+
+    def amount(self, inputs, reading):
+        return 0.01
+
+
+class Beside(Good):
+    """Keeps a constant beside the MLP's output projection."""
+
+    kind = "memory"
+    memory: type[Memory] = Shift
+
+    def edit(self, lm, requests):
+        module = lm.mlp_out(self.config.layer)
+        name = lm.module_name(module)
+        with lm.without_memories(), torch.no_grad():
+            value = module(torch.stack([self.read(lm, request) for request in requests])).sum(0)
+        return Edit(memories={name: self.memory({"value": value}, {}, self.count(lm.memories.get(name, ()), requests))})
+
+    def count(self, earlier, requests):
+        return sum(memory.entries for memory in earlier) + len(requests)
+
+
+class ByTheBatch(Shift):
+    def amount(self, inputs, reading):
+        return 0.01 * len(inputs)
+
+
+class ByTheAnswer(Shift):
+    def amount(self, inputs, reading):
+        last = inputs[torch.arange(len(inputs)), reading.mask.sum(1) - 1]
+        return last.sum(-1)[:, None, None]
+
+
+class Overwriting(Shift):
+    def act(self, inputs, outputs, reading):
+        outputs += super().act(inputs, outputs, reading) - outputs
+        return outputs
+
+
+@wrong("routing-per-row")
+class RoutesByTheBatch(Beside):
+    memory = ByTheBatch
+
+
+@wrong("one-decision-per-text", "routing-per-row")
+class RoutesByTheAnswer(Beside):
+    memory = ByTheAnswer
+
+
+@wrong("pure-memory")
+class WritesIntoItsInput(Beside):
+    memory = Overwriting
+
+
+@wrong("grows-by-its-requests")
+class CountsEarlierFactsTwice(Beside):
+    def count(self, earlier, requests):
+        return len(requests) + 2 * len(earlier)
+
+
+@dataclass(frozen=True)
+class Forgetful(Recall):
+    """Recalls another text after the prompt of the first request."""
+
+    def preface(self, lm, prompt):
+        before, LAST_PROMPT[:] = list(LAST_PROMPT), [prompt]
+        return "Rome. " if before == [REQUEST.text] else "Canada. "
+
+
+LAST_PROMPT: list[str] = []
+
+
+@wrong("recalls-from-the-prompt-alone")
+class RecallsByTheOrder(Good):
+    kind = "context"
+
+    def edit(self, lm, requests):
+        facts = tuple(request.text for request in requests)
+        return Edit(recall=Forgetful((*(lm.recall.texts if lm.recall else ()), *facts)))
+
+
+def test_a_memory_that_keeps_the_rules_passes():
+    assert [(r.name, r.message) for r in check_editor(Beside) if not r.ok] == []
 
 
 @pytest.mark.parametrize(("cls", "checks"), [pytest.param(cls, checks, id=cls.__name__) for cls, checks in WRONG])
