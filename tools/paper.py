@@ -19,7 +19,9 @@ from pathlib import Path
 CAUSAL = ("gpt2-xl", "llama-2-7b")
 MASKED = ("bert-base-cased",)
 EDITED = ("pararel:P36", "pararel:P1376", "pararel:P101")
-LOCATED = (*EDITED, "pararel:P103")
+TRACED = (*EDITED, "pararel:P103")
+LOCATED = ("capital", "capital-inverse", "field-of-work", "mother-tongue")
+"""P36, P1376, P101 and P103 as built-in tasks, whose cases state further wordings, as localisation needs."""
 PHENOMENA = ("det-noun-agreement", "subject-verb-agreement", "anaphor-gender", "anaphor-number")
 
 Main = Callable[[list[str]], None]
@@ -30,16 +32,18 @@ def commands(options: argparse.Namespace) -> Iterator[list[str]]:
     data = ["--data", f"pararel={options.pararel}"]
     device = ["--device", options.device]
     limit = ["--limit", str(options.limit)] if options.limit else []
+    every = ["--all-cases"] if options.all_cases else []
     located = ",".join((*LOCATED, *PHENOMENA))
     for model in options.masked:
         for analysis in ("localise", "suppress"):
             output = ["--output", str(_folder(options.output, model, analysis))]
             count = limit if analysis == "suppress" else []
             fast = ["--steps", str(options.steps)] if analysis == "localise" and options.steps else []
-            yield [analysis, "--model", model, "--tasks", located, *data, *device, *count, *fast, *output]
+            extra = [*device, *every, *count, *fast, *output]
+            yield [analysis, "--model", model, "--tasks", located, *extra]
     for model in options.causal:
         output = ["--output", str(_folder(options.output, model, "trace"))]
-        yield ["trace", "--model", model, "--tasks", ",".join(LOCATED), *data, *device, *limit, *output]
+        yield ["trace", "--model", model, "--tasks", ",".join(TRACED), *data, *device, *every, *limit, *output]
     for model in (*options.causal, *options.masked):
         editors = "none,kn,rome" if model in options.causal else "none,kn"
         tasks = ",".join((*EDITED, *PHENOMENA))
@@ -68,6 +72,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--masked", nargs="*", default=MASKED, help=f"masked models (default: {' '.join(MASKED)})")
     parser.add_argument("--limit", type=int, help="maximum number of cases per task, for quick trials")
     parser.add_argument("--steps", type=int, help="steps of integrated gradients (default: those of knbench localise)")
+    parser.add_argument("--all-cases", action="store_true", help="also locate facts that the model does not know")
     parser.add_argument("--device", default="auto", help="a torch device (default: auto)")
     parser.add_argument("--output", type=Path, default=Path("runs/paper"), help="folder of all runs and analyses")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run none")

@@ -193,8 +193,10 @@ class _Prompts:
             return self._skip("target equals rival")
         return Probe(criterion, "completion", prompt, answers[0], rival, "new", answers[1:])
 
-    def _skip(self, reason: str) -> None:
+    def _skip(self, reason: str) -> Probe | None:
+        """Report a prompt, and return no probe."""
         self.report.skip_probe(self.location, reason)
+        return None
 
 
 def share_spelling(first: Answers, second: Answers) -> bool:

@@ -69,8 +69,8 @@ def test_all_of_it_runs_on_stand_ins(pararel, tmp_path, capsys):
     llama.model.save_pretrained(tmp_path / "llama")
     llama.tokenizer.save_pretrained(tmp_path / "llama")
     arguments = ["--pararel", pararel, "--causal", "toy-gpt2", str(tmp_path / "llama"), "--masked", "toy-bert"]
-    options = ["--limit", "1", "--steps", "2", "--device", "cpu", "--output", str(tmp_path / "paper")]
-    assert paper.run([*arguments, *options], main) == 0
+    options = ["--limit", "1", "--steps", "2", "--all-cases", "--device", "cpu"]
+    assert paper.run([*arguments, *options, "--output", str(tmp_path / "paper")], main) == 0
     assert "symmetry" in capsys.readouterr().out
     for folder in ("toy-bert.localise", "toy-bert.suppress", "toy-gpt2.trace", "llama.trace"):
         assert json.loads((tmp_path / "paper" / folder / "analysis.json").read_text())["parts"]["count"] > 0
