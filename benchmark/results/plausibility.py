@@ -16,6 +16,8 @@ SAME_MODEL_TOLERANCE = 0.05
 """Maximum difference of a log-probability of the unedited model between machines, in nats."""
 MAX_SECONDS, MAX_MEMORY_MB = 1e7, 1e9
 """Limits of the cost of a case: four months, and a petabyte."""
+RESOLUTION = 1e-6
+"""Error of a probability near 1 whose logarithm is a float32 number, with a margin for the sum of a softmax."""
 MAX_JS = math.log(2)
 """Maximum of a Jensen-Shannon divergence, in nats."""
 
@@ -204,8 +206,11 @@ def _too_small_divergence(model: ModelCard, probe: ProbeRecord, after: Observati
 
 
 def _two_events(p: float, q: float) -> float:
-    """Return the Kullback-Leibler divergence of two events with probabilities p and 1 - p from q and 1 - q, in nats."""
-    parts = ((p, q), (max(0.0, 1 - p), max(0.0, 1 - q)))
+    """Return the Kullback-Leibler divergence of two events with probabilities p and 1 - p from q and 1 - q, in nats.
+
+    A small 1 - q is known to :data:`RESOLUTION` only: the greatest value gives the smallest divergence.
+    """
+    parts = ((p, q), (max(0.0, 1 - p), max(0.0, 1 - q) + RESOLUTION))
     return sum(a * math.log(a / b) for a, b in parts if a > 0 and b > 0)
 
 

@@ -75,3 +75,13 @@ def test_a_divergence_is_at_least_that_of_two_events():
     false = msgspec.structs.replace(true, kl=_two_events(p[token], q[token]) / 2)
     assert "kl is" in _too_small_divergence(CAUSAL, question, false)
     assert "js is" in _too_small_divergence(CAUSAL, question, msgspec.structs.replace(true, js=0.0))
+
+
+def test_a_divergence_from_a_certain_prediction_is_bounded_within_the_resolution_of_float32():
+    """Next to 0, a logarithm in float32 has steps of 1.2e-7: the probability of all other tokens is known to 3%."""
+    before, certain = math.log(0.93757), -2.3841830625315197e-06
+    old = observation(target=before, rival=-9.0, top_logprob=before, kl=None)
+    question = probe("neighbourhood", None, before=old, expect="unchanged")
+    after = observation(target=certain, rival=-15.0, top_logprob=certain, kl=0.5715425, js=0.0222)
+    assert _too_small_divergence(CAUSAL, question, after) is None
+    assert "kl is" in _too_small_divergence(CAUSAL, question, msgspec.structs.replace(after, kl=0.5))
