@@ -13,7 +13,7 @@ FACTS     := capital,mother-tongue,religion
 PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
 LITE      := --subset lite --known-only
 
-.PHONY: help install demo test-fast test test-long lint bench gpu site results verify finding paper sequential tune task-hashes lock clean
+.PHONY: help install demo test-fast test test-long lint bench gpu site results verify finding paper sequential tune task-hashes docs lock clean
 
 help:
 	@echo "make demo         install, run none, ft and rome on two tasks, build the site (10 minutes)"
@@ -23,11 +23,12 @@ help:
 	@echo "make test-long    run the tests that take many minutes (an hour)"
 	@echo "make lint         run ruff and mypy"
 	@echo "make site         build the leaderboard in ./site from ./results"
+	@echo "make docs         build the documentation in ./site-docs, without the network"
 	@echo "make bench        compare fast and reference implementations"
 	@echo "make gpu          compare every editor on a GPU with the CPU (DEVICE=cpu tries the script)"
 	@echo "make paper        run the experiments of Niu et al. 2024 (needs the hub, a GPU, DATA=ParaRel file)"
 	@echo "make finding      compute the tables of docs/finding.md (40 minutes)"
-	@echo "make sequential   compute the figure of docs/sequential.md (1 hour)"
+	@echo "make sequential   compute the figure of docs/explanation/sequential.md (1 hour)"
 	@echo "make tune         search the hyper-parameters of docs/tuning.md (half an hour)"
 	@echo "make results      run the missing results of the leaderboard (hours)"
 	@echo "make verify       measure three drawn cases of every stored result again (hours)"
@@ -108,6 +109,10 @@ verify: install  # marks each result in results/status.json; skips those that ar
 site: install
 	$(BIN)/knbench site build results docs/analyses --output $(SITE)
 
+docs: install  # every link is checked; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site-docs/index.html, or for the search: python3 -m http.server --directory site-docs"
+
 task-hashes: install  # raise the version of a task when its content changes
 	$(BIN)/python -c "import json; from knbench.benchmark.core import registry; \
 	  print(json.dumps({f'{t.name} v{t.version}': t.content_hash() for t in registry.tasks().values()}, indent=1))" \
@@ -118,4 +123,4 @@ lock:  # one set of versions for all supported Python versions
 	  --no-annotate --no-header --no-emit-index-url --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) runs site
+	rm -rf $(VENV) runs site site-docs

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def test_model_knows_the_tasks(real_lm):
     cache = KnowledgeCache.of(make_prober(real_lm, batch_size=64))
     tasks = registry.tasks()
-    capitals = replace(tasks["capital"], cases=tasks["capital"].cases[::3])  # docs/known.md covers all
+    capitals = replace(tasks["capital"], cases=tasks["capital"].cases[::3])  # docs/explanation/known.md covers all
     first = list(ranked_first(cache, capitals).values())
     assert sum(first) / len(first) >= 0.5
     phenomena = [task for name, task in tasks.items() if name.startswith(("det-noun", "anaphor"))]

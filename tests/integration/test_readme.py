@@ -28,7 +28,7 @@ def test_the_method_of_the_readme_is_an_editor(lm):
 
 
 def test_every_link_of_the_documents_leads_to_a_file():
-    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
