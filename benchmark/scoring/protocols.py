@@ -74,7 +74,7 @@ def _own() -> Protocol:
         "KNBench",
         "this project",
         plain,
-        "The edit score and its parts come first; see docs/explanation/criteria.md. These are the criteria of --all-columns.",
+        "The edit score and its parts come first; see docs/edit-score.md. These are the criteria of --all-columns.",
     )
 
 
