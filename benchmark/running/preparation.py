@@ -60,4 +60,5 @@ def prepare_editor(
             f"editor '{name}': prepare() left the model changed: {', '.join(changed[:MAX_NAMES])}; restore it before "
             f"prepare() returns (see: knbench check-editor {name})"
         )
-    return json_values(prepared)
+    values: JsonObject = json_values(prepared)
+    return values
