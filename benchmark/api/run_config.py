@@ -65,6 +65,7 @@ class RunConfig:
         drift_limit: maximum number of samples per drift task.
         drift_text: held-out text for perplexity.
         fluency_tokens: number of tokens to generate for fluency.
+        apply_chat_template: put every prompt into the chat template.
         probes: probes that are added to each case and enter no score: ``distractor``, ``negation``.
         executor: ``auto``, ``serial``, ``local`` or ``ray``.
         workers: number of workers.
@@ -103,6 +104,7 @@ class RunConfig:
     drift_limit: int = 100
     drift_text: str | None = None
     fluency_tokens: int = 0
+    apply_chat_template: bool = False
     probes: tuple[str, ...] = ()
     executor: Literal["auto", "serial", "local", "ray"] = "auto"
     workers: int | None = None
@@ -208,6 +210,7 @@ class RunConfig:
             known_by=self.known_by,
             batch_size=batch_size,
             fluency_tokens=self.fluency_tokens,
+            apply_chat_template=self.apply_chat_template,
             probes=_extra(self.probes),
             batch_edits=self.batch_edits,
             sequential=self.sequential,
@@ -287,6 +290,7 @@ def manifest_values(manifest: Manifest) -> dict[str, Any]:
         "sequential": protocol.checkpoints[-1] if protocol.checkpoints else None,
         "checkpoints": list(protocol.checkpoints) or None,
         "fluency-tokens": protocol.fluency_tokens,
+        "apply-chat-template": protocol.chat_template is not None or None,
         "probes": list(protocol.probes or ()) or None,
     }
     if names:

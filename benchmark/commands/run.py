@@ -176,6 +176,13 @@ An interrupted run continues when the same command is started again.
     help="Number of tokens to generate for the fluency criterion. 100 is common; 0 skips fluency.",
 )
 @click.option(
+    "--apply-chat-template",
+    "--apply_chat_template",
+    is_flag=True,
+    help="Ask every prompt as the user's message of the tokenizer's chat template, as in lm-eval. The answer is the "
+    "beginning of the reply.",
+)
+@click.option(
     "--probes",
     metavar="NAMES",
     help="Probes to add to every case, comma-separated. They are reported and enter no score. distractor: neighbours "
@@ -254,6 +261,7 @@ def run_command(
     drift_limit: int,
     drift_text: str | None,
     fluency_tokens: int,
+    apply_chat_template: bool,
     probes: str | None,
     executor: Kind,
     workers: int | None,
@@ -308,6 +316,7 @@ def run_command(
         drift_limit=drift_limit,
         drift_text=drift_text,
         fluency_tokens=fluency_tokens,
+        apply_chat_template=apply_chat_template,
         probes=() if probes is None else _parts(probes, "added probe"),
         executor=executor,
         workers=workers,

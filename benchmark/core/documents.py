@@ -105,6 +105,7 @@ class RunProtocol(JsonStruct, frozen=True):
         bos: the BOS policy; ``bos_prepended`` is its outcome for the model.
         drift: description of the drift tasks, or None.
         integrity: name of the set of passages, or None in results of version 0.1.
+        chat_template: digest of the text that the chat template puts around each prompt; None without a template.
         probes: probes that the run added, see :mod:`.extra_probes`; None without any.
     """
 
@@ -124,6 +125,7 @@ class RunProtocol(JsonStruct, frozen=True):
     drift: dict[str, Any] | None
     batch_size: int
     integrity: str | None = None
+    chat_template: str | None = None
     probes: tuple[ExtraProbes, ...] | None = None
 
 

@@ -43,6 +43,7 @@ class RunSettings:
             rewritten nor preserved.
         known_by: the measure of knowledge, see :mod:`knbench.benchmark.probing.known`.
         batch_size: rows per probing batch.
+        apply_chat_template: whether each prompt is the user's message of the tokenizer's chat template.
         new_tokens: minimum length of greedy continuations, in tokens.
         fluency_tokens: length of the text from which fluency is computed, in tokens. 0 disables fluency.
         probes: probes that are added to each case and enter no score, see :mod:`.extra_probes`.
@@ -65,6 +66,7 @@ class RunSettings:
     known_only: bool = False
     known_by: str = "success"
     batch_size: int = 32
+    apply_chat_template: bool = False
     new_tokens: int = 6
     fluency_tokens: int = 0
     probes: tuple[ExtraProbes, ...] = ()

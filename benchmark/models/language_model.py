@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.errors import KnbenchError
 from ..core.schema import SLOT
 from ..core.text import WORD_JOINER, border, join_answer
+from .chat import ChatFrame, chat_frame
 from .families import ModelFamily
 from .identity import config_hash, tokenizer_hash
 from .memory import Memory
@@ -77,6 +78,7 @@ class LanguageModel(ModelModules):
         recall: gives each prompt a text of its own before it, or None. An edit sets it.
         memories: active memories by module name, the innermost first. An edit sets them.
         bos_id: the id of the BOS token that starts each text, or None.
+        chat: the chat template around every prompt, or None. :meth:`use_chat_template` sets it.
 
     The attributes of :class:`~.modules.ModelModules` describe its modules.
 
@@ -111,11 +113,29 @@ class LanguageModel(ModelModules):
         self.current_reading: Reading | None = None
         self._prefaces: dict[str, str] = {}
         self.bos_id = find_bos(tokenizer, bos, name, causal=self.causal)
+        self.chat: ChatFrame | None = None
         self._hashed: tuple[str, WeightMonitor] | None = None
         self._vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {len(self.blocks)} layers, {self.dtype}, {self.device})"
+
+    def use_chat_template(self, apply: bool) -> None:
+        """Put every prompt into the tokenizer's chat template from now on, or stop doing so.
+
+        The prompt is the user's message, and the target is the reply, without a space before it. Whole sentences and
+        texts without a target are read as they are.
+
+        Raises:
+            KnbenchError: the model is masked, or its tokenizer has no usable chat template.
+        """
+        if apply and not self.causal:
+            raise KnbenchError(f"model '{self.name}' is masked and has no chat; run without --apply-chat-template")
+        self.chat = chat_frame(self.tokenizer, self.name, adds_bos=self.bos_id is not None) if apply else None
+
+    def asked(self, prompt: str) -> str:
+        """Return a prompt in the chat template, or the prompt itself if none is used."""
+        return prompt if self.chat is None else self.chat.around(prompt)
 
     # --- memories and recalled texts -------------------------------------------------------------------------
 
@@ -246,6 +266,7 @@ class LanguageModel(ModelModules):
         Raises:
             ValueError: the target has no separate token, or a token contains parts of both.
         """
+        prompt = self.asked(prompt)
         text, start = join_answer(prompt, target), border(prompt, target)
         tokens = self.encode(text)
         cut = next((i for i, span in enumerate(tokens.spans) if _continues(text, start, span)), len(tokens.ids))
@@ -332,6 +353,7 @@ class LanguageModel(ModelModules):
         """
         if SLOT not in template:
             raise ValueError(f"the prompt {template!r} has no subject")
+        template = self.asked(template)
         start = template.index(SLOT)
         end = start + len(subject)
         tokens = self.encode(join_answer(template.replace(SLOT, subject, 1), target))

@@ -111,7 +111,7 @@ def check_fluency(prober: Prober, task: Task, cases: Sequence[Case], tokens: int
     """
     if prober.positions is None or not tokens:
         return
-    lengths = [len(prober.lm.encode(fluency_probe(case.request).prompt).ids) for case in cases]
+    lengths = [len(prober.lm.encode(prober.lm.asked(fluency_probe(case.request).prompt)).ids) for case in cases]
     longest = max((n for n in lengths if n <= prober.positions), default=0)
     if longest + tokens - 1 > prober.positions:
         largest = prober.positions - longest + 1

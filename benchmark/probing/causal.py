@@ -197,7 +197,7 @@ class CausalProber(Prober):
         return target.context, len(target.context) - 1
 
     def _context(self, prompt: str) -> Row:
-        return self.lm.encode(self.lm.preface(prompt) + prompt).ids
+        return self.lm.encode(self.lm.asked(self.lm.preface(prompt) + prompt)).ids
 
     def _encode(self, prompt: str, text: str) -> _Answer:
         context, ids = self.lm.split(self.lm.preface(prompt) + prompt, text)

@@ -85,6 +85,7 @@ class KnowledgeCache:
             *(VERSION, measurement, task.content_hash(), lm.bos_policy, self.prober.new_tokens),
             *(self.weight_hash, lm.tokenizer_hash, lm.config_hash),
             *(str(lm.dtype), lm.device.type, self.prober.batch_size),
+            *(lm.chat or ()),
         ]
         path = self.folder / f"{task.name}-{measurement}-{digest(key)[:20]}.json"
         cached = _read(path)

@@ -74,6 +74,7 @@ class Evaluator:
         prober: Prober | None = None,
     ) -> None:
         self.lm, self.settings, self.reporter = lm, settings, reporter
+        lm.use_chat_template(settings.apply_chat_template)
         self._tasks = {task.name: task for task in tasks}
         built = [build_editor(cls, lm, settings.editor_args.get(cls.name), settings.seed) for cls in editors]
         self._editors = {editor.name: (editor, source) for editor, source in built}

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.documents import EditorCard, ModelCard, RunProtocol, TaskCard
 from ..core.local_paths import public_value, without_folders
 from ..core.printable import escaped
-from ..core.schema import Task
+from ..core.schema import Task, digest
 from ..core.settings import RunSettings
 from ..editing import Editor
 from ..models.language_model import LanguageModel
@@ -102,5 +102,6 @@ def describe_protocol(
         drift=gauge.card() if gauge else None,
         batch_size=settings.batch_size,
         integrity=PASSAGE_SET,
+        chat_template=digest(list(lm.chat))[:12] if lm.chat else None,
         probes=settings.probes or None,
     )

@@ -311,6 +311,7 @@ def _settings_of(result: Result, lm: LanguageModel) -> RunSettings:
         batch_size=protocol.batch_size,
         new_tokens=protocol.new_tokens,
         fluency_tokens=protocol.fluency_tokens,
+        apply_chat_template=protocol.chat_template is not None,
         probes=protocol.probes or (),
         batch_edits=protocol.batch_edits,
         sequential=protocol.cases if protocol.regime == "sequential" else None,
