@@ -16,8 +16,8 @@ from mkdocs.exceptions import PluginError
 ROOT = Path(__file__).parents[1]
 
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-_FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.MULTILINE | re.DOTALL)
-_MERMAID = re.compile(r"^```mermaid\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^(```+|~~~+).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
+_MERMAID = re.compile(r"^```mermaid\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _TABLE = re.compile(r"<!-- table: (\w+) -->")
 _ROLE = re.compile(r":(?:class|meth|func|attr|data|mod|exc):<code>~?([^<]*)</code>")
 
@@ -50,9 +50,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Return the HTML of a page with plain names in place of Sphinx roles, and without the double colon before code."""
+    """Return the HTML of a page with plain names in place of Sphinx roles.
+
+    It has no double colon before code, and no marker of click for a flag without default.
+    """
     html = _ROLE.sub(lambda found: f"<code>{found[1].rsplit('.', 1)[-1]}</code>", html)
-    return html.replace("::</p>", ":</p>")
+    return html.replace("::</p>", ":</p>").replace("<code>Sentinel.UNSET</code>", "")
 
 
 def _without_outside_links(text: str, source: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.shell_completion import BashComplete
@@ -101,3 +103,18 @@ def test_the_shell_completes_commands_and_flags():
     complete = BashComplete(group, {}, "knbench", "_KNBENCH_COMPLETE")
     assert [item.value for item in complete.get_completions([], "loc")] == ["localise"]
     assert {item.value for item in complete.get_completions(["run"], "--known")} == {"--known-only", "--known-by"}
+
+
+def test_a_diagram_is_shown_as_text():
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    from tools import docs_site
+
+    assert doctest.testmod(docs_site) == (0, 1)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/x.md"))
+    kept = "[a](../edit-score.md#b) [c](https://d.org)\n\n```text\n[e](../../README.md)\n```\n"
+    assert docs_site.on_page_markdown(kept, page) == kept
+    assert docs_site.on_page_markdown("see [`f`](../../README.md#usage).", page) == "see `f`."
+    with pytest.raises(Exception, match=r"docs/how-to/x.md: the link to ../../no.md leads to no file"):
+        docs_site.on_page_markdown("[g](../../no.md)", page)
+    html = "<p>A :class:<code>~.modules.ModelModules</code>::</p>"
+    assert docs_site.on_page_content(html) == "<p>A <code>ModelModules</code>:</p>"
