@@ -201,6 +201,9 @@ def _differences(
                 yield Difference(f"{label} is {first} in the file and {second} here")
         elif not agree(first, second):
             yield _unequal(label, f"{first:.4g}", f"{second:.4g}")
+    if stored.recalled != again.recalled:
+        first, second = _short(stored.recalled), _short(again.recalled)
+        yield Difference(f"the text before the prompt is {first} in the file and {second} here")
     for name in ("target_answer", "rival_answer"):
         yield from _token_differences(name, stored, measured)
     if stored.top_id not in {other.top_id for other in measured}:

@@ -69,6 +69,7 @@ def _texts_of(record: Record) -> Iterator[tuple[str, str, int]]:
             yield place, text, MAX_TEXT_LENGTH
         for observation in (probe.before, probe.after):
             if observation is not None:
+                yield f"{place}/recalled", observation.recalled or "", MAX_TEXT_LENGTH
                 for written in (observation.generated, observation.text, observation.top):
                     yield f"{place}/generated", written or "", MAX_TEXT_LENGTH
 
@@ -79,6 +80,7 @@ def _texts_of_line(line: CheckpointLine | DriftLine) -> Iterator[tuple[str, str,
     if isinstance(line, CheckpointLine):
         for observation in line.after:
             if observation is not None:
+                yield "recalled", observation.recalled or "", MAX_TEXT_LENGTH
                 for text in (observation.generated, observation.text, observation.top):
                     yield "generated", text or "", MAX_TEXT_LENGTH
         return
