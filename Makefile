@@ -8,10 +8,8 @@ DEVICE ?= cuda
 
 TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4 --measure success
 
-# The tasks of the leaderboard, with the fixed subset of 24 known cases per task.
-FACTS     := capital,mother-tongue,religion
-PHENOMENA := anaphor-gender,det-noun-agreement,subject-verb-agreement
-LITE      := --subset lite --known-only
+# The methods that are run in batches and sequences. Boards define models, tasks and cases.
+SOME   := none,ft-l,rome,memit,alphaedit
 
 .PHONY: help install demo test-fast test test-long lint bench gpu site results verify finding paper sequential tune task-hashes docs lock clean
 
@@ -94,12 +92,13 @@ sequential: install  # resumes after an interruption
 
 results: install  # unpacks stored results first; they are not run again
 	mkdir -p results && { ! ls results/*/*/*/*.json >/dev/null 2>&1 || $(BIN)/knbench unpack results --output runs/results; }
-	$(BIN)/knbench run --model smollm2-135m --editors all --tasks $(FACTS),$(PHENOMENA) $(LITE) \
-	  --output runs/results/smollm2-135m.lite
-	$(BIN)/knbench run --model gemma3-270m --editors none,in-context,ft-l,rome,memit --tasks capital,det-noun-agreement \
-	  $(LITE) --output runs/results/gemma3-270m.lite
-	$(BIN)/knbench run --model smollm2-135m --editors none,ft-l,rome,memit,alphaedit --tasks capital $(LITE) \
-	  --sequential 20 --drift perplexity --output runs/results/smollm2-135m.lite.sequential-20
+	$(BIN)/knbench run --board knbench-lite --editors all --output runs/results/smollm2-135m.lite
+	$(BIN)/knbench run --board knbench-lite --editors $(SOME) --batch-edits 20 \
+	  --output runs/results/smollm2-135m.lite.batch-20
+	$(BIN)/knbench run --board knbench-lite --editors $(SOME) --sequential 20 --drift perplexity \
+	  --output runs/results/smollm2-135m.lite.sequential-20
+	$(BIN)/knbench run --board knbench-lite-2 --editors none,in-context,ft-l,rome,memit \
+	  --output runs/results/gemma3-270m.lite.limit-16
 	$(BIN)/knbench submit runs/results --results results
 	$(BIN)/knbench validate results --mark
 

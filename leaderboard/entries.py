@@ -287,13 +287,16 @@ def _with_equal_cases(members: Mapping[str, Entry]) -> dict[str, Entry]:
 
 
 def _board_key(result: Result, place: Place) -> str:
-    """Return the key of a table of a board. A board of any model has one table per model and tokenization."""
+    """Return the key of a table of a board. A board of any model has one table per model and tokenization.
+
+    Names of boards and tables have no dots, so that two tables have different keys whatever their models are called.
+    """
     model = result.model
-    words = [place.board.key, model.name]
+    words = [place.board.key, slug(model.name)]
     if place.board.any_model:
         identity = [model.weight_hash, model.tokenizer_hash, model.config_hash, result.protocol.bos_prepended]
-        words.append(hashlib.sha256(json.dumps([model.name, *identity]).encode()).hexdigest()[:16])
-    return slug("-".join([*words, place.table.name]))
+        words[1] += "-" + (hashlib.sha256(json.dumps([model.name, *identity]).encode()).hexdigest()[:16])
+    return ".".join([*words, place.table.name])
 
 
 def section_key(result: Result) -> str:

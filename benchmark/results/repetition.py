@@ -27,8 +27,9 @@ class RepeatedLines:
     def of(cls, lines: RunLines) -> RepeatedLines:
         """Return all lines of a run."""
         repeated = cls()
-        for line in (*lines.records, *(lines.checkpoints or ()), *(lines.drift or ())):
-            repeated.add(line)
+        for found in (lines.records, lines.checkpoints or (), lines.drift or ()):
+            for line in found:
+                repeated.add(line)
         return repeated
 
     def add(self, line: Record | CheckpointLine | DriftLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -192,3 +193,15 @@ def test_a_long_case_id_is_shortened_in_the_reason():
     strange = [*records_of(2)[:-1], msgspec.structs.replace(records_of(2)[-1], case_id="<b>" * 300)]
     found, _ = rows([*honest(), *(entry("odd", task, strange) for task in TASKS)])
     assert len(found["odd"].unranked) < 100
+
+
+def test_names_that_run_into_each_other_have_sections_of_their_own():
+    def named(name, model_name):
+        models = {model_name: replace(BOARD.models["m"], name=model_name)}
+        questions = {(table, model_name, task): found for (table, _, task), found in BOARD.questions.items()}
+        return replace(BOARD, name=name, models=models, model_names=(model_name,), questions=questions)
+
+    first, second = named("b", "m-v1-x"), named("b-v1-m", "x")
+    entries = [entry("rome", about=model(name=name)) for name in ("m-v1-x", "x")]
+    sections = sections_of(entries, {found.key: found for found in (first, second)})
+    assert {section.key for section in sections} == {"b-v1.m-v1-x.single", "b-v1-m-v1.x.single"}
