@@ -37,7 +37,8 @@ def commands(options: argparse.Namespace) -> Iterator[list[str]]:
     for model in options.masked:
         for analysis in ("localise", "suppress"):
             output = ["--output", str(_folder(options.output, model, analysis))]
-            count = limit if analysis == "suppress" else []
+            # Suppression compares at least two cases.
+            count = ["--limit", str(max(options.limit, 2))] if analysis == "suppress" and options.limit else []
             fast = ["--steps", str(options.steps)] if analysis == "localise" and options.steps else []
             extra = [*device, *every, *count, *fast, *output]
             yield [analysis, "--model", model, "--tasks", located, *extra]
