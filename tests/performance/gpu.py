@@ -36,6 +36,7 @@ from knbench.benchmark.probing.baseline import select_cases
 from knbench.benchmark.probing.prober import make_prober
 from knbench.benchmark.running.attempts import seeded
 from knbench.benchmark.running.environment import PeakMemory
+from knbench.benchmark.running.preparation import prepare_editor
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +64,7 @@ class Outcome:
 def measure(cls: Any, lm: LanguageModel, case: Case, rounds: int) -> Outcome:
     """Prepare an editor, edit one case some times, and measure it."""
     editor, _ = build_editor(cls, lm)
-    editor.prepare(lm, Reporter())
+    prepare_editor(editor, lm, 0, Reporter(), lm.fingerprint())
     seconds = []
     peak = PeakMemory(str(lm.device))
     for number in range(rounds + 1):
