@@ -28,7 +28,7 @@ def keep_batch_dimension(attention: nn.Module, first: nn.Module, last: nn.Module
 
     def unflatten(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         state: Tensor = args[0]
-        return args if state.dim() == 3 else (state.unflatten(0, shape[0]), *args[1:])
+        return args if state.dim() == 3 else (state.reshape(*shape[0], state.shape[-1]), *args[1:])
 
     def flatten_last(module: nn.Module, _: tuple[Any, ...]) -> None:
         def flatten(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
