@@ -180,8 +180,8 @@ class SiteRenderer:
             self.write_pairs(sections, parallel_map)
             self.write_models(sections, parallel_map)
         self.write_methods(sections, extremes)
-        for task, example in sorted(examples.items(), key=lambda item: item[0]):
-            view = pages.task_view(task, sections, example)
+        for task in sorted({task for section in sections for task in section.entries}):  # not those of left-out results
+            view = pages.task_view(task, sections, examples[task])
             self.page(paths.task_page(view.task), "task.html", view=view)
         if self.reported:
             self.page("reported.html", "reported.html", documents=self.reported)

@@ -41,13 +41,15 @@ def records_of(share, cases=20, prompt="p"):
 BOARD = make_board({"capital": records_of(0)})
 
 
-def add_result(root, editor, share, task="capital", records=None, **about):
+def add_result(root, editor, share, task="capital", records=None, tokenizer=None, **about):
     """Store a result with a share of right edits, or with the given records."""
     folder = root / "runs" / task / editor
     folder.mkdir(parents=True)
     records = records or records_of(share)
     cases = len(records)
-    (folder / "manifest.json").write_text(json_text(to_json(manifest(editor, task, "fact", cases=cases, **about))))
+    made = manifest(editor, task, "fact", cases=cases, **about)
+    made = replace(made, model=replace(made.model, tokenizer_hash=tokenizer))
+    (folder / "manifest.json").write_text(json_text(to_json(made)))
     (folder / "records.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in records))
     store_run(finish(folder), root / "results")
 
@@ -169,3 +171,12 @@ def test_a_row_has_the_lowest_level_of_its_results():
     assert lowest(parts) == Trust("spot-checked", 23, 40)
     assert not lowest([*parts, Trust("self-reported", 0, 20)]).ranked
     assert {"own run", "self-reported", "spot-checked", "re-run"} == set(LEVELS)
+
+
+def test_the_only_result_of_a_task_can_be_left_out_and_the_site_is_built(tmp_path):
+    add_result(tmp_path, "rome", 0.5, tokenizer="1" * 64)
+    add_result(tmp_path, "hostile", 0.5, task="religion", tokenizer="2" * 64)
+    errors = []
+    index = build_site([tmp_path / "results"], tmp_path / "site", on_broken=errors.append)
+    assert ["has another tokenizer in" in str(error) for error in errors] == [True]
+    assert ">rome</a>" in index.read_text() or ">hostile</a>" in index.read_text()
