@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shutil
 import weakref
@@ -127,18 +128,15 @@ class Results(Sequence[Run]):
         if rows not in makers:
             raise unknown_name("kind of rows", rows, makers)
         if library is None:
-            library = next((name for name in LIBRARIES if importlib.util.find_spec(name)), None)
-            if library is None:
-                raise KnbenchError("data frames need pandas or polars; install one: pip install pandas")
-        if library == "pandas":
-            import pandas
-
-            return pandas.DataFrame(makers[rows]())
-        if library == "polars":
-            import polars
-
-            return polars.DataFrame(makers[rows](), infer_schema_length=None)
-        raise unknown_name("library", library, LIBRARIES)
+            library = next((name for name in LIBRARIES if importlib.util.find_spec(name)), LIBRARIES[0])
+        if library not in LIBRARIES:
+            raise unknown_name("library", library, LIBRARIES)
+        try:
+            module: Any = importlib.import_module(library)
+        except ModuleNotFoundError:
+            raise KnbenchError(f"data frames need {library}; install it with: pip install {library}") from None
+        options = {"infer_schema_length": None} if library == "polars" else {}  # columns may begin with empty cells
+        return module.DataFrame(makers[rows](), **options)
 
 
 def load_results(*folders: str | Path) -> Results:

@@ -6,6 +6,8 @@ import doctest
 import importlib
 import json
 import pkgutil
+import sys
+import types
 
 import knbench.benchmark.api
 import pytest
@@ -57,6 +59,18 @@ def test_frames_have_a_row_per_row(results):
         results.to_frame("record")
     with pytest.raises(KnbenchError, match="unknown library 'dask'"):
         results.to_frame(library="dask")
+
+
+def test_frames_of_polars_read_all_rows_before_they_type_a_column(results, monkeypatch):
+    made = {}
+    fake = types.ModuleType("polars")
+    fake.DataFrame = lambda rows, **options: made.update(rows=rows, **options)
+    monkeypatch.setitem(sys.modules, "polars", fake)
+    results.to_frame("records", library="polars")
+    assert made == {"rows": results.records(), "infer_schema_length": None}
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(KnbenchError, match="data frames need polars; install it with: pip install polars"):
+        results.to_frame(library="polars")
 
 
 def test_results_are_printed_as_a_table(results):
