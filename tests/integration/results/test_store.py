@@ -115,6 +115,27 @@ def test_a_run_that_says_otherwise_does_not_bear_a_result_out(store, made, capsy
     assert not any(note["rerun"] for note in read_status([store]).values())
 
 
+def test_only_texts_that_rounding_can_change_are_measured_again(store, made, capsys, tmp_path, monkeypatch):
+    records = tmp_path / "runs" / "nudge" / TASK / "records.jsonl"
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    rows[1]["probes"][0]["after"]["generated"] += " again"
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert called(capsys, "score", tmp_path / "runs" / "nudge", "--write")[0] == 0
+    for found, level in ((["it differs"], "self-reported"), ([], "re-run")):
+        measured = []
+        monkeypatch.setattr(
+            "knbench.benchmark.commands.verify._Verifier._measured",
+            lambda _self, run, case_ids, m=measured, f=found: (m.append((run.result.editor.name, case_ids)), f),
+        )
+        assert called(capsys, "validate", store, "--mark")[0] == 0
+        called(capsys, "verify", store, "--mark", "--rerun", made / "runs" / "none")
+        status, said, _ = called(capsys, "verify", store, "--mark", "--rerun", tmp_path / "runs" / "nudge")
+        assert (status, "it differs" in said) == (2 if found else 0, bool(found))
+        assert measured == [("nudge", [rows[1]["case_id"]])]
+        status = read_status([store])
+        assert {r.result.editor.name: trust_of(r, status).level for r in find_runs([store])}["nudge"] == level
+
+
 @pytest.mark.parametrize(
     ("text", "gone", "kept"),
     [
