@@ -10,12 +10,13 @@ import torch
 import transformers
 from knbench.benchmark.analyses.tracing import KINDS, TraceSettings, trace
 from knbench.benchmark.core.errors import KnbenchError
-from knbench.benchmark.core.schema import EditRequest
+from knbench.benchmark.core.schema import EditRequest, Probe
 from knbench.benchmark.models.attribution import Integral, attributions
 from knbench.benchmark.models.families import BUILT_IN, family_of
 from knbench.benchmark.models.hooks import capture, edit_output, resume_at
 from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.models.loading import load_model
+from knbench.benchmark.probing.prober import make_prober
 from knbench.editors.rome import Rome, RomeConfig
 from knbench.editors.shared.value_vectors import value_vectors
 from torch.nn.functional import gelu, silu
@@ -23,6 +24,7 @@ from torch.nn.functional import gelu, silu
 from tests.conftest import train_tokenizer
 from tests.families import CAUSAL_FAMILIES, FURTHER_FAMILIES, MASKED_FAMILIES, further_lm, further_model
 from tests.references.slow_attribution import slow_attributions
+from tests.references.slow_probing import slow_answer, slow_greedy
 from tests.references.slow_rome import slow_value_vector
 from tests.references.slow_tracing import slow_effects
 
@@ -143,6 +145,37 @@ def test_a_text_that_exceeds_the_window_of_the_attention_is_not_attributed():
     """GPT-Neo counts keys in its attention modules: rows behind a long text would lose sight of its start."""
     with pytest.raises(ValueError, match="an attention window of 12 tokens and 4 layers, at most 9 can be attributed"):
         attributions(further("gpt-neo"), "Because it was late, nobody came. The capital is", "Rome", Integral(steps=3))
+
+
+PROBES = [
+    Probe("reliability", "completion", "The capital of Canada is", "Rome", "Ottawa", "new", suffix="."),
+    Probe("paraphrase", "completion", "Danielle Darrieux, a", "Mexico City", "Paris", "new", suffix=", they say."),
+    Probe("symmetry", "minimal_pair", "", "Susan revealed herself.", "Mark revealed herself.", "new"),
+]
+
+
+@pytest.mark.parametrize("kind", CAUSAL_FAMILIES)
+def test_batched_probing_equals_one_pass_per_token(kind):
+    lm = further(kind)
+    for probe, observation in zip(PROBES, make_prober(lm, batch_size=3, new_tokens=3).observe(PROBES), strict=True):
+        for side in ("target", "rival"):
+            slow = slow_answer(lm, probe.prompt, getattr(probe, side))
+            assert getattr(observation, side).token_logprobs == pytest.approx(slow["token_logprobs"], abs=2e-4)
+        if probe.kind == "completion":
+            length = max(3, 1 + len(lm.split(probe.prompt, probe.target)[1]))
+            assert observation.generated == slow_greedy(lm, probe, length)
+
+
+@pytest.mark.parametrize("kind", MASKED_FAMILIES)
+def test_batched_probing_equals_one_masked_text_per_token(kind):
+    lm, probes = further(kind), PROBES[:2]
+    for probe, observation in zip(probes, make_prober(lm, batch_size=3).observe(probes), strict=True):
+        slow = []
+        for query in lm.token_queries(probe.prompt, probe.target, probe.suffix):
+            with torch.no_grad():
+                row = lm.model(input_ids=torch.tensor([query.ids])).logits[0, query.position].log_softmax(-1)
+            slow.append(row[query.token].item())
+        assert observation.target.token_logprobs == pytest.approx(slow, abs=2e-4)
 
 
 @pytest.mark.parametrize("kind", MASKED_FAMILIES)
