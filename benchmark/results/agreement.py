@@ -202,8 +202,8 @@ def _differences(
         elif not agree(first, second):
             yield _unequal(label, f"{first:.4g}", f"{second:.4g}")
     if stored.recalled != again.recalled:
-        first, second = _short(stored.recalled), _short(again.recalled)
-        yield Difference(f"the text before the prompt is {first} in the file and {second} here")
+        old, new = _short(stored.recalled), _short(again.recalled)
+        yield Difference(f"the text before the prompt is {old} in the file and {new} here")
     for name in ("target_answer", "rival_answer"):
         yield from _token_differences(name, stored, measured)
     if stored.top_id not in {other.top_id for other in measured}:
