@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from knbench.benchmark.probing.base import Reference
 from knbench.benchmark.probing.drift import nll_per_token
 from knbench.benchmark.probing.lm_eval_model import as_lm_eval_model, calls
 from knbench.benchmark.probing.prober import make_prober
+from knbench.editors.grace import Codebook
 
 MODULES = {"gpt2": "transformer.h.2.mlp.c_proj", "llama": "model.layers.2.mlp.down_proj", "bert": "cls"}
 PROMPTS = ("The capital of Canada is", "Susan saw this", "The capital of Italy", "Because it was late, nobody")
@@ -249,15 +251,13 @@ def test_lm_eval_tells_memories_where_its_contexts_end(lm):
     assert len(calls(requests, 128)) == 2
 
 
+@pytest.mark.slow
 def test_digests_are_the_same_in_another_process():
     code = (
-        "import torch\nfrom knbench.benchmark.editing import State\n"
-        "from knbench.editors.grace import Codebook\n"
-        "print(Codebook({'keys': torch.arange(6.).reshape(2, 3)}, {'labels': [[1], [2]]}, 2).digest())"
+        "import torch\nfrom knbench.editors.grace import Codebook\n"
+        "print(Codebook({'keys': torch.arange(6.).reshape(2, 3)}, {'labels': [[1], [2]], 'a': 1}, 2).digest())"
     )
-    seeds = ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
-    found = {
-        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-        for env in seeds
-    }
-    assert [len(digest.strip()) for digest in found] == [64]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own = Codebook({"keys": torch.arange(6.0).reshape(2, 3)}, {"a": 1, "labels": [[1], [2]]}, 2)
+    assert done.stdout.strip() == own.digest()
+    assert dataclasses.replace(own, entries=3).digest() != own.digest()

@@ -109,7 +109,8 @@ def test_an_interrupted_training_continues_to_the_same_network(lm, monkeypatch):
     assert all(torch.equal(whole[name], continued[name]) for name in whole)
 
 
-def test_training_lowers_the_loss_and_is_read_from_the_cache(lm):
+def test_training_lowers_the_loss_and_is_read_from_the_cache():
+    lm = untrained("gpt2", 0)
     editor, again = made(steps=30, learning_rate=3e-3), made(steps=30, learning_rate=3e-3)
     prepared = editor.train(lm, TRAINING_CASES, Reporter())
     start = parts(lm, editor)
