@@ -19,7 +19,7 @@ from pathlib import Path
 CAUSAL = ("gpt2-xl", "llama-2-7b")
 MASKED = ("bert-base-cased",)
 EDITED = ("pararel:P36", "pararel:P1376", "pararel:P101")
-TRACED = (*EDITED, "pararel:P103")
+TRACED = (*EDITED, "mother-tongue")
 LOCATED = ("capital", "capital-inverse", "field-of-work", "mother-tongue")
 """P36, P1376, P101 and P103 as built-in tasks, whose cases state further wordings, as localisation needs."""
 PHENOMENA = ("det-noun-agreement", "subject-verb-agreement", "anaphor-gender", "anaphor-number")
