@@ -23,6 +23,7 @@ def test_attributions_equal_slow_ones(real_lm):
     assert float((fast - slow).abs().max()) < 1e-5 * float(slow.abs().max())
 
 
+@pytest.mark.long
 def test_attributions_are_complete(real_lm):
     """With 200 steps, a layer's attributions sum within 1% to the change that setting its neurons to zero causes.
 

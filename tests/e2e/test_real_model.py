@@ -78,6 +78,7 @@ def test_rome_reproduces_the_published_implementation(real_lm, index):
     assert real_lm.weight_hash() == before
 
 
+@pytest.mark.long
 def test_fast_rome_equals_slow_rome_with_21_contexts(real_lm):
     editor = Rome(RomeConfig(layer=5, weight_decay=1e-3))
     contexts = editor.contexts(real_lm)
@@ -137,7 +138,7 @@ def test_model_name_and_model_folder_give_the_same_records(real_lm, tmp_path):
     from knbench.benchmark.models.loading import load_model
 
     folder = next(p for p in (cache_folder() / "models").glob("smollm2-135m-*") if p.is_dir())
-    settings = RunSettings(limit=3)
+    settings = RunSettings(limit=1)
 
     def records(lm, name):
         (folder,) = run(lm, [Rome], [registry.task("capital")], tmp_path / name, settings)

@@ -19,6 +19,7 @@ from tests.files import run_folders as run
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_model_knows_the_tasks(real_lm):
     cache = KnowledgeCache.of(make_prober(real_lm, batch_size=64))
     tasks = registry.tasks()
@@ -59,8 +60,8 @@ def test_lm_eval_agrees_on_every_pair(real_lm, tmp_path, monkeypatch):
     ("name", "source"),
     [
         ("pararel:P36", "pararel/data_all_allbags.json"),
-        ("blimp:determiner_noun_agreement_1", "blimp"),
-        ("blimp:determiner_noun_agreement_2", "blimp"),
+        pytest.param("blimp:determiner_noun_agreement_1", "blimp", marks=pytest.mark.long),
+        pytest.param("blimp:determiner_noun_agreement_2", "blimp", marks=pytest.mark.long),
     ],
 )
 def test_rome_edits_published_data(real_lm, tmp_path, name, source):

@@ -341,7 +341,7 @@ def test_the_analyses_in_the_docs_equal_the_summary_of_their_parts(name):
         # The knowledge of a case does not depend on criteria that a later version of its task added.
         asked = {task.name: {task.version: task} for task in registry.tasks().values()}
         about = document["settings"]["tasks"]
-        assert set(about) == set(asked)
+        assert set(about) <= set(asked)  # tasks that were added later are on no page yet
         for task, found in about.items():
             current = registry.task(task)
             if found["version"] != current.version:

@@ -285,7 +285,7 @@ class _Silent:
     "arguments",
     [
         ["score", "nowhere"],
-        ["run", "--model", "nowhere/at-all", "--tasks", "capital", "--output", "x"],
+        ["run", "--model", "./nowhere", "--tasks", "capital", "--output", "x"],
         ["describe", "nothing"],
     ],
 )

@@ -19,6 +19,9 @@ from knbench.benchmark.probing.prober import make_prober
 from tests.conftest import CAUSAL, make_lm
 
 PROBE = integrity_probe()
+QUICK = ("gpt2", "llama", "gemma3")
+"""Kinds of which every run of the tests compares each token; the others belong to the long tests."""
+
 OTHER = Probe("neighbourhood", "completion", "The capital of France is", "Paris", "Rome", "unchanged")
 
 
@@ -42,7 +45,9 @@ def slow_logprobs(lm):
 
 
 @pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize("kind", CAUSAL)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in QUICK else [pytest.mark.slow, pytest.mark.long]) for kind in CAUSAL]
+)
 def test_integrity_equals_one_pass_per_token(kind, bos):
     lm = make_lm(kind, bos=bos)
     prober, reference = make_prober(lm, batch_size=3), Reference()

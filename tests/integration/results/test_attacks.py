@@ -21,7 +21,7 @@ import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.files import json_text
-from knbench.benchmark.core.records import to_json
+from knbench.benchmark.core.records import RequestRecord, to_json
 from knbench.benchmark.core.split import split_cases
 from knbench.benchmark.results.documents import load_result, manifest_of
 from knbench.benchmark.results.layout import find_stores, location_of, skeleton
@@ -370,7 +370,7 @@ def test_attack_4_tuning_cases_under_another_name_are_refused(store):
 
     def swap(records):
         records[0]["case_id"] = tuning.id
-        records[0]["request"] = json.loads(json.dumps(to_json(tuning.request)))
+        records[0]["request"] = json.loads(json.dumps(to_json(RequestRecord.of(tuning.request))))
         old = records[0]["probes"]
         records[0]["probes"] = [
             {**old[min(n, len(old) - 1)], **json.loads(json.dumps(to_json(probe)))}

@@ -204,8 +204,8 @@ HOSTILE = {
         lambda s: change_result(s, lambda d: d["records"].update(sha256="0" * 64)),
         "/records/sha256 differs from what the records give",
     ),
-    "a record left out": (lambda s: change_records(s, lambda r: r.pop(1), rescore=False), "19 of 20 cases (index 1"),
-    "a record twice": (lambda s: change_records(s, lambda r: r.append(r[0]), rescore=False), "line 21 repeats case"),
+    "a record left out": (lambda s: change_records(s, lambda r: r.pop(1), rescore=False), "23 of 24 cases (index 1"),
+    "a record twice": (lambda s: change_records(s, lambda r: r.append(r[0]), rescore=False), "line 25 repeats case"),
     "a case measured once for two": (
         lambda s: change_records(
             s,

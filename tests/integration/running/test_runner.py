@@ -263,11 +263,11 @@ def test_status_tells_how_far_a_run_is(lm, tmp_path, capsys):
 def test_a_batch_that_does_not_fit_is_halved(lm, tmp_path, monkeypatch):
     whole, sizes = Prober._logprobs, []
 
-    def small(self, rows, spots):
+    def small(self, rows, *others):
         sizes.append(len(rows))
         if len(rows) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return whole(self, rows, spots)
+        return whole(self, rows, *others)
 
     (plain,) = run(lm, [NoEdit], [task()], tmp_path / "a", SETTINGS)
     monkeypatch.setattr(Prober, "_logprobs", small)
