@@ -86,7 +86,7 @@ def test_killed_and_continued_run_equals_uninterrupted_run(regime, tmp_path):
     assert killed_midway >= kills // 2  # at least half of the kills came in the middle of a run
 
 
-@pytest.mark.parametrize("kind", ["local", "ray"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.long)])
 def test_repeatedly_killed_worker_is_replaced(kind, tmp_path):
     if kind == "ray":
         pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")

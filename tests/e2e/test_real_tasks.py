@@ -69,12 +69,12 @@ def test_rome_edits_published_data(real_lm, tmp_path, name, source):
     if not path.exists():
         pytest.skip(f"published data not found at {path}")
     task, _ = registry.published_task(name, {name.split(":")[0]: str(path)})
-    (folder,) = run(real_lm, [Rome], [task], tmp_path, RunSettings(limit=5))
+    (folder,) = run(real_lm, [Rome], [task], tmp_path, RunSettings(limit=2))
     result = load_result(folder / "result.json")
     assert result["records"] | {"sha256": ""} == {
         "file": "records.jsonl",
         "sha256": "",
-        "cases": 5,
+        "cases": 2,
         "failed": 0,
         "failures": {},
     }

@@ -98,7 +98,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+LONG = [pytest.mark.slow, pytest.mark.long]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(name, marks=[] if name in ("an exit at import", "another type") else LONG) for name in FAULTS],
+)
 def test_a_package_that_cannot_be_used_disables_only_itself(install, capsys, model_folder, tmp_path, fault):
     source, reason = FAULTS[fault]
     install("knbench-faulty", source, dict.fromkeys(GROUPS, ("faulty", "thing")))

@@ -26,17 +26,14 @@ from knbench.benchmark.editing import Edit, Editor, Memory, Published, Recall, S
 from knbench.benchmark.models.hooks import capture
 from knbench.benchmark.models.untrained import untrained
 
-COSTLY = (
-    "alphaedit-blue", "bird", "blue", "crispedit", "encore", "ft-m", "grace", "ike", "locft", "memit-seq", "memoir",
-    "memory-prompt", "mend", "pmet", "stableedit", "ultraedit", "wise",
-)  # fmt: skip
-"""Editors whose checks are run by ``make test-long``. Their own tests run everywhere."""
+QUICK = ("destroyed", "ft", "in-context", "logit-bias", "memit", "none", "rome")
+"""Editors of each kind whose checks every run of the tests makes; ``make test-long`` checks the others."""
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] if name in COSTLY else [])
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow, pytest.mark.long])
         for name in registry.registered(registry.EDITORS)
     ],
 )

@@ -72,7 +72,7 @@ def test_untrained_models_follow_from_their_seed(kind, architecture):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["toy-gpt2", "toy-bert"])
+@pytest.mark.parametrize("name", ["toy-gpt2", pytest.param("toy-bert", marks=pytest.mark.long)])
 def test_a_toy_knows_the_built_in_tasks(name):
     store = KnowledgeCache.of(make_prober(load_model(name), batch_size=128))
     tasks = built_in_tasks()

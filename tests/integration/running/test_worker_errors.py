@@ -202,6 +202,7 @@ def test_a_plan_prints_no_warning(capsys):
 
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.long
 def test_a_run_on_ray_gives_the_records_of_one_process(tmp_path, capsys):
     pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
     arguments = ["run", "--model", "toy-gpt2", "--editors", "none,ft", "--tasks", "capital", "--limit", "20"]
