@@ -110,7 +110,8 @@ def reports_its_size(fixture: ModelFixture) -> Iterator[str]:
     lm = fixture.model()
     edit = fixture.edit(fixture.editor(lm), lm, REQUEST)
     least = 1 if fixture.cls.kind in ("context", "memory") else 0
-    if edit.state is not None and not isinstance(edit.state, State):
+    state: object = edit.state
+    if state is not None and not isinstance(state, State):
         return  # reported by the check of the state
     if not isinstance(edit.entries, int) or not least <= edit.size.entries <= 1:
         yield f"entries is {edit.size.entries!r} for one request of a method of the kind {fixture.cls.kind}"

@@ -108,7 +108,7 @@ def test_lists_and_describes(installed, tmp_path, args, part):
 )
 def test_names_the_extra_that_a_command_needs(installed, tmp_path, args):
     status, out, err = called(installed, *args, "--json", cwd=tmp_path)
-    command = f"knbench {args[0]}"
+    command = " ".join(["knbench", *args[: 1 if args[0] == "run" else 2]])
     assert (status, out) == (2, "")
     assert err == (
         f"knbench: '{command}' needs torch, which is not installed; install it with: pip install 'knbench[run]'\n"
