@@ -56,7 +56,7 @@ def as_editors(editors: str | type[Editor[Any]] | Iterable[str | type[Editor[Any
     """Return editor classes from names or classes. ``all`` gives every registered one.
 
     Raises:
-        KnbenchError: a name is unknown, or there is no editor.
+        KnbenchError: a name is unknown, or the list of editors is empty.
     """
     if editors == "all":
         return list(editor_classes().values())
@@ -80,7 +80,7 @@ def as_tasks(
         data: source of published data by reader.
 
     Raises:
-        KnbenchError: a name is unknown, or there is no task.
+        KnbenchError: a name is unknown, or the list of tasks is empty.
     """
     items = [tasks] if isinstance(tasks, str | Task) else list(tasks)
     if not items:

@@ -138,7 +138,7 @@ def with_own_questions(plan: PlannedEdit, prompts: Sequence[str]) -> PlannedEdit
 
 
 def own_questions(prompts: Sequence[str], subject: str) -> list[Question]:
-    """Return questions of the user. ``{}`` in a prompt stands for the subject.
+    """Return questions of the user. ``{}`` in a prompt is replaced by the subject.
 
     Raises:
         KnbenchError: a prompt is empty, or has a ``{}`` although the edit has no subject.

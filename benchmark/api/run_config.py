@@ -195,7 +195,7 @@ class RunConfig:
         """Return the settings that affect the numbers.
 
         Args:
-            batch_size: the number that ``batch_size`` stands for.
+            batch_size: the resolved number of rows per batch.
 
         Raises:
             KnbenchError: two settings contradict each other.

@@ -51,7 +51,7 @@ class EditedModel:
         """Return the answers of the unedited and of the edited model to questions.
 
         Args:
-            prompts: texts that the model continues. ``{}`` stands for the subject.
+            prompts: texts that the model continues. ``{}`` is replaced by the subject.
 
         Raises:
             KnbenchError: the model cannot read a question.

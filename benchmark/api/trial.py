@@ -34,7 +34,7 @@ class Attempted:
         card: description of the method with its hyper-parameters.
         edit: the edit, or None if it failed.
         seconds: time to compute it, without the preparation of the method.
-        failure: why there is no edit, or why the edited model could not be asked.
+        failure: the error that prevented the edit or the measurement of the edited model.
     """
 
     card: EditorCard

@@ -93,7 +93,7 @@ def act_checked(memory: Memory, name: str, inputs: Tensor, outputs: Tensor, read
         reading: the rows of the pass, or None.
 
     Raises:
-        MissingReadingError: there is no reading, or it belongs to rows of another shape.
+        MissingReadingError: the reading is missing, or it describes rows of another shape.
         OutputFunctionError: the memory raised an exception, or returned another shape or type.
     """
     kind = type(memory).__name__

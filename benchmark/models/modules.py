@@ -133,7 +133,7 @@ class ModelModules:
         return bool(self._paths()[role])
 
     def _paths(self) -> Mapping[Role, str]:
-        """Return the path of each role relative to a block; an empty one if there is no such module."""
+        """Return the path of each role relative to a block. It is empty if the architecture lacks the module."""
         family = self.family
         return {
             "gate": family.mlp_in if family.mlp_up else "",

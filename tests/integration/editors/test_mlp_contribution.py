@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from knbench.benchmark.core.schema import EditRequest
-from knbench.benchmark.models.hooks import capture
+from knbench.benchmark.models.hooks import capture, edit_output
 from knbench.editors.memit import Memit, MemitConfig
 from knbench.editors.pmet import Pmet, PmetConfig
 from knbench.editors.shared.mlp_contribution import contribution, nearest_direction, output_changes
@@ -59,6 +59,16 @@ def block_output(lm, layer):
     with torch.no_grad(), capture({"x": (lm.block(layer), "output")}) as captured:
         lm.model(input_ids=torch.tensor([tokens.ids]))
     return captured["x"][0, span[-1]].clone()
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gemma2", "olmo2", "granite", "llama"])
+def test_the_contribution_is_what_the_block_adds(kind):
+    lm = make_lm(kind) if kind in ("gemma3", "llama") else further_lm(kind)
+    found = []
+    for output in (torch.zeros(32), torch.randn(32, generator=generator(9))):
+        with edit_output(lm.mlp(1), lambda old, new=output: torch.zeros_like(old) + new):
+            found.append(block_output(lm, 1))
+    torch.testing.assert_close(found[1] - found[0], contribution(lm, 1, output[None])[0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "gemma2", "olmo2", "granite", "llama"])
