@@ -19,6 +19,7 @@ used. The first eta is chosen by halving or doubling until the first step lowers
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from .shared.trained_file import TrainedFile, tensors_digest
 SAVE_EVERY = 50
 """Number of training steps after which the state is stored."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
+SECONDS = "seconds"
+"""Name of the seconds that a training took, beside its tensors."""
 STATISTICS_CASES = 100
 """Number of training cases whose rows give means and standard deviations."""
 RATE_CASES = 8
@@ -118,15 +121,16 @@ class Mend(Editor[MendConfig]):
         """
         if len(cases) < 2:
             raise ValueError(f"the training needs at least 2 cases and has {len(cases)}")
-        key = digest([lm.weight_hash(), cases_digest(cases), dataclasses.asdict(self.config), self.seed, "mend 1"])
+        key = digest([lm.weight_hash(), cases_digest(cases), dataclasses.asdict(self.config), self.seed, "mend 2"])
         file = TrainedFile(self.name, key)
         with file.locked():
             found = file.result()
             if found is None:
                 found = Training(self, lm, cases, file).run(reporter)
                 file.save_result(found)
+        seconds = round(float(found.pop(SECONDS)), 1)
         self._networks[lm] = found
-        return {"cases": len(cases), "digest": tensors_digest(found), "split": "tune"}
+        return {"cases": len(cases), "digest": tensors_digest(found), "seconds": seconds, "split": "tune"}
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
         """Return the weights W - D.
@@ -207,7 +211,7 @@ class Training:
         self.roles = {m.weight: m for m in editor.modules(lm)}
 
     def run(self, reporter: Reporter, stop_at: int | None = None) -> dict[str, Tensor]:
-        """Return the trained network with the statistics of the rows.
+        """Return the trained network with the statistics of the rows, and the seconds of all its parts.
 
         Args:
             reporter: receives progress.
@@ -216,8 +220,13 @@ class Training:
         Raises:
             ValueError: a loss is not finite.
         """
-        config = self.config
+        config, started = self.config, time.perf_counter()
         state = self.file.partial() or self.start(reporter)
+        spent = float(state.get(SECONDS, torch.tensor(0.0)))  # before an interruption
+
+        def seconds() -> Tensor:
+            return torch.tensor(spent + time.perf_counter() - started, dtype=torch.float64)
+
         network = {n.removeprefix("net "): t.requires_grad_() for n, t in state.items() if n.startswith("net ")}
         fixed = {n: t for n, t in state.items() if n.endswith((" mean", " deviation"))}
         rates = [t for n, t in network.items() if n.endswith(" rate")]
@@ -248,8 +257,8 @@ class Training:
                 if (step + 1) % SAVE_EVERY == 0:
                     stored = {f"net {n}": t for n, t in network.items()}
                     stored |= {f"{part} {n}": optimiser.state[t][part] for n, t in network.items() for part in MOMENTS}
-                    self.file.save_partial({**stored, **fixed, "step": torch.tensor(step + 1)})
-        return {**{name: tensor.detach() for name, tensor in network.items()}, **fixed}
+                    self.file.save_partial({**stored, **fixed, "step": torch.tensor(step + 1), SECONDS: seconds()})
+        return {**{name: tensor.detach() for name, tensor in network.items()}, **fixed, SECONDS: seconds()}
 
     def chosen(self, step: int) -> list[TrainingCase]:
         """Return the cases of a step: consecutive ones of an order that changes with each pass over the cases."""

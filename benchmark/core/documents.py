@@ -30,6 +30,7 @@ class EditorCard(JsonStruct, frozen=True):
         trains: whether the method was trained on tuning cases before its first edit.
         needs_subject: whether the method cannot edit a request without a subject; False also in earlier results, which
             do not say it.
+        training_seconds: seconds that the training took on the machine that did it; None where there was none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class EditorCard(JsonStruct, frozen=True):
     replays: bool = False
     trains: bool = False
     needs_subject: bool = False
+    training_seconds: float | None = None
 
 
 class ModelCard(JsonStruct, frozen=True):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,7 +79,13 @@ def is_built_in(point: EntryPoint) -> bool:
     """Return whether an entry point belongs to this package."""
     if point.dist is None:
         return point.value.startswith(f"{PACKAGE}.")
-    return bool(point.dist.name == PACKAGE)
+    return _name_of(point.dist) == PACKAGE
+
+
+@cache
+def _name_of(package: Distribution) -> str:
+    """Return the name of a package. The metadata, which contain its README, are parsed at every access to them."""
+    return str(package.name)
 
 
 def label(point: EntryPoint) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import torch
 
 from ..core import registry
@@ -203,7 +204,8 @@ class Evaluator:
         return self._prepared[name]
 
     def _digest(self, name: str) -> str:
-        return digest([self._weights.fingerprint, to_json(self.card(name))])
+        card = msgspec.structs.replace(self.card(name), training_seconds=None)
+        return digest([self._weights.fingerprint, to_json(card)])
 
     @cached_property
     def _cases(self) -> dict[str, dict[str, Case]]:

@@ -16,6 +16,9 @@ from ..models.language_model import LanguageModel
 from ..probing.drift import DriftGauge
 from ..probing.passages import PASSAGE_SET
 
+SECONDS = "seconds"
+"""Key of the time in the return value of :meth:`~benchmark.editing.Editor.train`."""
+
 
 def describe_model(lm: LanguageModel) -> ModelCard:
     """Return a model's identity; hashes all weights, the tokenizer and the configuration."""
@@ -44,13 +47,18 @@ def describe_task(task: Task) -> TaskCard:
 
 def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any]) -> EditorCard:
     """Return an editor's description and hyper-parameters. Local paths in them lose their folders. Control
-    characters in prepared values are escaped.
+    characters in prepared values are escaped. The seconds of a training leave them, since they differ by machine.
 
     Args:
         editor: the editor.
         source: where its hyper-parameters come from.
         prepared: the return value of :meth:`~benchmark.editing.Editor.prepare`.
     """
+    training = prepared.get("training")
+    seconds = None
+    if isinstance(training, Mapping) and isinstance(training.get(SECONDS), int | float):
+        seconds = float(training[SECONDS])
+        prepared = {**prepared, "training": {key: value for key, value in training.items() if key != SECONDS}}
     return EditorCard(
         name=editor.name,
         summary=editor.summary,
@@ -62,6 +70,7 @@ def describe_editor(editor: Editor[Any], source: str, prepared: Mapping[str, Any
         replays=editor.replays,
         trains=editor.trains,
         needs_subject=editor.needs_subject,
+        training_seconds=seconds,
     )
 
 

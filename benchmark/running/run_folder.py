@@ -38,7 +38,7 @@ from ..results.runs import Run
 from .owner import remove_owner, write_owner
 from .plan import FileName
 
-VOLATILE = ("environment",)
+VOLATILE = ("environment", "editor.training_seconds")
 """Parts of a manifest that may differ when a run is continued."""
 FLAGS = ("editor.trains", "editor.needs_subject")
 """Parts that manifests of earlier versions lack."""
@@ -156,7 +156,7 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     differences = [
         f"{place}: {_short(old)} there, {_short(new)} now"
         for place, old, new in sorted(_differences(existing, manifest), key=lambda d: d[0].startswith(DERIVED))
-        if place.split(".")[0] not in VOLATILE and not (place in FLAGS and old is None)
+        if not place.startswith(VOLATILE) and not (place in FLAGS and old is None)
     ]
     if differences:
         more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""

@@ -106,7 +106,7 @@ def test_an_interrupted_training_continues_to_the_same_network(lm, monkeypatch):
     whole = training(lm, editor, "whole").run(Reporter())
     training(lm, editor, "parts").run(Reporter(), stop_at=3)  # the third step is lost
     continued = training(lm, editor, "parts").run(Reporter())
-    assert all(torch.equal(whole[name], continued[name]) for name in whole)
+    assert all(torch.equal(whole[name], continued[name]) for name in whole if name != mend.SECONDS)
 
 
 def test_training_lowers_the_loss_and_is_read_from_the_cache():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from knbench.benchmark.results.record_texts import text_flaw
 from knbench.benchmark.running import evaluator, preparation
 from knbench.editors.grace import Grace
 
-from tests.files import json_lines
+from tests.files import json_lines, load_result
 from tests.files import run_folders as run
 from tests.integration.running.test_runner import NAMES, task
 
@@ -47,12 +48,12 @@ class Says(Editor[NoConfig]):
 
 
 class Learns(Says):
-    """Is trained on cases that it counts."""
+    """Is trained on cases that it counts, and takes longer each time."""
 
-    name, trains = "learns", True
+    name, trains, seconds = "learns", True, itertools.count(1)
 
     def train(self, lm, cases, reporter):
-        return {"cases": len(cases)}
+        return {"cases": len(cases), "seconds": next(self.seconds)}
 
 
 def records_of(folder):
@@ -121,6 +122,8 @@ def test_a_method_is_trained_once_and_not_scored_on_its_subjects(lm, tmp_path, m
     (folder,) = run(lm, [Learns], [task()], tmp_path / "a", SETTINGS)
     editor = json.loads((folder / "manifest.json").read_text())["editor"]
     assert (editor["prepared"]["training"], editor["trains"]) == ({"cases": 2}, True)
+    assert load_result(folder / "result.json")["editor"]["training_seconds"] == editor["training_seconds"] >= 1
+    run(lm, [Learns], [task()], tmp_path / "a", SETTINGS)  # the time of another training is no other run
     own = TrainingCase("other", request, (), ())
     with pytest.raises(KnbenchError, match=f"trained on the subject '{NAMES[0]}'"):
         run(lm, [Learns], [task()], tmp_path / "b", SETTINGS)
