@@ -60,8 +60,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        del ctx
-        return list(registry.registered(registry.COMMANDS))
+        return list(_points(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command for a list of commands; :meth:`resolve_command` returns the one to run.
@@ -69,8 +68,7 @@ class Commands(click.Group):
         Returns None if the name is not registered, or if the command cannot be used, which a warning explains. Of a
         built-in command, only the help is read.
         """
-        del ctx
-        points = registry.registered(registry.COMMANDS)
+        points = _points(ctx)
         if cmd_name not in points:
             return None
         text = docstring(points[cmd_name])
@@ -91,11 +89,19 @@ class Commands(click.Group):
             KnbenchError: the name is unknown, which suggests the nearest one, or the command cannot be used.
         """
         if args and not args[0].startswith("-"):
-            points = registry.registered(registry.COMMANDS)
+            points = _points(ctx)
             if args[0] not in points:
                 raise unknown_name("command", args[0], points)
             return args[0], load_command(points[args[0]]), args[1:]
         return super().resolve_command(ctx, args)
+
+
+def _points(ctx: click.Context) -> Mapping[str, EntryPoint]:
+    """Return the entry points of all commands. They are looked up once per call of ``knbench``."""
+    if registry.COMMANDS not in ctx.meta:
+        ctx.meta[registry.COMMANDS] = registry.registered(registry.COMMANDS)
+    points: Mapping[str, EntryPoint] = ctx.meta[registry.COMMANDS]
+    return points
 
 
 def load_command(point: EntryPoint) -> click.Command:

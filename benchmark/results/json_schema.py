@@ -8,7 +8,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import jsonschema
 import jsonschema_rs
 
 from ..core.errors import KnbenchError
@@ -55,6 +54,8 @@ def checker(name: str) -> Callable[[Any], str | None]:
             return None
         if _is_large(document):
             return _rough_flaw(document, schema(name))
+        import jsonschema  # takes a quarter of the time of a light command
+
         error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema(name)).iter_errors(document))
         if error is None:
             return "by jsonschema-rs"

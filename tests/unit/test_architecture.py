@@ -129,14 +129,20 @@ def test_light_modules_do_not_import_torch(module):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "part"),
-    [(["--help"], "Run editors over tasks"), (["list", "editors"], "alphaedit"), (["list", "guards"], "rect")],
+    ("arguments", "part", "seconds"),
+    [
+        (["--help"], "Run editors over tasks", 0.7),
+        (["list", "editors"], "alphaedit", 1.5),
+        (["list", "guards"], "rect", 1.5),
+    ],
 )
-def test_lists_of_commands_and_methods_load_neither_torch_nor_scipy(arguments, part):
+def test_lists_of_commands_and_methods_load_neither_torch_nor_scipy(arguments, part, seconds):
+    """Nor jsonschema, which words errors of results. The time of the processor is limited."""
     code = (
-        "import sys\nfrom knbench.benchmark.commands.main import main\n"
+        "import sys, time\nfrom knbench.benchmark.commands.main import main\n"
         f"try:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
-        "sys.exit(bool({'torch', 'scipy', 'numpy'} & sys.modules.keys()))"
+        "heavy = {'torch', 'scipy', 'numpy', 'jsonschema'} & sys.modules.keys()\n"
+        f"sys.exit(bool(heavy) or time.process_time() > {seconds})"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, part in done.stdout) == (0, True), done.stderr
