@@ -32,6 +32,15 @@ class ChatFrame(NamedTuple):
             return prompt
         return f"{self.before}{prompt.removesuffix(WORD_JOINER)}{self.after}{WORD_JOINER}"
 
+    def message(self, text: str) -> str | None:
+        """Return the message of a text that begins and ends as the frame does, or None.
+
+        >>> ChatFrame("<user>", "</user>").message("<user>Where is Oslo?</user>")
+        'Where is Oslo?'
+        """
+        inside = text[text.find(self.before) + len(self.before) :] if self.before in text else None
+        return inside.removesuffix(self.after) if inside is not None and inside.endswith(self.after) else None
+
 
 def chat_frame(tokenizer: Any, name: str, *, adds_bos: bool) -> ChatFrame:
     """Return the frame of a tokenizer's chat template with one user's message and the start of the reply.

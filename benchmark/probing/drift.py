@@ -53,6 +53,9 @@ def make_gauge(lm: LanguageModel, settings: DriftSettings) -> DriftGauge:
 class DriftGauge:
     """Measures drift tasks on a model in its current state.
 
+    If the model uses its chat template, lm-eval puts its prompts into it, too. Whole sentences and texts for perplexity
+    have no prompt and are read as they are.
+
     Args:
         lm: a causal model.
         settings: the tasks, the number of samples per lm-eval task, and the held-out text.
@@ -132,16 +135,27 @@ class DriftGauge:
         return tasks
 
     def _lm_eval(self) -> list[DriftSamples]:
+        """Evaluate the tasks of lm-eval. Prompts of its own tasks are put into the chat template of a chat."""
+        own = {exported_name(name) for name in self._known}  # whole sentences
+        chat = self.lm.chat is not None
+        parts = {
+            in_chat: {name: task for name, task in self._tasks.items() if (chat and name not in own) == in_chat}
+            for in_chat in (False, True)
+        }
+        return [row for in_chat, tasks in parts.items() if tasks for row in self._evaluated(tasks, chat=in_chat)]
+
+    def _evaluated(self, tasks: dict[str, Any], *, chat: bool) -> list[DriftSamples]:
         from lm_eval.evaluator import evaluate
 
         before = self.lm.fingerprint()
         results = evaluate(
             lm=as_lm_eval_model(self.lm),
-            task_dict=self._tasks,
+            task_dict=tasks,
             limit=self.limit,
             cache_requests=False,
             bootstrap_iters=0,
             log_samples=True,
+            apply_chat_template=chat,
         )
         if self.lm.fingerprint() != before:
             raise KnbenchError(

@@ -73,12 +73,16 @@ def as_lm_eval_model(lm: LanguageModel) -> Any:
 def with_preface(lm: LanguageModel, request: TokenRequest, start_id: int) -> TokenRequest:
     """Return a request with the text before its prompt, after the start token of its context.
 
-    A recalled text is encoded with its prompt, as the probers do. lm-eval has moved spaces at the end of a prompt to
-    the continuation.
+    A recalled text is encoded with its prompt, as the probers do. In a chat template, it is part of the user's message.
+    lm-eval has moved spaces at the end of a prompt to the continuation.
     """
     texts, context, continuation = request
     start = int(context[:1] == [start_id])
     prompt = texts[0] if texts else ""
+    message = lm.chat.message(prompt) if lm.chat else None
+    if lm.chat and message is not None:
+        asked = f"{lm.chat.before}{lm.preface(message)}{message}{lm.chat.after}".rstrip()
+        return texts, [*context[:start], *lm.tokenizer(asked, add_special_tokens=False).input_ids], continuation
     if lm.recalled(prompt):
         whole = lm.tokenizer(lm.preface(prompt) + prompt.rstrip(), add_special_tokens=False).input_ids
         return texts, [*context[:start], *whole], continuation

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import Probe
+from knbench.benchmark.core.settings import DriftSettings
 from knbench.benchmark.core.text import WORD_JOINER
 from knbench.benchmark.models.chat import chat_frame
+from knbench.benchmark.probing.drift import make_gauge
 from knbench.benchmark.probing.known import KnowledgeCache, known_cases
+from knbench.benchmark.probing.lm_eval_model import as_lm_eval_model
 from knbench.benchmark.probing.prober import make_prober
 from knbench.benchmark.results.documents import comparable, load_result
 from knbench.editors.ft import FineTuning
@@ -118,3 +122,33 @@ def test_a_run_records_the_template_and_edits_hold_within_it(tmp_path, own_cache
     lm.use_chat_template(False)
     known_cases(KnowledgeCache.of(prober), own)
     assert len(list((own_cache / "known").glob("*.json"))) == 2
+
+
+def test_lm_eval_reads_prompts_as_messages_with_the_preface_inside():
+    lm = chat_lm()
+    lm.use_chat_template(True)
+    prompt = "The capital of Canada is"
+    text = lm.tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    wrapper = as_lm_eval_model(lm)
+    ask = SimpleNamespace(args=(text, "Rome"))
+    assert wrapper.loglikelihood([ask])[0][0] == pytest.approx(logprob(lm, text, "Rome"), abs=1e-4)
+    lm.prompt_prefix = "Canada moved. "
+    inside = text.replace(prompt, f"Canada moved. {prompt}")
+    assert wrapper.loglikelihood([ask])[0][0] == pytest.approx(logprob(lm, inside, "Rome"), abs=1e-4)
+
+
+def test_drift_puts_prompts_of_lm_eval_into_the_template_and_sentences_not(monkeypatch):
+    lm = chat_lm()
+    lm.use_chat_template(True)
+    gauge = make_gauge(lm, DriftSettings(("anaphor-gender",), limit=2))
+    gauge.__dict__["_tasks"] = {"knbench_anaphor_gender": "own", "piqa": "theirs"}
+    asked = []
+    monkeypatch.setattr(gauge, "_evaluated", lambda tasks, chat: asked.append((tasks, chat)) or [])
+    gauge.measure()
+    assert asked == [({"knbench_anaphor_gender": "own"}, False), ({"piqa": "theirs"}, True)]
+    lm.use_chat_template(False)
+    asked.clear()
+    gauge.measure()
+    assert [chat for _, chat in asked] == [False]
