@@ -13,7 +13,7 @@ from ..core.errors import InterruptedRun
 from ..core.files import json_text
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
 from ..models.devices import DEVICE_HELP, check_device
-from .options import DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
+from .options import CHAT_OPTION, DATA_OPTION, INCLUDE_OPTION, JSON_FLAG, TASKS_HELP, chosen_tasks
 
 if TYPE_CHECKING:
     from ..core.progress import Reporter
@@ -33,6 +33,7 @@ COLUMNS = ("task", "kind", "cases", "success", "exact", "generated", "ranked_fir
 @click.option("--tasks", required=True, help=TASKS_HELP)
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Rows per probing batch.")
+@CHAT_OPTION
 @INCLUDE_OPTION
 @DATA_OPTION
 @click.option(
@@ -47,6 +48,7 @@ def known_command(
     tasks: str,
     device: str,
     batch_size: int,
+    apply_chat_template: bool,
     include_path: Sequence[Path],
     data: Sequence[str],
     output: Path | None,
@@ -60,7 +62,9 @@ def known_command(
     (sentences). Results are cached per model and task.
     """
     check_model_name(model)
-    rows = measure_knowledge(model, chosen_tasks(tasks, include_path, data), device, batch_size, output)
+    rows = measure_knowledge(
+        model, chosen_tasks(tasks, include_path, data), device, batch_size, output, apply_chat_template
+    )
     if as_json:
         click.echo(json_text(rows), nl=False)
         return
@@ -73,7 +77,12 @@ def known_command(
 
 
 def measure_knowledge(
-    model: str, tasks: Sequence[Task], device: str = "auto", batch_size: int = 64, output: Path | None = None
+    model: str,
+    tasks: Sequence[Task],
+    device: str = "auto",
+    batch_size: int = 64,
+    output: Path | None = None,
+    apply_chat_template: bool = False,
 ) -> list[dict[str, Any]]:
     """Return one row per task. If ``output`` is given, also write an analysis to that folder.
 
@@ -88,11 +97,12 @@ def measure_knowledge(
     from .progress import open_reporter
 
     lm = load_model(model, device=device)
+    lm.use_chat_template(apply_chat_template)
     cache = KnowledgeCache.of(make_prober(lm, batch_size=batch_size))
     try:
         with open_reporter() as reporter:
             if output:
-                return _run_as_analysis(lm, cache, tasks, output, reporter)
+                return run_as_analysis(lm, cache, tasks, output, reporter)
             reporter.begin(len(tasks))
             rows = []
             for task in tasks:
@@ -104,11 +114,12 @@ def measure_knowledge(
         raise InterruptedRun("interrupted; finished tasks are saved: start the same command to continue") from None
 
 
-def _run_as_analysis(
+def run_as_analysis(
     lm: LanguageModel, cache: KnowledgeCache, tasks: Sequence[Task], folder: Path, reporter: Reporter
 ) -> list[dict[str, Any]]:
     """Measure the tasks as parts of a resumable analysis. Failed tasks are reported on stderr."""
     from ..analyses.base import AnalysisPart, run_analysis
+    from ..core.schema import digest
     from ..probing.known import knowledge
     from ..results.io import PARTS
     from ..running.provenance import describe_model
@@ -121,7 +132,8 @@ def _run_as_analysis(
         good = [{c: row[c] for c in COLUMNS} for row in rows if row["failure"] is None]
         return {"tasks": [{**r, "title": titles[r["task"]], "version": versions[r["task"]]["version"]} for r in good]}
 
-    document = run_analysis("known", lm, describe_model(lm), {"tasks": versions}, parts, summarise, folder, reporter)
+    settings = {"tasks": versions, **({"chat_template": digest(list(lm.chat))[:12]} if lm.chat else {})}
+    document = run_analysis("known", lm, describe_model(lm), settings, parts, summarise, folder, reporter)
     failed = document["parts"]["failed"]
     if failed:
         click.echo(

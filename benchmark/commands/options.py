@@ -38,6 +38,14 @@ ALL_COLUMNS_OPTION = click.option(
     "--all-columns", is_flag=True, help="Also show every criterion, besides the edit score and its parts."
 )
 
+CHAT_OPTION = click.option(
+    "--apply-chat-template",
+    "--apply_chat_template",
+    is_flag=True,
+    help="Ask every prompt as the user's message of the tokenizer's chat template, as in lm-eval. The answer is the "
+    "beginning of the reply.",
+)
+
 TASKS_HELP = "Comma-separated task names, or 'all'. Published data sets: READER:SELECTION, for example pararel:P36."
 INCLUDE_OPTION = click.option(
     "--include-path",

@@ -23,6 +23,7 @@ from ..scoring.protocols import unstored_measures
 from .board_run import BOARD_OPTION, run_on_board
 from .options import (
     ALL_COLUMNS_OPTION,
+    CHAT_OPTION,
     DATA_OPTION,
     INCLUDE_OPTION,
     JSON_FLAG,
@@ -175,13 +176,7 @@ An interrupted run continues when the same command is started again.
     show_default=True,
     help="Number of tokens to generate for the fluency criterion. 100 is common; 0 skips fluency.",
 )
-@click.option(
-    "--apply-chat-template",
-    "--apply_chat_template",
-    is_flag=True,
-    help="Ask every prompt as the user's message of the tokenizer's chat template, as in lm-eval. The answer is the "
-    "beginning of the reply.",
-)
+@CHAT_OPTION
 @click.option(
     "--probes",
     metavar="NAMES",

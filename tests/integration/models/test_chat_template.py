@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from knbench.benchmark.commands.known import run_as_analysis
 from knbench.benchmark.core.errors import KnbenchError
+from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.schema import Probe
 from knbench.benchmark.core.settings import DriftSettings
 from knbench.benchmark.core.text import WORD_JOINER
@@ -21,7 +24,7 @@ from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
-from tests.conftest import make_lm
+from tests.conftest import called, make_lm
 from tests.files import json_lines
 from tests.files import run_folders as run
 from tests.integration.running.test_runner import SETTINGS, task
@@ -152,3 +155,17 @@ def test_drift_puts_prompts_of_lm_eval_into_the_template_and_sentences_not(monke
     asked.clear()
     gauge.measure()
     assert [chat for _, chat in asked] == [False]
+
+
+def test_knowledge_of_a_chat_is_measured_and_stored_apart(tmp_path, capsys):
+    status, _, errors = called(capsys, "known", "--model", "toy-gpt2", "--tasks", "capital", "--apply-chat-template")
+    assert status != 0
+    assert "model 'toy-gpt2' has no chat template" in errors
+    lm = chat_lm()
+    plain, chat = tmp_path / "plain", tmp_path / "chat"
+    for folder, applied in ((plain, False), (chat, True)):
+        lm.use_chat_template(applied)
+        cache = KnowledgeCache.of(make_prober(lm, new_tokens=2))
+        run_as_analysis(lm, cache, [task()], folder, Reporter())
+    stored = [json.loads((folder / "manifest.json").read_text())["settings"] for folder in (plain, chat)]
+    assert ["chat_template" in settings for settings in stored] == [False, True]
