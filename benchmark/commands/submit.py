@@ -11,6 +11,8 @@ import click
 from ..core import registry
 from ..core.errors import KnbenchError
 from ..core.files import json_text
+from ..results.board_progress import board_progress
+from ..results.boards import boards
 from ..results.contribution import contribution
 from ..results.layout import CARD, slug
 from ..results.runs import find_runs
@@ -38,7 +40,8 @@ def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> No
     """Copy finished RUNS to the results store, with compressed records, and validate the store.
 
     Refuses unfinished runs, runs with --limit or on tuning cases, and editors whose settings differ between tasks.
-    Stored results are never replaced. To publish the results, commit the files and open a pull request.
+    Stored results are never replaced. The last lines say which boards the method completes, and what is missing.
+    To publish the results, commit the files and open a pull request.
     """
     found = runs_to_submit(runs, results)
     methods = sorted({run.result.editor.name for run in found})
@@ -57,6 +60,8 @@ def submit_command(runs: Sequence[Path], card: Path | None, results: Path) -> No
         click.echo(store_run(run, results))
     for method in methods:
         _report(results / slug(method), validate(results / slug(method), registry.tasks()), as_json=False)
+    for line in board_progress(find_runs([results / slug(method) for method in methods]), boards()):
+        click.echo(line)
 
 
 @click.command(
