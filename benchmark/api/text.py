@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.printable import printable
 from .answers import Answer, Token
-from .questions import GROUPS, Question
+from .questions import GROUPS, PlannedEdit, Question
 from .trial import Attempted, Comparison, Exchange
 
 WIDTH = 80
@@ -17,9 +17,10 @@ _NAME_WIDTH = 14
 """Maximum width of the column with the names of methods; a longer name is followed by a line break."""
 
 LEGEND = (
-    "After each prompt: the most probable next tokens, the continuation, and the probability of the wanted answer. "
-    "yes: the continuation begins with the wanted answer. same: the next token is as before. KL: divergence of the "
-    "next token from the unedited model, in nats."
+    "After each prompt: the most probable next tokens (words or their beginnings; quoted without letters or without the "
+    "usual space), the continuation, and the probability of the wanted answer. yes: the continuation begins with the "
+    "wanted answer. same: the next token is as before. KL: divergence of the next token from the unedited model, in "
+    "nats."
 )
 
 Style = Literal["heading", "strong", "plain", "dim"]
@@ -40,13 +41,35 @@ class Line:
 
 def comparison_lines(comparison: Comparison) -> list[Line]:
     """Return the whole comparison: the edit, the answers by group, and a table of the methods."""
-    lines = [*_header(comparison)]
+    return [*header_lines(comparison.plan, comparison.model), *answer_lines(comparison)]
+
+
+def header_lines(plan: PlannedEdit, model: Mapping[str, Any]) -> list[Line]:
+    """Return the edit, the model, and where the questions come from.
+
+    Args:
+        plan: the edit.
+        model: as in :attr:`Comparison.model`.
+    """
+    request, size = plan.request, format_count(model["parameters"])
+    old = f" (instead of {request.target_true})" if request.target_true else ""
+    if plan.task:
+        source = f"The other questions are those of the task {plan.task}."
+    else:
+        source = "No built-in task has this relation: only your own questions (--ask) are asked."
+    return [
+        *_wrapped(f"{request.text} -> {request.target_new}{old}", "", "heading"),
+        *_wrapped(f"{model['name']}, {size} parameters, {model['dtype']} on {model['device']}. {source}", "", "dim"),
+    ]
+
+
+def answer_lines(comparison: Comparison) -> list[Line]:
+    """Return the answers by group, and a table of the methods."""
+    lines: list[Line] = []
     for group, title in GROUPS.items():
         exchanges = [exchange for exchange in comparison.exchanges if exchange.question.group == group]
         if exchanges:
             lines += [Line(""), Line(title, "heading"), *exchange_lines(exchanges)]
-    if not comparison.plan.task:
-        lines += [Line(""), *_wrapped("No task of KNBench has this relation, hence there are no other questions.")]
     return [
         *lines,
         Line(""),
@@ -99,6 +122,21 @@ def format_token(token: Token) -> str:
     return printable(text) if any(c.isalnum() for c in text) else repr(text or token.text)
 
 
+def token_names(tokens: Sequence[Token]) -> list[str]:
+    """Return the tokens of one answer as text; see :func:`format_token`.
+
+    Of two tokens that would look the same, the one without a space before it is quoted.
+
+    >>> token_names([Token(" Rome", 0.9), Token(" the", 0.05), Token("Rome", 0.01)])
+    ['Rome', 'the', "'Rome'"]
+    """
+    names = [format_token(token) for token in tokens]
+    return [
+        repr(name) if names.count(name) > 1 and not token.text.startswith(" ") else name
+        for name, token in zip(names, tokens, strict=True)
+    ]
+
+
 def quoted(continuation: str) -> str:
     """Return a continuation in quotation marks, and a note if it has no text.
 
@@ -131,21 +169,14 @@ def format_count(number: int) -> str:
     return str(number)
 
 
-def _header(comparison: Comparison) -> Iterator[Line]:
-    request, model = comparison.plan.request, comparison.model
-    old = f" (before: {request.target_true})" if request.target_true else ""
-    yield from _wrapped(f"{request.text} -> {request.target_new}{old}", "", "heading")
-    size = format_count(model["parameters"])
-    yield from _wrapped(f"{model['name']}, {size} parameters, {model['dtype']} on {model['device']}", "", "dim")
-
-
 def _answer(name: str, answer: Answer, fulfilled: bool | None, question: Question, indent: int) -> Iterator[Line]:
     """Yield the top tokens of an answer, and its continuation with the verdict."""
     head = f"    {name}".ljust(indent)
     if len(head) > indent:
         yield Line(head.rstrip())
         head = " " * indent
-    tokens = ", ".join(f"{format_token(t)} {format_probability(t.probability)}" for t in answer.top)
+    named = zip(token_names(answer.top), answer.top, strict=True)
+    tokens = ", ".join(f"{name} {format_probability(token.probability)}" for name, token in named)
     yield from (
         Line(text) for text in textwrap.wrap(tokens, WIDTH, initial_indent=head, subsequent_indent=" " * indent)
     )

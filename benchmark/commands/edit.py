@@ -128,22 +128,23 @@ def edit_command(
         click.echo(f"knbench: loading {model} ...", err=True)
     classes = None if names is None else _classes(names, args, plan, save)
     device = check_device(device)
-    from ..api.trial import Trial, default_editor
+    from ..api.text import answer_lines, header_lines
+    from ..api.trial import Trial, default_editor, describe_loaded
     from ..models.loading import load_model
 
     lm = load_model(model, device=device, dtype=dtype)
     classes = classes or _classes([default_editor(lm)], args, plan, save)
-    with open_reporter(quiet=quiet, transient=True) as reporter:
-        trial = Trial(lm, plan, seed=seed, tokens=tokens, reporter=reporter)
+    trial = Trial(lm, plan, seed=seed, tokens=tokens)
+    if not as_json:
+        _print(header_lines(plan, describe_loaded(lm)))  # the edit may take minutes
+    with open_reporter(quiet=quiet, transient=True) as trial.reporter:
         for cls in classes:
             trial.attempt(cls, args.get(cls.name))
         comparison = trial.compare()
     if as_json:
         click.echo(json_text(comparison.to_json()), nl=False)
     else:
-        from ..api.text import comparison_lines
-
-        _print(comparison_lines(comparison))
+        _print(answer_lines(comparison))
     _write(lm, comparison, html, save)
     if interactive:
         _converse(trial)

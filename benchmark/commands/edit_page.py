@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from ..api.questions import GROUPS
-from ..api.text import format_count, format_duration, format_probability, format_token, quoted
+from ..api.text import format_count, format_duration, format_probability, quoted, token_names
 from ..api.trial import Comparison
 from ..core.version import __version__
 
@@ -18,7 +18,7 @@ def comparison_page(comparison: Comparison) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        count=format_count, duration=format_duration, probability=format_probability, token=format_token, quoted=quoted
+        count=format_count, duration=format_duration, probability=format_probability, names=token_names, quoted=quoted
     )
     template = files(__package__).joinpath("edit_page.html").read_text(encoding="utf-8")
     groups = [

@@ -110,7 +110,7 @@ def test_the_text_fits_a_terminal_and_names_every_method_and_question(compared):
     assert max(len(line.text) for line in lines) <= WIDTH
     text = to_text(lines)
     for part in (
-        "The capital of Canada is -> Rome (before: Ottawa)",
+        "The capital of Canada is -> Rome (instead of Ottawa)",
         "Your questions",
         "Canada is in ___",
         "in-context",

@@ -24,7 +24,7 @@ def test_two_editors_with_a_page_and_a_saved_model(edit, tmp_path, model_folder)
     page, saved = tmp_path / "page.html", tmp_path / "saved"
     status, out, err = edit(*CAPITAL, "--editors", "ft,none", "--ask", "{} <b>is</b>", "--html", page)
     assert status == 0, err
-    assert out.startswith("The capital of Canada is -> Rome (before: Ottawa)\ntiny, ")
+    assert out.startswith("The capital of Canada is -> Rome (instead of Ottawa)\ntiny, ")
     assert max(map(len, out.splitlines())) <= text.WIDTH
     rows = [line.split() for line in out.splitlines() if line.startswith(("ft ", "none "))]
     assert [row[0] for row in rows] == ["ft", "none"]
