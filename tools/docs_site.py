@@ -148,6 +148,13 @@ def _measures() -> str:
     return _markdown_table(["measure", "definition"], [[f"`{m.name}`", m.definition] for m in MEASURES.values()])
 
 
+def _tasks() -> str:
+    from knbench.benchmark.core import registry
+
+    rows = [[f"`{t.name}`", t.kind, t.title, str(len(t.cases)), t.licence] for t in registry.tasks().values()]
+    return _markdown_table(["name", "kind", "title", "cases", "licence"], sorted(rows, key=lambda row: row[1]))
+
+
 def _commands() -> str:
     """Return a block of mkdocs-click for each command."""
     from knbench.benchmark.core import registry
@@ -167,5 +174,6 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "families": _families,
     "guards": _guards,
     "measures": _measures,
+    "tasks": _tasks,
 }
 """Parts that pages get from the code, by the name in ``<!-- table: NAME -->``."""

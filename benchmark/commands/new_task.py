@@ -33,6 +33,7 @@ def new_task_command(name: str, output: Path) -> None:
     for path in write_task(name, output):
         click.echo(path)
     click.echo(f"Check: knbench describe {output / name}.yaml --check")
+    click.echo(f"Run:   knbench run --editors none,rome --tasks {name} --include-path {output} --limit 3")
 
 
 def write_task(name: str, folder: Path) -> tuple[Path, Path]:

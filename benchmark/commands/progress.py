@@ -51,7 +51,7 @@ class LineReporter(Reporter):
     ) -> None:
         self._interval, self._stream, self._clock = interval, stream or sys.stderr, clock
         self._label, self._done, self._total = "loading", 0, 0
-        self._start = self._counted = clock()
+        self._start = self._counted = self._advanced = clock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -73,7 +73,7 @@ class LineReporter(Reporter):
 
     def advance(self, count: int = 1) -> None:
         """Add to the number of finished cases."""
-        self._done += count
+        self._done, self._advanced = self._done + count, self._clock()
 
     @contextmanager
     def stage(self, label: str, total: int) -> Iterator[Callable[[], None]]:
@@ -92,15 +92,20 @@ class LineReporter(Reporter):
             self._label = outer
 
     def line(self) -> str:
-        """Return the present line."""
+        """Return the present line.
+
+        The time left counts down from the last finished case, because cases that are edited together finish together.
+        It is left out when it has passed.
+        """
         now = self._clock()
         parts = [self._label]
         if self._total:
             parts.append(f"{self._done} of {self._total} cases")
         parts.append(f"{format_time(now - self._start)} so far")
         if 0 < self._done < self._total:
-            left = (now - self._counted) / self._done * (self._total - self._done)
-            parts.append(f"about {format_time(left)} left")
+            left = (self._advanced - self._counted) / self._done * (self._total - self._done) - (now - self._advanced)
+            if left > 0:
+                parts.append(f"about {format_time(left)} left")
         return "knbench: " + ", ".join(parts)
 
     def _run(self) -> None:

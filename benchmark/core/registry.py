@@ -350,4 +350,5 @@ def _unknown_task(name: str, include: Sequence[Path], known: Sequence[str]) -> K
                     f"unknown task '{name}': {path} is in a sub-folder, which is not read; add --include-path "
                     f"{path.parent}"
                 )
-    return unknown_name("task", name, known)
+    error = unknown_name("task", name, known)
+    return error if include else KnbenchError(f"{error}; for a task of your own, add --include-path FOLDER")

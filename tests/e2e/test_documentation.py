@@ -15,6 +15,7 @@ from click.shell_completion import BashComplete
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+README = ROOT / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ def test_the_site_has_a_page_per_document_and_loads_nothing_from_other_hosts(sit
 def test_the_reference_is_that_of_the_code(site):
     from knbench.benchmark.core import registry
     from knbench.benchmark.models.families import known_families
+    from knbench.benchmark.scoring.criteria import CRITERIA, MEASURES
 
     def text(name):
         html = site.joinpath("reference", f"{name}.html").read_text(encoding="utf-8")
@@ -53,6 +55,8 @@ def test_the_reference_is_that_of_the_code(site):
     assert {flag for flag in ("--known-by", "--save", "--grid") if flag not in text("cli")} == set()
     assert [name for name in registry.registered(registry.EDITORS) if name not in text("editors")] == []
     assert [name for name in known_families() if name not in text("families")] == []
+    assert [name for name in registry.tasks() if name not in text("tasks")] == []
+    assert [name for name in (*CRITERIA, *MEASURES) if name not in text("measures")] == []
     for name in ("evaluate", "load_model", "load_results", "EditedModel", "RunConfig"):
         assert name in text("python")
     assert [
@@ -68,12 +72,6 @@ def test_every_page_is_in_the_navigation_and_has_one_title():
         assert len(re.findall(r"^# ", prose, flags=re.MULTILINE)) == 1, page
 
 
-def test_the_method_of_the_tutorial_is_that_of_the_readme():
-    lesson = (ROOT / "docs/tutorial/own-method.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", lesson, flags=re.DOTALL)
-    assert code in (ROOT / "README.md").read_text(encoding="utf-8")  # where a test runs it
-
-
 def test_commands_of_the_documents_exist_with_their_flags():
     """Each ``knbench COMMAND --flag`` in a code block is a command with this flag."""
     import click
@@ -81,7 +79,7 @@ def test_commands_of_the_documents_exist_with_their_flags():
     from knbench.benchmark.core import registry
 
     commands = {name: load_command(point) for name, point in registry.registered(registry.COMMANDS).items()}
-    for page in PAGES:
+    for page in (README, *PAGES):
         blocks = re.findall(
             r"^\s*```sh\n(.*?)^\s*```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
         )

@@ -86,9 +86,13 @@ def test_lines_of_progress_name_the_stage_the_count_and_the_time_left():
     reporter.begin(100)
     reporter.doing("rome on capital")
     assert reporter.line() == "knbench: rome on capital, 0 of 100 cases, 10 s so far"
-    reporter.advance(25)
     now[0] = 130.0
+    reporter.advance(25)
     assert reporter.line() == "knbench: rome on capital, 25 of 100 cases, 2 min 10 s so far, about 6 min 0 s left"
+    now[0] += 300.0
+    assert reporter.line().endswith("7 min 10 s so far, about 1 min 0 s left")
+    now[0] += 60.0
+    assert reporter.line().endswith("8 min 10 s so far")
     with reporter.stage("reading", 2) as step:
         step()
         assert "reading, 1 of 2" in reporter.line()
