@@ -24,6 +24,7 @@ def build_site(
     output: Path,
     *,
     title: str = "KNBench",
+    url: str = "",
     boards: Mapping[str, Board] | None = None,
     on_broken: OnBroken = reraise,
     on_violation: Callable[[str], object] = lambda _: None,
@@ -36,6 +37,7 @@ def build_site(
         results: folders that are searched for results, cards, analyses and reported numbers.
         output: folder of the site. An existing site is replaced.
         title: title of the site.
+        url: address that the site will have, for its feed, sitemap and preview; empty if it is unknown.
         boards: definitions of boards by their keys; None for the installed ones.
         on_broken: called with the error of each file that cannot be shown. If it does not raise, the site is built
             without the file.
@@ -58,7 +60,10 @@ def build_site(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as work:
         new = Path(work) / "site"
         with gc_paused():
-            for violation in SiteRenderer(new, title, results, definitions, on_broken).render(runs):
+            renderer = SiteRenderer(new, title, results, definitions, on_broken, url)
+            scratch = Path(work) / "scratch"
+            scratch.mkdir()
+            for violation in renderer.render(runs, scratch):
                 on_violation(violation)
         (new / MARKER).write_text("Built by knbench. The next build replaces this folder.\n", encoding="utf-8")
         new.chmod(0o755)

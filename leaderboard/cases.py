@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..benchmark.core.records import Failure, Observation, ProbeRecord, Record
 from ..benchmark.core.schema import ProbeKind
+from ..benchmark.results.layout import slug
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
 
 EXPECTATIONS = {"new": "prefers", "unchanged": "still prefers", "gone": "no longer prefers"}
@@ -28,11 +30,13 @@ class AnswerView:
         text: generated text; empty if nothing was generated for the probe.
         target: probability of the target; empty for a ``generation`` probe.
         rival: probability of the rival; empty for a ``generation`` probe.
+        prefers_target: whether the target is more probable than the rival; None without a rival.
     """
 
     text: str
     target: str
     rival: str
+    prefers_target: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -72,22 +76,27 @@ class CaseSummary:
     """A case in one line.
 
     Attributes:
-        anchor: id of the case in its page.
+        name: name of the page of the case. It depends on the case and its probes alone, and not on other results.
         prompt: the edit prompt with its subject.
         target_new: the new answer.
         target_true: the answer before the edit.
         failure: the error that prevented edit or measurement, or None.
         counts: passed probes by criterion.
         score: mean over criteria of the share of passed probes; None without a verdict.
+        said: answer of the edited model to the edit prompt; None if it was not measured.
+        passed: whether ``said`` passes by ``success``; None if that is not defined.
     """
 
-    anchor: str
+    case_id: str
+    name: str
     prompt: str
     target_new: str
     target_true: str
     failure: Failure | None
     counts: tuple[CriterionCount, ...]
     score: float | None
+    said: str | None = None
+    passed: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class CaseView:
 
 @dataclass(frozen=True)
 class CaseLink:
-    """A case and the page that shows it."""
+    """A case and the page that shows it for all methods."""
 
     page: str
     case: CaseSummary
@@ -129,9 +138,16 @@ def case_score(link: CaseLink) -> float:
     return link.case.score or 0.0
 
 
-def case_anchor(case_id: str) -> str:
-    """Return the anchor of a case: letters and digits only, for every case id."""
-    return f"c{hashlib.sha256(case_id.encode()).hexdigest()[:12]}"
+def case_name(record: Record) -> str:
+    """Return the name of a case in paths, from its subject and a digest of its questions.
+
+    Results with other questions under the same case id have other pages.
+    """
+    probes = [[p.criterion, p.prompt, p.target, p.rival] for p in record.probes if p.kind != "generation"]
+    request = record.request
+    questions = [record.case_id, request.text, request.target_new, request.target_true, probes]
+    digest = hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:12]
+    return f"{slug(request.subject or request.target_new)[:32].strip('-.')}-{digest}"
 
 
 def case_view(record: Record) -> CaseView:
@@ -140,16 +156,29 @@ def case_view(record: Record) -> CaseView:
     probes = tuple(probe_view(probe) for probe in record.probes)
     counts = _counts(probes)
     shares = [count.passed / count.total for count in counts]
+    first = next((probe for probe in probes if probe.criterion == CRITERIA["reliability"].title), None)
     summary = CaseSummary(
-        anchor=case_anchor(record.case_id),
+        case_id=record.case_id,
+        name=case_name(record),
         prompt=request.text,
         target_new=request.target_new,
         target_true=request.target_true,
         failure=record.failure,
         counts=counts,
         score=sum(shares) / len(shares) if shares else None,
+        said=said(first, first.after) if first else None,
+        passed=first.passed if first else None,
     )
     return CaseView(summary, probes)
+
+
+def said(probe: ProbeView, answer: AnswerView | None) -> str | None:
+    """Return what a model says to a probe: its text, or else the answer that it prefers; None if not measured."""
+    if answer is None:
+        return None
+    if answer.text or answer.prefers_target is None:
+        return answer.text or answer.target
+    return probe.target if answer.prefers_target else probe.rival
 
 
 def _counts(probes: Sequence[ProbeView]) -> tuple[CriterionCount, ...]:
@@ -185,10 +214,12 @@ def _answer_view(observation: Observation | None) -> AnswerView | None:
         return AnswerView(observation.text.strip() or "(empty)", "", "")
     if not observation.has_answers:
         return AnswerView("", "" if observation.kl is None else f"KL {observation.kl:.2g} nats per token", "")
+    has_rival = observation.rival_answer is not None
     return AnswerView(
         "" if observation.generated is None else observation.generated.strip() or "(empty)",
         format_probability(observation.target.logprob),
-        "" if observation.rival_answer is None else format_probability(observation.rival.logprob),
+        format_probability(observation.rival.logprob) if has_rival else "",
+        observation.prefers_target if has_rival else None,
     )
 
 

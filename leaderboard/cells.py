@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..benchmark.core.documents import SummaryRow
-from ..benchmark.scoring.formatting import MINUS, format_value
+from ..benchmark.scoring.formatting import format_value
 
 INTERVAL_NAMES = {
     "wilson": "Wilson",
@@ -55,7 +55,6 @@ class Cell:
         bar: length of the bar in percent; None for measures that are not shares.
         note: tooltip with the number of cases and the method of the interval.
         value: the unformatted value, used for sorting.
-        plain: ``text`` with an ASCII minus, used for export and by filters.
     """
 
     text: str
@@ -64,7 +63,6 @@ class Cell:
     bar: float | None
     note: str
     value: float
-    plain: str
 
 
 def cell(score: Score | None, *, share: bool) -> Cell | None:
@@ -80,9 +78,33 @@ def cell(score: Score | None, *, share: bool) -> Cell | None:
         low, high = format_value(score.low, share=share), format_value(score.high, share=share)
         note += f"; 95% interval, {INTERVAL_NAMES[score.interval]}"
     text = format_value(score.value, share=share)
-    return Cell(text, low, high, bar_length(score.value, share), note, score.value, text.replace(MINUS, "-"))
+    return Cell(text, low, high, bar_length(score.value, share), note, score.value)
 
 
 def bar_length(value: float, share: bool) -> float | None:
     """Return the length of a cell's bar in percent; None if the value is not a share."""
     return round(100 * min(1.0, max(0.0, value)), 1) if share else None
+
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def format_bytes(value: float) -> str:
+    """Format a number of bytes with a decimal unit and two or three significant digits.
+
+    >>> format_bytes(0), format_bytes(532), format_bytes(5_242_880), format_bytes(67_000_000)
+    ('0 B', '532 B', '5.2 MB', '67 MB')
+    """
+    power = 0
+    while value >= 999.5 and power + 1 < len(UNITS):
+        value, power = value / 1000, power + 1
+    return f"{value:.0f} {UNITS[power]}" if power == 0 or value >= 9.95 else f"{value:.1f} {UNITS[power]}"
+
+
+def format_seconds(value: float) -> str:
+    """Format seconds with two or three significant digits.
+
+    >>> format_seconds(0.00121), format_seconds(0.52), format_seconds(6.654), format_seconds(75.2)
+    ('0.0012', '0.52', '6.7', '75')
+    """
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2g}"

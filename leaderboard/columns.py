@@ -1,9 +1,9 @@
-"""The columns of the edit score: the score, its parts, the families of gain, and the criteria of preservation."""
+"""The columns of tables: the edit score and its parts, criteria, scores of the literature, and costs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..benchmark.core.documents import Result
 from ..benchmark.results.edit_scores import ScoredMethod
@@ -24,17 +24,25 @@ EDIT_SCORE_DEFINITION = (
 
 @dataclass(frozen=True)
 class Column:
-    """A score, family or criterion of a board.
+    """A score, family, criterion or cost of a table.
 
     Attributes:
         name: identifier in exports and saved table states.
         title: heading.
-        note: tooltip of the heading.
+        note: definition in one or two sentences.
+        style: ``score``, ``number``, ``heat`` (a number on a coloured ground) or ``cost``.
+        shown: whether it is visible at first.
+        narrow: whether it is visible at first on a narrow screen.
+        short: heading on a narrow screen.
     """
 
     name: str
     title: str
     note: str
+    style: str = "number"
+    shown: bool = True
+    narrow: bool = False
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,32 +73,92 @@ def _titles(criteria: Collection[str]) -> str:
     return ", ".join(CRITERIA[name].title.casefold() for name in criteria)
 
 
+_SHORT = {"direct": "Dir.", "wording": "Wor.", "inverse": "Inv.", "consequence": "Con."}
+SCORE = Column("edit_score", "Edit score", EDIT_SCORE_DEFINITION, "score", narrow=True, short="Score")
+COMPOSITES = (
+    Column("score", "S", "Harmonic mean of reliability, paraphrase and neighbourhood (S of ROME)."),
+    Column(
+        "extended_score",
+        "S extended",
+        "Harmonic mean of the criteria of S, and of symmetry and synonymous invariance where defined.",
+    ),
+)
+"""Scores of the literature. None of them orders a table."""
+COSTS = (
+    Column(
+        "seconds",
+        "s / edit",
+        "Median seconds to compute one edit, on the machine that is named on the page of the result.",
+        "cost",
+    ),
+    Column("changed", "Changed", "Bytes of the parameters that an edit replaces, median.", "cost", shown=False),
+    Column("memory", "Memory", "Bytes that an edit keeps beside the weights, median.", "cost", shown=False),
+    Column("facts_kept", "Entries", "Facts kept beside the weights, median over edits.", "cost", shown=False),
+    Column(
+        "bytes_per_fact",
+        "Bytes / fact",
+        "Bytes kept beside the weights per fact, after the last edit.",
+        "cost",
+        shown=False,
+    ),
+    Column(
+        "seconds_per_query",
+        "s / query",
+        "Median seconds that a question takes longer than on the unedited model; methods beside the weights only.",
+        "cost",
+        shown=False,
+    ),
+    Column("training", "Training s", "Seconds that the training of the method took.", "cost", shown=False),
+    Column("peak_memory", "Peak MB", "Peak memory while an edit is computed, in MiB, median.", "cost", shown=False),
+    Column("failed", "Failed", "Number of failed edits. A failed edit counts as no edit.", "cost", shown=False),
+)
 _PARTS = (
-    Column("edit_score", "Edit score", EDIT_SCORE_DEFINITION),
+    SCORE,
     Column("gain", "Gain", "Mean over the families of criteria, relative to what the unedited model leaves to gain."),
     Column(
         "preservation",
         "Preservation",
         "Geometric mean of the criteria that must stay as before: keeping one does not pay for destroying another.",
+        short="Kept",
     ),
-    Column("immediate", "Immediate", "Edit score of each case right after its own edit of the sequence."),
-    Column("checkpoints", "Checkpoints", "Mean of the edit scores at the checkpoints of the sequence."),
-    *(Column(name, name.capitalize(), f"Gain on {_titles(criteria)}.") for name, criteria in FAMILIES.items()),
+    *(
+        Column(
+            name, name.capitalize(), f"Gain on {_titles(criteria)}.", "heat", narrow=True, short=_SHORT.get(name, name)
+        )
+        for name, criteria in FAMILIES.items()
+    ),
+    Column("immediate", "Immediate", "Edit score of each case right after its own edit of the sequence.", shown=False),
+    Column("checkpoints", "Checkpoints", "Mean of the edit scores at the checkpoints of the sequence.", shown=False),
 )
 _KEPT = tuple(
     Column(
         f"kept_{name}",
         f"{CRITERIA[name].title} kept",
         f"{CRITERIA[name].question} Mean closeness to the unedited model: exp(-KL), or 0 if the preference changed.",
+        shown=False,
     )
     for name in PRESERVATION
 )
 
 
 def edit_score_columns(present: Collection[str]) -> list[Column]:
-    """Return the score and its two parts, and the other columns that some method has, in their order."""
+    """Return the score, its parts and the scores of the literature that some method has, and the costs."""
     shown = {"edit_score", "gain", "preservation", *present}
-    return [column for column in (*_PARTS, *_KEPT) if column.name in shown]
+    literature = [replace(column, shown=False) for column in COMPOSITES]
+    return [column for column in (*_PARTS, *_KEPT, *literature, *COSTS) if column.name in shown]
+
+
+def measure_columns(present: Collection[str], *, share: bool) -> list[Column]:
+    """Return the edit score, the criteria and the scores of the literature that some method has, and the costs."""
+    style = "heat" if share else "number"
+    criteria = [Column(c.name, c.title, c.question, style, narrow=True) for c in CRITERIA.values()]
+    return [SCORE, *(c for c in (*criteria, *COMPOSITES, *COSTS) if c.name in present)]
+
+
+def all_columns() -> list[Column]:
+    """Return every column of every view, for the page that defines them."""
+    criteria = [Column(c.name, c.title, c.question) for c in CRITERIA.values()]
+    return [*_PARTS, *criteria, *_KEPT, *COMPOSITES, *COSTS]
 
 
 def sequential_cells(results: Sequence[Result]) -> Mapping[str, Score]:

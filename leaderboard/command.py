@@ -34,8 +34,14 @@ def site() -> None:
     help="Output folder. An existing site is replaced.",
 )
 @click.option("--title", default="KNBench", show_default=True, help="Title of the site.")
+@click.option(
+    "--url",
+    default="",
+    help="Address that the site will have, such as https://example.org/board/. With it, the feed and the preview have "
+    "absolute links, and sitemap.xml is written.",
+)
 @click.option("--check-controls", is_flag=True, help="Fail if a control scores more than it must on a board.")
-def build(results: Sequence[Path], output: Path, title: str, check_controls: bool) -> None:
+def build(results: Sequence[Path], output: Path, title: str, url: str, check_controls: bool) -> None:
     """Render the run folders below RESULTS as a static site, which works from disk and on any host.
 
     Broken results are reported and left out. The site is still built, and the exit status is 2.
@@ -43,12 +49,15 @@ def build(results: Sequence[Path], output: Path, title: str, check_controls: boo
     A board on which a control (none, random, destroyed, parrot, logit-bias) scores more than it must shows a warning,
     which is also printed here. With --check-controls the exit status is then 2, too.
     """
+    if url and not url.startswith(("https://", "http://")):
+        raise KnbenchError(f"--url '{url}': not an address; write it with https://")
     errors: list[str] = []
     violations: list[str] = []
     index = build_site(
         list(results),
         output,
         title=title,
+        url=url,
         on_broken=lambda error: errors.append(str(error)),
         on_violation=violations.append,
     )

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from ..benchmark.core.documents import ModelCard, Result, TaskCard
 from ..benchmark.core.errors import KnbenchError
@@ -41,6 +42,30 @@ TaskKey = tuple[str, int]
 """Name and version of a task."""
 
 
+@dataclass(frozen=True)
+class EditSize:
+    """Size of the edits of a result: medians over its cases.
+
+    Attributes:
+        changed: bytes of the replaced parameters.
+        memory: bytes kept beside the weights, texts for prompts included.
+        facts: number of facts kept beside the weights.
+    """
+
+    changed: float
+    memory: float
+    facts: float
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> EditSize | None:
+        """Return the size of the edits of some records; None if no record states it."""
+        sizes = [record.edit.size for record in records if record.edit.size is not None]
+        if not sizes:
+            return None
+        memories = [size.memory + size.recall for size in sizes]
+        return cls(median(s.weights for s in sizes), median(memories), median(s.entries for s in sizes))
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One result with the values of its cases.
@@ -52,6 +77,7 @@ class Entry:
         trust: how far the result was verified.
         questions: its cases and probes.
         deviation: how cases or probes differ from those of the section's board, in words; empty if they are equal.
+        size: size of its edits; None in results that do not state it.
     """
 
     run: Run
@@ -60,6 +86,7 @@ class Entry:
     trust: Trust
     questions: Questions
     deviation: str = ""
+    size: EditSize | None = None
 
     @property
     def result(self) -> Result:
@@ -135,10 +162,9 @@ class Section:
         kinds = {task: self.task_card(task).kind for task in self.entries}
         return sorted((t for t in kinds if kind in (None, kinds[t])), key=lambda t: (kinds[t], t))
 
-    def only(self, methods: Collection[str]) -> Section:
-        """Return the section reduced to some methods and to the tasks that any of them has."""
-        kept = {task: {n: e for n, e in members.items() if n in methods} for task, members in self.entries.items()}
-        return replace(self, entries={task: members for task, members in kept.items() if members})
+    def only(self, tasks: Collection[TaskKey]) -> Section:
+        """Return the section reduced to some tasks."""
+        return replace(self, entries={task: members for task, members in self.entries.items() if task in tasks})
 
     def of(self, method: str) -> list[Entry]:
         """Return the entries of a method in the order of :meth:`tasks`."""

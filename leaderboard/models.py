@@ -16,7 +16,6 @@ from .cells import Cell, bar_length
 from .entries import Section, TaskKey, protocol_notes
 from .pages import Properties, flatten, summary_cell
 from .paths import method_page, model_page, task_page
-from .plots import Figure
 
 ANALYSIS_TITLES = {
     "known": "Knowledge before any edit",
@@ -33,6 +32,23 @@ FIGURE_NOTES = {
     "role.",
 }
 UNEDITED_CRITERIA = ("reliability", "paraphrase", "symmetry", "synonym")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of an analysis.
+
+    Attributes:
+        path: path of the SVG file, relative to the site.
+        svg: content of the file.
+        title: heading.
+        note: caption.
+    """
+
+    path: str
+    svg: str
+    title: str
+    note: str
 
 
 @dataclass(frozen=True)

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..benchmark.core.documents import EditorCard, Result, TaskCard
 from ..benchmark.core.schema import JsonObject
-from ..benchmark.results.figures import retention_figure
 from ..benchmark.results.layout import slug
 from ..benchmark.results.trust import Trust
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
+from ..benchmark.scoring.edit_score import score
 from ..benchmark.scoring.formatting import DriftRow, format_drift
-from .board_tables import COMPOSITE_TITLES
 from .cases import EXTREMES, CaseLink, CaseView, case_score
 from .cells import Cell, Score, cell
+from .charts import CurveChart, method_chart
+from .columns import COMPOSITES
 from .entries import Entry, Section, TaskKey, protocol_notes
 from .paths import result_page
-from .plots import Figure
+from .run_commands import board_command, result_command
+from .standings import Standing, Standings, needs_of
+from .traits import Traits, traits_of
 
 SHOWN_MEASURE = "success"
 """The measure of pages that show only one."""
-MAX_COMPARED = 24
-"""Maximum number of methods of a section that are compared pairwise. The first ones by name are compared."""
-
-RETENTION_NOTE = (
-    "Retention of edits",
-    "Solid, with 95% bands: all edits up to this number, measured after the last of them. Dashed: each edit measured "
-    "right after it was made.",
-)
-"""Title and caption of retention figures."""
 
 Properties = list[tuple[str, str]]
 """Names and values of a description list."""
@@ -54,13 +49,17 @@ def summary_cell(result: Result, criterion: str, measure: str = SHOWN_MEASURE) -
     return next((cell(Score.of_task(row), share=MEASURES[measure].share) for row in rows), None)
 
 
-def score_cells(result: Result) -> list[Cell | None]:
-    """Return edit score, gain and preservation of a result as cells."""
-    found = result.edit_score
-    if found is None:
+def score_cells(entry: Entry) -> list[Cell | None]:
+    """Return edit score, gain and preservation of a result as cells. A result of version 0.1 states no interval."""
+    found = entry.result.edit_score
+    if found is not None:
+        parts = [(found.value, found.low, found.high), (found.gain, None, None), (found.preservation, None, None)]
+    elif (computed := score(entry.case_values)) is not None:
+        numbers = (computed.value, computed.gain, computed.preservation)
+        parts = [(float(value), None, None) for value in numbers]
+    else:
         return [None, None, None]
-    parts = [(found.value, found.low, found.high), (found.gain, None, None), (found.preservation, None, None)]
-    return [cell(Score(*part, "percentile", found.cases, tasks=1), share=True) for part in parts]
+    return [cell(Score(*part, "percentile", entry.result.records.cases, tasks=1), share=True) for part in parts]
 
 
 # --- results -----------------------------------------------------------------------------------------------------
@@ -73,8 +72,9 @@ class ResultView:
     Attributes:
         measures: title and definition of each column of ``rows``.
         rows: title of each criterion, with one cell per measure.
-        figure: retention curves of a sequential run, or None.
+        chart: retention of a sequential run, or None.
         drift: one row per drift task.
+        command: the command that repeats it.
     """
 
     result: Result
@@ -82,22 +82,15 @@ class ResultView:
     environment: Properties
     measures: list[tuple[str, str]]
     rows: list[tuple[str, list[Cell | None]]]
-    figure: Figure | None
+    chart: CurveChart | None
     drift: list[DriftRow]
+    command: str
 
 
-def result_view(result: Result, stem: str) -> ResultView:
-    """Return the content of a result's page.
-
-    Args:
-        result: the result.
-        stem: path of its page without the suffix, which names its figure.
-    """
-    figure = None
-    if result.curve is not None:
-        figure = Figure(f"figures/{slug(stem)}.svg", retention_figure([result]), *RETENTION_NOTE)
+def result_view(result: Result) -> ResultView:
+    """Return the content of a result's page."""
     scores = {(row.criterion, row.measure): Score.of_task(row) for row in result.summary}
-    titles = {**{c.name: c.title for c in CRITERIA.values()}, **COMPOSITE_TITLES}
+    titles = {**{c.name: c.title for c in CRITERIA.values()}, **{c.name: c.title for c in COMPOSITES}}
     measures = [m for m in MEASURES.values() if any((c, m.name) in scores for c in titles)]
     return ResultView(
         result=result,
@@ -109,21 +102,10 @@ def result_view(result: Result, stem: str) -> ResultView:
             for name, title in titles.items()
             if any((name, m.name) in scores for m in measures)
         ],
-        figure=figure,
+        chart=method_chart(result),
         drift=format_drift(result.drift),
+        command=result_command(result, [result.task.name]),
     )
-
-
-def perplexity_drift(entries: Sequence[Entry]) -> float | None:
-    """Return the mean change of perplexity over results, in nats per token; None if it was not measured."""
-    differences = [
-        task.points[-1].difference
-        for entry in entries
-        if entry.result.drift
-        for task in entry.result.drift.tasks
-        if task.metric == "nll" and task.points
-    ]
-    return sum(differences) / len(differences) if differences else None
 
 
 # --- rows of methods and tasks -----------------------------------------------------------------------------------
@@ -157,13 +139,21 @@ class SectionRows:
 
     Attributes:
         notes: notes on the protocol.
-        others: methods that the page's method is compared with.
+        command: the command that repeats the results; empty where the rows are of several methods.
+        standing: the method in the main table of the section; None where the rows are of several methods.
+        neighbours: methods beside it in that table, to compare it with.
+        traits: what the method is among the best and the worst at.
+        charts: its retention, one chart per task.
     """
 
     section: Section
     notes: list[str]
     rows: list[EntryRow]
-    others: list[str] = field(default_factory=list)
+    command: str = ""
+    standing: Standing | None = None
+    neighbours: Sequence[str] = ()
+    traits: Traits = Traits((), ())  # noqa: RUF009 (it is immutable)
+    charts: Sequence[tuple[str, CurveChart]] = ()
 
 
 def _entry_row(entry: Entry) -> EntryRow:
@@ -173,7 +163,7 @@ def _entry_row(entry: Entry) -> EntryRow:
         task=result.task,
         page=result_page(result),
         trust=entry.trust,
-        cells=score_cells(result),
+        cells=score_cells(entry),
         seconds=result.cost.edit_seconds,
         cases=result.records.cases,
         failed=result.records.failed,
@@ -200,56 +190,117 @@ class MethodView:
 
     Attributes:
         card: description as sanitised HTML, or nothing.
+        needs: what the method needs; None if it is unknown.
         best: cases with the highest scores.
         worst: cases with the lowest scores.
         reported: numbers from papers, as in ``reported.json``.
+        bibtex: entry for a bibliography; empty without a paper.
     """
 
     name: str
     card: str
     editor: EditorCard
+    needs: tuple[str, ...] | None
     configs: list[ConfigView]
     sections: list[SectionRows]
     best: list[CaseLink]
     worst: list[CaseLink]
     reported: Sequence[JsonObject]
+    bibtex: str
 
 
 def method_view(
-    name: str, sections: Sequence[Section], cases: Sequence[CaseLink], card: str, reported: Sequence[JsonObject]
+    name: str,
+    sections: Sequence[Section],
+    fronts: Mapping[str, Standings],
+    cases: Sequence[CaseLink],
+    card: str,
+    reported: Sequence[JsonObject],
 ) -> MethodView:
     """Return the content of a method's page.
 
     Args:
         name: the method.
         sections: all sections.
+        fronts: main table of each section, by its key.
         cases: candidates for the method's best and worst cases; each has a score.
         card: description as sanitised HTML, or nothing.
         reported: numbers from papers.
     """
     entries = [entry for section in sections for entry in section.of(name)]
-    ordered = sorted(cases, key=lambda link: (case_score(link), link.page, link.case.anchor))
+    ordered = sorted(cases, key=lambda link: (case_score(link), link.page, link.case.name))
     unknown = EditorCard(name=name, summary="", paper="", config={}, config_source="", prepared={})
+    editor = entries[0].result.editor if entries else unknown
     return MethodView(
         name=name,
         card=card,
-        editor=entries[0].result.editor if entries else unknown,
+        editor=editor,
+        needs=needs_of(editor),
         configs=_configs(entries),
-        sections=[_method_rows(name, section) for section in sections if name in section.methods],
+        sections=[_method_rows(name, s, fronts.get(s.key)) for s in sections if name in s.methods],
         best=ordered[::-1][:EXTREMES],
         worst=ordered[:EXTREMES],
         reported=reported,
+        bibtex=bibtex(name, editor.paper),
     )
 
 
-def _method_rows(name: str, section: Section) -> SectionRows:
-    compared = section.methods[:MAX_COMPARED]
+def _method_rows(name: str, section: Section, front: Standings | None) -> SectionRows:
+    entries = section.of(name)
+    names = [row.method for row in front.rows] if front else []
+    place = names.index(name) if name in names else 0
+    tasks = [entry.result.task.name for entry in entries]
+    if section.board is not None and section.table is not None:
+        command = board_command(section.board, section.table, section.model.name, [name])
+    else:
+        command = result_command(entries[0].result, tasks)
+    charts = [(entry.result.task.title, chart) for entry in entries if (chart := method_chart(entry.result))]
     return SectionRows(
         section=section,
         notes=protocol_notes(section),
-        rows=[_entry_row(entry) for entry in section.of(name)],
-        others=[method for method in compared if method != name] if name in compared else [],
+        rows=[_entry_row(entry) for entry in entries],
+        command=command,
+        standing=front.rows[place] if front and name in names else None,
+        neighbours=[other for other in names[max(0, place - 3) : place + 4] if other != name],
+        traits=traits_of(name, front) if front else Traits((), ()),
+        charts=charts,
     )
+
+
+_PAPER = re.compile(
+    r"(?:after )?(?P<author>[^,(]+? et al\.) (?P<year>\d{4})(?:, (?P<title>[^(]+?))?(?: \((?P<venue>[^)]+)\))?$"
+)
+
+
+def bibtex(name: str, paper: str) -> str:
+    """Return the paper of a method as an entry of a bibliography; empty without a paper.
+
+    >>> print(bibtex("r-rome", "Gupta et al. 2024, Rebuilding ROME (EMNLP)"))
+    @misc{r-rome,
+      author = {Gupta and others},
+      year = {2024},
+      title = {Rebuilding ROME},
+      howpublished = {EMNLP}
+    }
+    >>> print(bibtex("x", "CrispEdit, arXiv 2602.15823"))
+    @misc{x,
+      note = {CrispEdit, arXiv 2602.15823}
+    }
+    """
+    if not paper:
+        return ""
+    plain = re.sub(r"[{}\\]", "", paper)
+    found = _PAPER.match(plain)
+    fields = {"note": plain}
+    if found:
+        fields = {
+            "author": found["author"].replace(" et al.", " and others"),
+            "year": found["year"],
+            "title": found["title"] or name.upper(),
+            "howpublished": found["venue"] or "",
+        }
+    lines = [f"  {key} = {{{value}}}" for key, value in fields.items() if value]
+    return "@misc{" + slug(name) + ",\n" + ",\n".join(lines) + "\n}"
 
 
 def _configs(entries: Sequence[Entry]) -> list[ConfigView]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..benchmark.core.documents import Result, TaskCard
 from ..benchmark.results.layout import slug
-from .entries import Section, TaskKey, section_key
+from .entries import TaskKey, section_key
 
 
 def task_slug(task: TaskKey) -> str:
@@ -28,12 +28,27 @@ def model_page(name: str, weight_hash: str) -> str:
 
 
 def result_page(result: Result) -> str:
-    """Return the path of a result's page, which shows every case. It does not depend on boards."""
+    """Return the path of a result's page, which lists its cases. It does not depend on boards."""
     task = slug(task_slug((result.task.name, result.task.version)))
     return f"results/{slug(result.editor.name)}/{section_key(result)}/{task}.html"
 
 
-def pair_page(section: Section, first: str, second: str) -> str:
-    """Return the path of the page that compares two methods, in either order."""
-    a, b = sorted((first, second))
-    return f"compare/{section.key}/{slug(a)}--{slug(b)}.html"
+def facts_page(result: Result) -> str:
+    """Return the path of the list of a task's cases, measured with the protocol of a result."""
+    task = slug(task_slug((result.task.name, result.task.version)))
+    return f"facts/{section_key(result)}/{task}.html"
+
+
+def fact_page(result: Result, case: str) -> str:
+    """Return the path of the page that shows one case for all methods.
+
+    Args:
+        result: a result with the case.
+        case: name of the case, see :func:`.cases.case_name`.
+    """
+    return f"{facts_page(result).removesuffix('.html')}/{case}.html"
+
+
+def method_anchor(name: str) -> str:
+    """Return the id of a method's row in tables."""
+    return f"m-{slug(name)}"

@@ -77,7 +77,11 @@ def rank_by_edit_score(tasks: Sequence[Mapping[str, CaseValues]], *, ranked: boo
     Returns:
         One entry per method; empty if no task has an edit score.
     """
-    scores = scores_over_tasks(tasks)
+    return ranked_by_scores(scores_over_tasks(tasks), ranked=ranked)
+
+
+def ranked_by_scores(scores: Mapping[str, MethodScores], *, ranked: bool = True) -> list[ScoredMethod]:
+    """Return methods from best to worst by their scores; see :func:`rank_by_edit_score`."""
     if not scores:
         return []
     methods = sorted(scores)

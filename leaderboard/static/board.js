@@ -1,145 +1,302 @@
-// Sorting, search, filters and column visibility of boards, with DataTables. The state is kept in the URL fragment.
+// Sorting, search, filters, columns, details and exports of the main table. Its state is kept in the address.
 "use strict";
 
 (() => {
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const applyColorScheme = () => document.documentElement.classList.toggle("dark", dark.matches);
-  dark.addEventListener("change", applyColorScheme);
-  applyColorScheme();
+  const { element, fragment, setFragment, root } = knbench;
+  const MAX_PICKED = 4;
+  const table = document.querySelector("table.data");
+  const tools = document.getElementById("tools");
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  const keys = heads.map((head) => head.dataset.key);
+  const titles = heads.map((head) => (head.querySelector(".long") ?? head.querySelector("span")).textContent);
+  const rows = [...body.rows];
+  const points = new Map(); // by id of the row, the points of all figures
+  document.querySelectorAll(".pt").forEach((point) => {
+    points.set(point.dataset.for, [...(points.get(point.dataset.for) ?? []), point]);
+  });
+  const nameOf = (row) => row.querySelector("th a").textContent;
+  const textOf = (cell) => (cell.dataset.v ?? cell.firstElementChild?.textContent ?? cell.textContent).trim().replace("−", "-").replace(/^–$/, "");
+  const shownText = (row, column) => (keys[column] === "rank" ? (row.cells[0].querySelector("small") ? "" : row.cells[0].lastChild.textContent.trim()) : keys[column] === "method" ? nameOf(row) : textOf(row.cells[column]));
+  const ASCENDING = new Set(["rank", "method", "seconds", "changed", "memory", "bytes_per_fact", "seconds_per_query", "training", "peak_memory", "failed"]);
+  const shownAtFirst = heads.map((head) => !head.hidden);
+  const search = rows.map((row) => `${nameOf(row)} ${row.dataset.about} ${row.dataset.kind}`.toLowerCase());
 
-  const readFragment = () => new URLSearchParams(location.hash.slice(1));
+  const state = { sort: null, query: "", kinds: new Set(), without: new Set(), columns: new Map(), picked: [] };
+  const details = new Map();
 
-  const readState = (name) => {
-    try {
-      return JSON.parse(readFragment().get(name)) || {};
-    } catch {
-      return {};
+  // --- the state in the address ---
+  const save = () => {
+    const parameters = new URLSearchParams();
+    if (state.sort) parameters.set("sort", state.sort.join(":"));
+    if (state.query) parameters.set("q", state.query);
+    if (state.kinds.size) parameters.set("kind", [...state.kinds].join(","));
+    if (state.without.size) parameters.set("without", [...state.without].join(","));
+    if (state.columns.size) parameters.set("columns", [...state.columns].map(([key, on]) => (on ? key : `-${key}`)).join(","));
+    if (state.picked.length) parameters.set("rows", state.picked.map((row) => row.id.slice(2)).join(","));
+    setFragment(parameters);
+  };
+
+  const read = () => {
+    const parameters = fragment();
+    const list = (name) => (parameters.get(name) ?? "").split(",").filter(Boolean);
+    const [key, direction] = (parameters.get("sort") ?? "").split(":");
+    state.sort = keys.includes(key) ? [key, direction === "asc" ? "asc" : "desc"] : null;
+    state.query = parameters.get("q") ?? "";
+    state.kinds = new Set(list("kind"));
+    state.without = new Set(list("without"));
+    state.columns = new Map(list("columns").map((name) => (name.startsWith("-") ? [name.slice(1), false] : [name, true])));
+    const ids = location.hash.startsWith("#m-") ? [location.hash.slice(1)] : list("rows").map((name) => `m-${name}`);
+    state.picked = ids.map((id) => rows.find((row) => row.id === id)).filter(Boolean).slice(0, MAX_PICKED);
+  };
+
+  // --- order ---
+  const sorted = () => {
+    if (!state.sort) return rows;
+    const column = keys.indexOf(state.sort[0]);
+    const sign = state.sort[1] === "asc" ? 1 : -1;
+    const values = new Map(rows.map((row) => {
+      const text = column === 1 ? nameOf(row) : textOf(row.cells[column]);
+      const number = Number.parseFloat(text);
+      return [row, column === 1 ? text : Number.isNaN(number) ? null : number];
+    }));
+    return [...rows].sort((one, other) => {
+      const [a, b] = [values.get(one), values.get(other)];
+      if (a === null || b === null) return (a === null) - (b === null);
+      return sign * (typeof a === "string" ? a.localeCompare(b) : a - b);
+    });
+  };
+
+  const sortBy = (key) => {
+    const first = ASCENDING.has(key) ? "asc" : "desc";
+    const second = first === "asc" ? "desc" : "asc";
+    if (state.sort?.[0] !== key) state.sort = [key, first];
+    else if (state.sort[1] === first) state.sort = [key, second];
+    else state.sort = null;
+    draw();
+  };
+
+  // --- filters ---
+  const condition = (word) => {
+    const found = /^([\w ]+)([<>])(-?[\d.]+)$/.exec(word);
+    if (!found) return null;
+    const column = keys.findIndex((key, n) => key === found[1] || titles[n].toLowerCase() === found[1]);
+    if (column < 0) return null;
+    const limit = Number(found[3]);
+    return (row) => {
+      const value = Number.parseFloat(textOf(row.cells[column]));
+      return found[2] === "<" ? value < limit : value > limit;
+    };
+  };
+
+  const passes = () => {
+    const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
+    const tests = words.map((word) => condition(word) ?? ((row) => search[rows.indexOf(row)].includes(word)));
+    return (row) => {
+      const needs = row.dataset.needs.split(" ");
+      return (
+        tests.every((test) => test(row)) &&
+        (!state.kinds.size || state.kinds.has(row.dataset.kind)) &&
+        (!state.without.size || (!needs.includes("unknown") && [...state.without].every((need) => !needs.includes(need))))
+      );
+    };
+  };
+
+  // --- details of a row ---
+  const detailsOf = (row) => {
+    if (details.has(row)) return details.get(row);
+    const list = element("dl");
+    heads.forEach((_, n) => {
+      const cell = row.cells[n];
+      if (n > 1 && textOf(cell) !== "") {
+        const interval = /95% interval (\S+) to ([^;\s]+)/.exec(cell.title);
+        const value = cell.dataset.v !== undefined && cell.classList.contains("heat") ? cell.dataset.v : (cell.querySelector("b") ?? cell).textContent;
+        list.append(element("div", {}, element("dt", {}, titles[n]), element("dd", {}, value + (interval ? ` [${interval[1]}, ${interval[2]}]` : ""))));
+      }
+    });
+    const name = nameOf(row);
+    const link = (href, text) => element("a", { href }, text);
+    const needs = { subject: "needs a subject", training: "is trained first", replay: "sees earlier edits again", unknown: "" };
+    const words = [row.dataset.about, row.querySelector("th title")?.textContent, ...row.dataset.needs.split(" ").map((need) => needs[need]), row.querySelector(".t").textContent.trim()];
+    const others = [...rows.filter((other) => other !== row)].sort((a, b) => Math.abs(rows.indexOf(a) - rows.indexOf(row)) - Math.abs(rows.indexOf(b) - rows.indexOf(row))).slice(0, 2);
+    const compare = others.flatMap((other) => {
+      const parameters = new URLSearchParams({ section: table.dataset.section, a: name, b: nameOf(other) });
+      return [" · ", link(`${root}compare.html#${parameters}`, `compare with ${nameOf(other)}`)];
+    });
+    const text = element("p", {}, `${words.filter(Boolean).join("; ")}. `, link(row.querySelector("th a").href, "Page of the method"), ...compare);
+    const made = element("tr", { class: "details" }, element("td", { colspan: heads.length }, text, list));
+    details.set(row, made);
+    return made;
+  };
+
+  const pick = (row, on = !state.picked.includes(row)) => {
+    state.picked = state.picked.filter((other) => other !== row);
+    if (on) state.picked = [...state.picked, row].slice(-MAX_PICKED);
+    draw();
+  };
+
+  const drawPicked = () => {
+    rows.forEach((row) => {
+      const on = state.picked.includes(row);
+      if (row.classList.contains("picked") !== on) {
+        row.classList.toggle("picked", on);
+        row.querySelector("button.more").setAttribute("aria-expanded", on);
+        points.get(row.id)?.forEach((point) => point.classList.toggle("picked", on));
+      }
+    });
+    const place = document.getElementById("parallel");
+    if (!place) return;
+    place.replaceChildren();
+    if (!state.picked.length) return;
+    const shown = heads.map((_, n) => n).filter((n) => n > 2 && (heads[n].classList.contains("heat") || heads[n].classList.contains("number")) && !["immediate", "checkpoints", "score", "extended_score"].includes(keys[n]));
+    const values = (row) => shown.map((n) => (textOf(row.cells[n]) === "" ? null : Number(textOf(row.cells[n]))));
+    place.append(element("h2", {}, "Criteria of the chosen methods"), ...parallel.draw(shown.map((n) => titles[n]), state.picked.map((row) => [nameOf(row), values(row)])));
+    if (state.picked.length > 1) {
+      const parameters = new URLSearchParams({ section: table.dataset.section, a: nameOf(state.picked[0]), b: nameOf(state.picked[1]) });
+      place.append(element("a", { class: "button", href: `${root}compare.html#${parameters}` }, `Is the difference between ${nameOf(state.picked[0])} and ${nameOf(state.picked[1])} real?`));
     }
   };
 
-  const writeState = (name, state) => {
-    const fragment = readFragment();
-    if (Object.keys(state).length) fragment.set(name, JSON.stringify(state));
-    else fragment.delete(name);
-    const text = fragment.toString();
-    history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+  // --- drawing ---
+  const count = element("span", { class: "meta", role: "status" });
+
+  const draw = () => {
+    const keep = passes();
+    let shown = 0;
+    const children = [];
+    for (const row of sorted()) {
+      const kept = keep(row);
+      row.hidden = !kept;
+      shown += kept;
+      points.get(row.id)?.forEach((point) => point.classList.toggle("out", !kept));
+      children.push(row);
+      if (kept && state.picked.includes(row)) children.push(detailsOf(row));
+    }
+    body.replaceChildren(...children);
+    heads.forEach((head, n) => {
+      if (state.sort?.[0] === keys[n]) head.setAttribute("aria-sort", state.sort[1] === "asc" ? "ascending" : "descending");
+      else head.removeAttribute("aria-sort");
+    });
+    count.textContent = shown === rows.length ? `${shown} methods` : `${shown} of ${rows.length} methods`;
+    drawPicked();
+    save();
   };
 
+  const drawColumns = () => {
+    heads.forEach((head, n) => {
+      const on = state.columns.get(keys[n]) ?? shownAtFirst[n];
+      const chosen = state.columns.get(keys[n]) === true;
+      if (head.hidden === !on && head.classList.contains("on") === chosen) return;
+      for (const cell of [head, ...rows.map((row) => row.cells[n])]) {
+        cell.hidden = !on;
+        cell.classList.toggle("on", chosen);
+      }
+    });
+  };
+
+  // --- tools ---
+  const menu = (label, ...content) => element("details", { class: "menu" }, element("summary", {}, element("span", {}, label)), element("div", {}, ...content));
+  const choice = (label, checked, changed) => {
+    const box = element("input", { type: "checkbox" });
+    box.checked = checked();
+    box.addEventListener("change", () => changed(box.checked));
+    boxes.push(() => { box.checked = checked(); });
+    return element("label", {}, box, ` ${label}`);
+  };
+  const boxes = [];
+  const toggle = (set, value) => (on) => {
+    if (on) set().add(value);
+    else set().delete(value);
+    draw();
+  };
+  const group = (title, ...content) => element("fieldset", {}, element("legend", {}, title), ...content);
+
+  const query = element("input", { type: "search", "aria-label": "Search", placeholder: "method, or gain>50", autocomplete: "off" });
+  query.addEventListener("input", () => {
+    state.query = query.value;
+    draw();
+  });
+  const KINDS = { weights: "Weights", memory: "Memory", context: "Context", control: "Controls" };
+  const present = Object.keys(KINDS).filter((kind) => rows.some((row) => row.dataset.kind === kind));
+  const needs = { subject: "No subject needed", training: "No training", replay: "Earlier edits not seen again" };
+  const filters = menu("Filter",
+    group("Kind of method", ...present.map((kind) => choice(KINDS[kind], () => state.kinds.has(kind), toggle(() => state.kinds, kind)))),
+    group("Needs", ...Object.entries(needs).map(([need, label]) => choice(label, () => state.without.has(need), toggle(() => state.without, need)))));
+  const columns = menu("Columns", ...keys.map((key, n) => [key, n]).filter(([, n]) => n > 1).map(([key, n]) =>
+    choice(titles[n], () => getComputedStyle(heads[n]).display !== "none", (on) => {
+      state.columns.set(key, on);
+      drawColumns();
+      save();
+    })));
+  columns.addEventListener("toggle", () => boxes.forEach((update) => update()));
+
+  const visible = () => {
+    const chosen = keys.map((_, n) => n).filter((n) => !heads[n].hidden);
+    const kept = [...body.rows].filter((row) => !row.hidden && !row.classList.contains("details"));
+    return [chosen.map((n) => keys[n]), kept.map((row) => chosen.map((n) => shownText(row, n)))];
+  };
   const download = (name, type, text) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type }));
-    link.download = name;
+    const link = element("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
-
-  const exportText = (cell) => cell.dataset.export ?? cell.textContent.trim();
-
-  const visibleRows = (api) => {
-    const columns = api.columns(":visible").indexes().toArray();
-    const head = columns.map((i) => api.column(i).header().dataset.key);
-    const rows = api.rows({ search: "applied", order: "applied" }).indexes().toArray();
-    return [head, rows.map((row) => columns.map((column) => exportText(api.cell(row, column).node())))];
-  };
-
-  const csv = (head, rows) => {
+  const csv = (head, lines) => {
     // A leading quote prevents spreadsheets from evaluating a name as a formula.
-    const safe = (text) => (/^[=+@-]/.test(text) && isNaN(text) ? `'${text}` : text);
+    const safe = (text) => (/^[=+@-]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text);
     const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    return [head, ...rows].map((row) => row.map((text) => quoted(safe(text))).join(",")).join("\n") + "\n";
+    return `${[head, ...lines].map((line) => line.map((text) => quoted(safe(text))).join(",")).join("\n")}\n`;
   };
-
-  // Accessible names and roles that DataTables does not set.
-  const LABELS = {
-    ".dt-button-collection[role=dialog]": "Options",
-    "select.dtsb-data": "Column",
-    "select.dtsb-condition": "Condition",
-    ".dtsb-value": "Value",
+  const button = (label, title, action) => {
+    const made = element("button", { type: "button", title }, label);
+    made.addEventListener("click", action);
+    return made;
   };
-  const addLabels = () => {
-    document.querySelectorAll(".dtsb-searchBuilder[role=menu]").forEach((item) => item.setAttribute("role", "group"));
-    for (const [selector, text] of Object.entries(LABELS)) {
-      document.querySelectorAll(`${selector}:not([aria-label])`).forEach((item) => item.setAttribute("aria-label", text));
-    }
-  };
-  new MutationObserver(addLabels).observe(document.body, { childList: true, subtree: true });
+  const file = table.dataset.file;
+  tools.append(query, filters, columns,
+    button("CSV", "Download the visible rows as CSV", () => download(`${file}.csv`, "text/csv", csv(...visible()))),
+    button("JSON", "Download the visible rows as JSON", () => {
+      const [head, lines] = visible();
+      const objects = lines.map((line) => Object.fromEntries(head.map((key, n) => [key, line[n]])));
+      download(`${file}.json`, "application/json", `${JSON.stringify(objects, null, 1)}\n`);
+    }), count);
 
-  const enhance = (table) => {
-    const name = table.dataset.name;
-    const keys = [...table.tHead.rows[0].cells].map((cell) => cell.dataset.key);
-    let restoring = true;
-
-    const saveState = (api) => {
-      if (restoring) return;
-      const state = {};
-      const order = api.order().filter((item) => item[1]).map(([column, direction]) => [keys[column], direction]);
-      if (order.length) state.o = order;
-      if (api.search()) state.q = api.search();
-      const hidden = keys.filter((_, column) => !api.column(column).visible());
-      if (hidden.length) state.h = hidden;
-      const filter = api.searchBuilder.getDetails(true);
-      if (filter.criteria && filter.criteria.length) state.f = filter;
-      writeState(name, state);
-    };
-
-    const restore = (api) => {
-      restoring = true;
-      const state = readState(name);
-      keys.forEach((key, column) => api.column(column).visible(!(state.h || []).includes(key), false));
-      const order = (state.o || []).map(([key, direction]) => [keys.indexOf(key), direction]).filter(([column]) => column >= 0);
-      api.order(order).search(state.q || "");
-      api.searchBuilder.rebuild(state.f || {});
-      api.columns.adjust().draw();
-      restoring = false;
-    };
-
-    const numeric = keys.map((key, i) => i).filter((i) => table.tBodies[0].rows[0]?.cells[i].dataset.order !== undefined);
-    const api = new DataTable(table, {
-      paging: false,
-      info: false,
-      autoWidth: false,
-      order: [],
-      orderMulti: true,
-      orderClasses: false,
-      columnDefs: [
-        { targets: numeric, type: "num", orderSequence: ["desc", "asc", ""], searchBuilderType: "num" },
-        { targets: keys.indexOf("rank"), orderSequence: ["asc", "desc", ""] },
-        { targets: keys.indexOf("seconds"), orderSequence: ["asc", "desc", ""] },
-      ].filter((item) => item.targets !== -1),
-      layout: {
-        topStart: {
-          buttons: [
-            { extend: "colvis", text: "Columns", columns: keys.map((_, i) => i).filter((i) => keys[i] !== "method") },
-            { extend: "searchBuilder", config: { depthLimit: 1 } },
-            { text: "CSV", titleAttr: "Download the visible rows as CSV", action: (_, dt) => download(`${table.dataset.file}.csv`, "text/csv", csv(...visibleRows(dt))) },
-            {
-              text: "JSON",
-              titleAttr: "Download the visible rows as JSON",
-              action: (_, dt) => {
-                const [head, rows] = visibleRows(dt);
-                const objects = rows.map((row) => Object.fromEntries(head.map((key, i) => [key, row[i]])));
-                download(`${table.dataset.file}.json`, "application/json", `${JSON.stringify(objects, null, 1)}\n`);
-              },
-            },
-          ],
-        },
-        topEnd: { search: { placeholder: "method or word" } },
-        bottomStart: null,
-        bottomEnd: null,
-      },
-      language: { search: "Search", zeroRecords: "No matching rows.", searchBuilder: { button: { 0: "Filter", _: "Filter (%d)" } } },
-    });
-    restore(api);
-    api.on("draw.dt column-visibility.dt", () => saveState(api));
-    window.addEventListener("hashchange", () => restore(api));
-  };
-
-  document.querySelectorAll("table.data").forEach(enhance);
-
-  // Links to other measures, models and tasks keep the state.
-  document.querySelectorAll("nav.tabs a").forEach((link) => {
-    link.addEventListener("click", () => {
-      link.hash = location.hash;
+  heads.forEach((head, n) => {
+    const label = head.querySelector("span");
+    const sort = element("button", { type: "button", class: "sort" });
+    sort.append(...label.childNodes);
+    label.replaceWith(sort);
+    sort.addEventListener("click", () => sortBy(keys[n]));
+  });
+  rows.forEach((row) => {
+    row.cells[0].prepend(element("button", { type: "button", class: "more", "aria-expanded": "false", "aria-label": `Details of ${nameOf(row)}` }));
+  });
+  body.addEventListener("click", (event) => {
+    const row = event.target.closest("tr");
+    if (row && !row.classList.contains("details") && !event.target.closest("a")) pick(row);
+  });
+  document.querySelectorAll(".pt").forEach((point) => {
+    point.addEventListener("click", (event) => {
+      event.preventDefault();
+      const row = rows.find((other) => other.id === point.dataset.for);
+      pick(row);
+      if (state.picked.includes(row)) row.scrollIntoView({ block: "nearest" });
     });
   });
+
+  // Links to other measures, models and tasks keep the state.
+  document.querySelectorAll("nav.bar a").forEach((link) => {
+    link.addEventListener("click", () => { link.hash = location.hash; });
+  });
+
+  const restore = () => {
+    read();
+    query.value = state.query;
+    drawColumns();
+    draw();
+    boxes.forEach((update) => update());
+    if (state.picked.length) state.picked[0].scrollIntoView({ block: "nearest" });
+  };
+  window.addEventListener("hashchange", restore);
+  if (location.hash) restore();
+  else count.textContent = `${rows.length} methods`;
 })();

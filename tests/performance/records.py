@@ -58,7 +58,8 @@ def write_run(
 
 
 def _record(rng: random.Random, index: int, skill: float) -> dict[str, Any]:
-    prompts = [f"The capital of {rng.choice(WORDS)} number {index} is" for _ in PROBES]
+    words = random.Random(index)  # all runs have the same questions
+    prompts = [f"The capital of {words.choice(WORDS)} number {index} is" for _ in PROBES]
     return {
         "index": index,
         "case_id": f"case-{index}",

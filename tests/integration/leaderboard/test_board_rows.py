@@ -12,9 +12,8 @@ from knbench.benchmark.results.runs import Run
 from knbench.benchmark.results.trust import Trust
 from knbench.benchmark.scoring.edit_score import case_values
 from knbench.benchmark.scoring.summary import result_from
-from knbench.leaderboard.board_tables import overview_boards
-from knbench.leaderboard.columns import EDIT_SCORE_VIEW
 from knbench.leaderboard.entries import Entry, sections_of
+from knbench.leaderboard.standings import overview_standings
 
 from tests.factories import board, failure, manifest, observation, probe, record
 
@@ -67,7 +66,7 @@ def honest():
 def rows(entries, known=BOARD, **options):
     """Return the rows of the front page by method, and the sections."""
     sections = sections_of(entries, {known.key: known}, **options)
-    (found,) = overview_boards(sections[0], EDIT_SCORE_VIEW)
+    (found,) = overview_standings(sections[0])
     return {row.method: row for row in found.rows}, sections
 
 
@@ -131,7 +130,7 @@ def test_relabelled_results_of_a_verified_method_have_their_own_section_without_
     assert {name: row.rank for name, row in found.items()} == HONEST
     (alone,) = [section for section in sections if section.board is None]
     assert alone.reasons[0].startswith("towns v1: ")
-    (table,) = overview_boards(alone, EDIT_SCORE_VIEW)
+    (table,) = overview_standings(alone)
     assert [(row.rank, row.unranked) for row in table.rows] in ([("", "no board")], [("", "limited")])
 
 
@@ -161,7 +160,7 @@ def test_a_self_reported_control_raises_no_alarm():
     claimed = [entry("destroyed", task, records_of(CASES), CLAIMED, editor(kind="control")) for task in TASKS]
     for entries in ([*honest(), *claimed], [*claimed, *honest()]):
         sections = sections_of(entries, {BOARD.key: BOARD})
-        (table,) = overview_boards(sections[0], EDIT_SCORE_VIEW)
+        (table,) = overview_standings(sections[0])
         assert table.violations == []
 
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import doctest
+import json
 import re
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import html5lib
+import numpy as np
 import pytest
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.results.comparison import group_by_task
+from knbench.benchmark.results.edit_scores import score_difference
+from knbench.benchmark.results.runs import find_runs
 from knbench.benchmark.running.run_folder import finish
 from knbench.editors.ft import FineTuning
 from knbench.editors.none import NoEdit
-from knbench.leaderboard import cases, pages, plots, render
+from knbench.leaderboard import cases, cells, pages, render
 from knbench.leaderboard.build import MARKER, build_site
 from knbench.leaderboard.cells import Score, cell
+from knbench.leaderboard.comparisons import DRAW_STEPS
 
+from tests.conftest import called
 from tests.files import run_folders as run
-from tests.performance.records import write_run
+from tests.performance.records import write_board, write_run
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -44,7 +53,7 @@ def runs(lm, tmp_path):
     return tmp_path / "runs"
 
 
-SCRIPTS = {"tables.js", "board.js", "cases.js"}
+SCRIPTS = {"site.js", "board.js", "charts.js", "compare.js", "facts.js"}
 
 
 class Page:
@@ -56,6 +65,7 @@ class Page:
         self.links = [v for e in elements for key, v in e.items() if key in ("href", "src")]
         self.scripts = [e for e in elements if e.tag == "script"]
         self.handlers = [key for e in elements for key, _ in e.items() if key.startswith("on")]
+        self.policy = [e.get("content") for e in elements if e.get("http-equiv") == "Content-Security-Policy"]
         self.ids = [e.get("id") for e in elements if e.get("id")]
         self.text = "".join(document.itertext())
 
@@ -74,13 +84,17 @@ def test_pages_are_valid_and_every_link_resolves_within_the_site(runs, tmp_path)
         "methods/ft.html",
         "compare.html",
         "about.html",
+        "facts.html",
+        "matrix.html",
         "tasks/hostile-v1.html",
     }
+    assert sum("facts/" in name for name in names) == 3  # two cases and their list
     for path, page in found.items():
         assert len(page.ids) == len(set(page.ids)), path
         for link in page.links:
             if not link.startswith("data:"):
                 file, _, anchor = link.partition("#")
+                anchor = "" if "=" in anchor else anchor  # the state of a page
                 assert re.match(r"^[\w./-]*$", file), link
                 target = (path.parent / file).resolve() if file else path
                 assert target.is_file(), f"{path}: {link}"
@@ -93,20 +107,41 @@ def test_text_from_results_is_escaped(runs, tmp_path):
         assert {script.get("src").split("/")[-1] for script in page.scripts} <= SCRIPTS, path
         assert not any(script.text for script in page.scripts)
         assert page.handlers == []
-        hidden = ("about.html", "compare.html")
-        assert HOSTILE in page.text or path.name in hidden or path.parent.parent.name == "compare", path
+        (policy,) = page.policy
+        assert "default-src 'none'" in policy
+        assert "script-src 'self';" in policy
+        assert HOSTILE in page.text or path.name in ("compare.html", "matrix.html", "facts.html"), path
+    scripts = [path.read_text() for path in (site / "data").rglob("*.js")]
+    assert any("alert(1)" in script for script in scripts)
+    for script in scripts:  # one call with JSON
+        name, value = re.fullmatch(r'knbench\.give\(("(?:[^"\\]|\\.)*"),(.*)\);\n', script).groups()
+        assert json.loads(name)
+        assert json.loads(value) is not None
+        assert script.isascii()
 
 
 def test_the_board_shows_the_numbers_of_the_results(runs, tmp_path):
     site = build_site([runs], tmp_path / "site").parent
     found = parse_pages(site)
     front, exact = (found[site / name] for name in ("index.html", "exact.html"))
-    assert "100.0" in exact.text  # the editor none leaves every neighbour unchanged
-    assert "Symmetry" in front.text
+    assert "100" in exact.text  # the editor none leaves every neighbour unchanged
+    assert "Symmetry" in exact.text
     assert "s / edit" in front.text
     (result,) = (site / "results" / "none").rglob("*.html")
     assert "two <b>" not in found[result].text  # case ids are not shown
-    assert found[result].text.count("The capital of France is …") == 2
+
+
+def test_a_fact_page_shows_what_every_method_made_the_model_say(runs, tmp_path):
+    site = build_site([runs], tmp_path / "site").parent
+    pages_of_cases = sorted((site / "facts").glob("*/hostile-v1/*.html"))
+    assert len(pages_of_cases) == 2
+    (record, *_) = (json.loads(line) for line in next((runs / "ft").rglob("records.jsonl")).open())
+    text = Page(pages_of_cases[0].read_text()).text
+    rows = pages_of_cases[0].read_text().split("<tbody>")[1].split("</tbody>")[0]
+    assert [rows.count(f'id="m-{name}"') for name in ("none", "ft")] == [1, 1]
+    said = record["probes"][0]["after"]["generated"].strip()
+    assert said in text
+    assert text.count("The capital of France is …") == 1  # methods with equal answers share a line
 
 
 def test_a_cell_shows_a_number_with_its_interval():
@@ -121,7 +156,7 @@ def test_a_cell_shows_a_number_with_its_interval():
     assert cell(None, share=True) is None
 
 
-@pytest.mark.parametrize("module", [cases, pages, plots])
+@pytest.mark.parametrize("module", [cases, cells, pages])
 def test_docstring_examples(module):
     assert doctest.testmod(module).failed == 0
 
@@ -151,26 +186,58 @@ def test_a_site_does_not_depend_on_the_number_of_processes(runs, tmp_path, monke
     assert found[0] == found[1]
 
 
-def test_the_overview_of_pairs_counts_significant_differences_for_each_method(tmp_path):
+def test_compared_values_and_draws_are_those_of_the_tables(tmp_path):
     for name, skill in (("adept", 0.9), ("bungler", 0.1)):
         write_run(tmp_path / "runs" / name, 40, editor=name, skill=skill)
         finish(tmp_path / "runs" / name)
-    page = (build_site([tmp_path / "runs"], tmp_path / "site").parent / "compare.html").read_text()
-    row = page.split('aria-label="adept and bungler">')[1]
-    ahead, behind = (int(number) for number in re.findall(r"<span class=\"mark \w+\">(\d+)</span>", row)[:2])
-    assert ahead > 0
-    assert behind == 0
+    site = build_site([tmp_path / "runs"], tmp_path / "site").parent
+
+    def given(path):
+        return json.loads(path.read_text().split(",", 1)[1].removesuffix(");\n"))
+
+    (folder,) = (site / "data").glob("*/methods")
+    data = {name: given(folder / f"{name}.js") for name in ("adept", "bungler")}
+    shared = given(folder.parent / "section.js")
+    groups = group_by_task(find_runs([tmp_path / "runs"]))
+    values = [group.case_values for group in groups]
+    expected = score_difference(values, "adept", "bungler")
+    a, b = (
+        np.frombuffer(base64.b64decode(data[name]["draws"]["facts"]), "<u2") / DRAW_STEPS
+        for name in ("adept", "bungler")
+    )
+    low, high = np.quantile(a - b, (0.025, 0.975))
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-3)
+    assert data["adept"]["scores"]["facts"][0] == pytest.approx(expected.a, abs=1e-4)
+    (task,) = shared["tasks"]
+    assert len(task["cases"]) == 40
+    assert all((site / page).is_file() for page, _ in task["cases"])
+    stored = groups[0].values("adept", "reliability", "success")
+    assert data["adept"]["values"]["made-up"]["reliability"] == [stored[f"case-{n}"] for n in range(40)]
+
+
+def test_files_of_a_site_grow_linearly_with_methods(tmp_path):
+    sizes = []
+    for count in (8, 16):
+        write_board(tmp_path / f"runs-{count}", count, 2, 3, variants=1)
+        site = build_site([tmp_path / f"runs-{count}"], tmp_path / f"site-{count}").parent
+        files = [path for path in site.rglob("*") if path.is_file() and path.name != "preview.png"]
+        sizes.append((len(files), sum(path.stat().st_size for path in files)))
+    (few, small), (many, large) = sizes
+    assert many - few == 8 * (2 + 1 + 1)  # of each method: two results, its page, and its data
+    assert large < 2 * small
 
 
 def test_a_board_of_sequential_edits_shows_retention(lm, tmp_path):
     settings = RunSettings(new_tokens=3, sequential=2, checkpoints=(1,))
     run(lm, [NoEdit, FineTuning], [hostile_task()], tmp_path / "runs", settings)
     site = build_site([tmp_path / "runs"], tmp_path / "site").parent
-    front = parse_pages(site)[site / "index.html"]
-    (figure,) = (link for link in front.links if "retention" in link)
-    drawn = (site / figure).read_text()
-    assert all(f">{name}</text>" in drawn for name in ("none", "ft", "edits"))
-    assert not any("retention" in link for link in parse_pages(site)[site / "magnitude.html"].links)
+    front = (site / "index.html").read_text()
+    chart = front[front.index("chart curves") :].split("</figure>")[0]
+    assert all(f"{name}, 2 edits:" in chart for name in ("none", "ft"))
+    assert "chart curves" not in (site / "magnitude.html").read_text()
+    matrix = (site / "matrix.html").read_text()
+    assert "checkpoint of a sequence" not in matrix  # none after 10 edits
+    assert "--sequential 10" in matrix
 
 
 def test_a_models_page_shows_its_analyses_as_images(runs, tmp_path, lm):
@@ -207,12 +274,34 @@ def test_limits_and_splits_have_their_own_tables(runs, tmp_path, lm):
     run(lm, [NoEdit], [hostile_task()], tmp_path / "whole", RunSettings(new_tokens=3, split="all"))
     site = build_site([runs, tmp_path / "again", tmp_path / "whole"], tmp_path / "site").parent
     front = html5lib.parse((site / "index.html").read_text(), namespaceHTMLElements=False)
-    tabs = front.findall(".//nav[@aria-label='Model and regime']/a")
+    menus = {menu.find("summary/small").text: menu.findall(".//a") for menu in front.findall(".//nav/details")}
+    tabs = menus["Regime"]
     assert len(tabs) == 3
     assert sum("limited to 1 cases, not ranked" in tab.text for tab in tabs) == 1
     assert sum("tuning cases included" in tab.text for tab in tabs) == 1
     for tab in tabs:
-        text = Page((site / tab.get("href")).read_text()).text
-        assert text.count("limited to 1 cases, not ranked") == (
-            2 if "limited" in tab.text else 1
-        )  # every page has all tabs
+        page = (site / tab.get("href")).read_text()
+        about = page[page.index("About this table") :]
+        assert ("limited to 1 cases, not ranked" in about) == ("limited" in tab.text)
+
+
+def test_feed_sitemap_and_preview(runs, tmp_path, capsys):
+    site = tmp_path / "site"
+    status, _, _ = called(capsys, "site", "build", runs, "--output", site, "--url", "https://example.org/board")
+    assert status == 0
+    atom = "{http://www.w3.org/2005/Atom}"
+    feed = ElementTree.parse(site / "feed.xml").getroot()
+    entries = feed.findall(f"{atom}entry")
+    assert len(entries) == 2
+    assert all(HOSTILE in entry.find(f"{atom}title").text for entry in entries)
+    for entry in entries:
+        link = entry.find(f"{atom}link").get("href")
+        assert (site / link.removeprefix("https://example.org/board/")).is_file()
+    addresses = [element.text for element in ElementTree.parse(site / "sitemap.xml").getroot().iter() if element.text]
+    pages_of_site = list(site.rglob("*.html"))
+    assert len([a for a in addresses if a.startswith("https://example.org/board/")]) == len(pages_of_site)
+    assert (site / "preview.png").read_bytes().startswith(b"\x89PNG")
+    assert 'property="og:image" content="https://example.org/board/preview.png"' in (site / "index.html").read_text()
+    build_site([runs], site)
+    assert not (site / "sitemap.xml").exists()  # it needs an address
+    assert called(capsys, "site", "build", runs, "--output", site, "--url", "example.org")[0] == 2

@@ -1,0 +1,86 @@
+"""Reads each result with its records once, and keeps what pages need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..benchmark.core.errors import KnbenchError
+from ..benchmark.results.board_places import asked
+from ..benchmark.results.runs import Run
+from ..benchmark.results.trust import trust_of
+from ..benchmark.scoring.edit_score import case_values
+from ..benchmark.scoring.summary import case_table, in_order
+from .cases import CaseLink, CaseView, ExtremeCases, case_view
+from .entries import BOARD_MEASURES, EditSize, Entry, values_of
+from .paths import fact_page
+
+
+@dataclass(frozen=True, eq=False)
+class ReadResult:
+    """A result that was read.
+
+    Attributes:
+        answers: file with its cases, see :func:`load_cases`.
+        extremes: its best and worst cases.
+        example: a case that illustrates the task.
+    """
+
+    entry: Entry
+    answers: Path
+    extremes: Sequence[CaseLink]
+    example: CaseView
+
+
+@dataclass(frozen=True)
+class ResultReader:
+    """Reads results.
+
+    Attributes:
+        status: see :func:`.store.read_status`.
+        scratch: folder for the answers, which are too large to keep in memory.
+    """
+
+    status: Mapping[Path, Mapping[str, Any]]
+    scratch: Path
+
+    def read(self, numbered: tuple[int, Run]) -> ReadResult | KnbenchError:
+        """Return a result, or the error if it cannot be shown.
+
+        Args:
+            numbered: a number that no other result has, and the result.
+        """
+        number, run = numbered
+        try:
+            return self._read(number, run)
+        except KnbenchError as error:
+            return error
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # valid by its schema, but inconsistent
+            return KnbenchError(f"{run.result_path}: cannot be shown ({type(error).__name__}: {error})")
+
+    def _read(self, number: int, run: Run) -> ReadResult:
+        records = in_order(run.final_records())
+        table = case_table(records, BOARD_MEASURES)
+        entry = Entry(
+            run,
+            values_of(records, table),
+            case_values(records, run.result.task.kind),
+            trust_of(run, self.status),
+            asked(records),
+            size=EditSize.of(records),
+        )
+        cases = [case_view(record) for record in records]
+        answers = self.scratch / f"{number}.msgpack"
+        answers.write_bytes(msgspec.msgpack.encode(cases))
+        extremes = ExtremeCases()
+        extremes.add(CaseLink(fact_page(run.result, case.summary.name), case.summary) for case in cases)
+        return ReadResult(entry, answers, extremes.links, cases[0])
+
+
+def load_cases(path: Path) -> list[CaseView]:
+    """Return the cases of a result from the file that :class:`ResultReader` wrote."""
+    return msgspec.msgpack.decode(path.read_bytes(), type=list[CaseView])
