@@ -233,7 +233,7 @@ def _converse(trial: Trial) -> None:
     from ..api.questions import own_questions
     from ..api.text import exchange_lines
 
-    click.echo("\nFurther questions: a text that the model continues; {} is the subject. Empty line: end.", err=True)
+    click.echo("\nType a text that the model continues; {} is the subject. An empty line ends.", err=True)
     for line in _lines("> "):
         try:
             exchanges = trial.ask(own_questions([line], trial.plan.request.subject))
