@@ -8,10 +8,12 @@ DEVICE ?= cuda
 
 TUNE   := $(BIN)/knbench tune --tasks capital,det-noun-agreement --limit 4 --measure success
 
-# The methods that are run in batches and sequences. Boards define models, tasks and cases.
-SOME   := none,ft-l,rome,memit,alphaedit
+# Boards define models, tasks and cases. The methods of the second model, and those that claim to protect a sequence:
+SECOND := none,logit-bias,destroyed,in-context,memory-prompt,ft,ft-l,lora,rome,memit,grace,ultraedit
+DRIFT  := perplexity,anaphor-gender,subject-verb-agreement
+STABLE := none,rome,memit,memit-seq,alphaedit,blue,encore,memit+prune-view,locft,ultraedit,stableedit,crispedit,grace,memory-prompt
 
-.PHONY: help install demo test-fast test test-long lint bench gpu site results verify finding paper sequential tune task-hashes docs lock clean
+.PHONY: help install demo test-fast test test-long lint bench gpu site results verify findings paper tune task-hashes docs lock clean
 
 help:
 	@echo "make demo         install, run none, ft and rome on two tasks, build the site (10 minutes)"
@@ -25,8 +27,7 @@ help:
 	@echo "make bench        compare fast and reference implementations"
 	@echo "make gpu          compare every editor on a GPU with the CPU (DEVICE=cpu tries the script)"
 	@echo "make paper        run the experiments of Niu et al. 2024 (needs the hub, a GPU, DATA=ParaRel file)"
-	@echo "make finding      compute the tables of docs/finding.md (40 minutes)"
-	@echo "make sequential   compute the figure of docs/explanation/sequential.md (1 hour)"
+	@echo "make findings     compute the tables and figures of docs/findings from the stored results (a minute)"
 	@echo "make tune         search the hyper-parameters of docs/tuning.md (half an hour)"
 	@echo "make results      run the missing results of the leaderboard (hours)"
 	@echo "make verify       measure three drawn cases of every stored result again (hours)"
@@ -79,25 +80,19 @@ paper: install  # resumes after an interruption; PAPER="--limit 2 --causal toy-g
 	@test -f "$(DATA)" || { echo "paper: give the filled ParaRel: make paper DATA=data_all_allbags.json"; exit 2; }
 	$(BIN)/python -m tools.paper --pararel "$(DATA)" $(PAPER)
 
-finding: install  # resumes after an interruption
-	$(BIN)/knbench run --editors none,in-context,ft-l,rome,memit --tasks capital,det-noun-agreement,anaphor-gender \
-	  --limit 30 --known-only --output runs/finding
-	$(BIN)/knbench score runs/finding --markdown
-	$(BIN)/knbench score runs/finding --markdown --protocol paper
+findings: install  # needs no model
+	$(BIN)/python -m tools.findings results
 
-sequential: install  # resumes after an interruption
-	$(BIN)/knbench run --editors rome,memit --tasks capital --known-only --sequential 100 --checkpoints 1,10,25,50,75 \
-	  --drift perplexity,anaphor-gender,subject-verb-agreement --output runs/sequential
-	$(BIN)/knbench plot runs/sequential --output runs/sequential/retention.svg
-
-results: install  # unpacks stored results first; they are not run again
+results: install  # unpacks stored results first; they are not run again, and an interrupted run continues
 	mkdir -p results && { ! ls results/*/*/*/*.json >/dev/null 2>&1 || $(BIN)/knbench unpack results --output runs/results; }
 	$(BIN)/knbench run --board knbench-lite --editors all --output runs/results/smollm2-135m.lite
-	$(BIN)/knbench run --board knbench-lite --editors $(SOME) --batch-edits 20 \
+	$(BIN)/knbench run --board knbench-lite --editors all --batch-edits 20 \
 	  --output runs/results/smollm2-135m.lite.batch-20
-	$(BIN)/knbench run --board knbench-lite --editors $(SOME) --sequential 20 --drift perplexity \
+	$(BIN)/knbench run --board knbench-lite --editors all --sequential 20 --drift $(DRIFT) \
 	  --output runs/results/smollm2-135m.lite.sequential-20
-	$(BIN)/knbench run --board knbench-lite-2 --editors none,in-context,ft-l,rome,memit \
+	$(BIN)/knbench run --board knbench-lite --editors $(STABLE) --sequential 100 --drift $(DRIFT) \
+	  --output runs/results/smollm2-135m.sequential-100
+	$(BIN)/knbench run --board knbench-lite-2 --editors $(SECOND) \
 	  --output runs/results/gemma3-270m.lite.limit-16
 	$(BIN)/knbench submit runs/results --results results
 	$(BIN)/knbench validate results --mark

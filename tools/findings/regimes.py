@@ -87,7 +87,7 @@ class Regimes:
         """What single edits cost: time of an edit and of a query, bytes, memory and training."""
         results = self.results.get(Setting(model))
         rows = []
-        for method in results.methods if results else []:
+        for method in results.ordered if results else []:
             found = [run.result for run in results.runs(method)]  # type: ignore[union-attr]
             size = _largest(r.cost.bytes_per_fact for r in found)
             added = _median(r.cost.seconds_per_query for r in found)

@@ -138,7 +138,7 @@ class SingleEdits:
         )
 
     def criteria(self, kind: str, measure: str, methods: str = "", only: str = "") -> str:
-        """Means of criteria by one measure over the tasks of a kind."""
+        """Means of criteria by one measure over the tasks of a kind, in the order of the edit score."""
         chosen = as_kind(kind)
         complete = self.results.complete(chosen)
         groups = [
@@ -147,7 +147,7 @@ class SingleEdits:
         ]
         rows = overall(groups, measure) if complete else []
         names = [c for c in CRITERIA if any(row.criterion == c for row in rows) and only in ("", *_listed(only, c))]
-        shown = _chosen(methods, complete)
+        shown = _chosen(methods, list(self.results.scored(chosen)))
         cells = {(row.editor, row.criterion): percent(row.value, row.low, row.high) for row in rows}
         return table(["method", *names], ([f"`{m}`", *(cells.get((m, c), "-") for c in names)] for m in shown if rows))
 

@@ -65,6 +65,12 @@ class Results:
         """All methods, sorted."""
         return sorted({name for group in self.groups for name in group.runs})
 
+    @cached_property
+    def ordered(self) -> list[str]:
+        """All methods, those with every task by their edit score, and then the others by name."""
+        best = list(self.scored(None))
+        return [*best, *(m for m in self.methods if m not in best)]
+
     def runs(self, method: str) -> list[Run]:
         """Return the runs of a method, one per task."""
         return [group.runs[method] for group in self.groups if method in group.runs]
