@@ -41,6 +41,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
+	@echo "activate the environment with: . $(BIN)/activate"
 
 demo: install
 	$(BIN)/knbench run --model smollm2-135m --editors none,ft,rome --tasks capital,det-noun-agreement \

@@ -100,7 +100,7 @@ class LineReporter(Reporter):
         now = self._clock()
         parts = [self._label]
         if self._total:
-            parts.append(f"{self._done} of {self._total} cases")
+            parts.append(f"{self._done} of {self._total} done")
         parts.append(f"{format_time(now - self._start)} so far")
         if 0 < self._done < self._total:
             left = (self._advanced - self._counted) / self._done * (self._total - self._done) - (now - self._advanced)

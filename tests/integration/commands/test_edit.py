@@ -85,10 +85,10 @@ def test_lines_of_progress_name_the_stage_the_count_and_the_time_left():
     now[0] = 10.0
     reporter.begin(100)
     reporter.doing("rome on capital")
-    assert reporter.line() == "knbench: rome on capital, 0 of 100 cases, 10 s so far"
+    assert reporter.line() == "knbench: rome on capital, 0 of 100 done, 10 s so far"
     now[0] = 130.0
     reporter.advance(25)
-    assert reporter.line() == "knbench: rome on capital, 25 of 100 cases, 2 min 10 s so far, about 6 min 0 s left"
+    assert reporter.line() == "knbench: rome on capital, 25 of 100 done, 2 min 10 s so far, about 6 min 0 s left"
     now[0] += 300.0
     assert reporter.line().endswith("7 min 10 s so far, about 1 min 0 s left")
     now[0] += 60.0
