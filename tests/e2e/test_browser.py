@@ -185,6 +185,7 @@ def test_the_address_keeps_order_search_filters_and_columns(visit):
     page.locator("#tools summary", has_text="Columns").click()
     page.get_by_role("checkbox", name="Neighbourhood kept").check()
     page.get_by_role("checkbox", name="s / edit").uncheck()
+    page.keyboard.press("Escape")
     address = page.url.split("/")[-1]
     again = visit(address)
     assert numbers(again, "gain") == kept
