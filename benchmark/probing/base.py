@@ -208,10 +208,19 @@ class Prober(ABC):
         index = torch.tensor(positions, device=self.lm.device)
         with self.lm.reading(batch, prompts, ends), select_positions(self.lm, index[:, 0], index[:, 1]):
             logits = self.lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
-        logprobs: Tensor = logits.float().log_softmax(-1)
-        if bool(logprobs.isnan().any()):
-            raise FloatingPointError("the model's probabilities are not numbers")
-        return logprobs
+        return checked_logprobs(logits)
+
+
+def checked_logprobs(logits: Tensor) -> Tensor:
+    """Return log-probabilities in float32 from logits of shape (position, vocabulary).
+
+    Raises:
+        FloatingPointError: a log-probability is NaN.
+    """
+    logprobs: Tensor = logits.float().log_softmax(-1)
+    if bool(logprobs.isnan().any()):
+        raise FloatingPointError("the model's probabilities are not numbers")
+    return logprobs
 
 
 def token_ranks(logprobs: Tensor, ids: Sequence[int], best: int) -> list[int]:

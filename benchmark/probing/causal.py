@@ -2,30 +2,39 @@
 
 The numbers equal those of one forward pass per answer token. Batching needs less work:
 
-- answers with the same context and the same tokens except the last share a row;
-- a row that is a prefix of another is read from the longer one, because causal states do not depend on later tokens;
-- rows of similar length share a batch;
-- only the positions that predict a token pass through the output head.
+- a text that is the beginning of another is read from the longer one, because causal states do not depend on later
+  tokens;
+- texts that begin alike share these tokens in one packed row, see :mod:`.layouts`. For a model that cannot read such
+  rows, texts of similar length share a batch;
+- only the positions that predict a token pass through the output head;
+- continuations start from the keys and values of this pass, see :mod:`.continuations`.
 
 Memories decide at the end of a prompt, and two prompts of which one begins with the other are different questions. On a
-model with memories, rows therefore share a pass only if their prompts end at the same token.
+model with memories, texts therefore share a pass only if their prompts end at the same token, and only texts without a
+prompt share a row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe, derived_seed
 from ..models.generation import default_generation_config
-from .base import Position, Prober, Reference, Row, token_ranks
+from ..models.hooks import select_positions
+from .abilities import Abilities, abilities
+from .base import Position, Prober, Reference, Row, checked_logprobs, token_ranks
+from .continuations import CachedTexts, Continuations, Question
 from .divergence import divergence
+from .layouts import Layout, batches, hosts, packed, packs, padded
 from .positions import check_length
 
 TOP_K = 5
@@ -50,19 +59,14 @@ class _Answer:
         return self.context + self.ids[:-1]
 
     @property
-    def columns(self) -> range:
-        """Columns of the row at which the answer's tokens are predicted."""
-        return range(len(self.context) - 1, len(self.context) + len(self.ids) - 1)
-
-    @property
-    def positions(self) -> list[Position]:
-        """The positions at which the answer's tokens are predicted."""
-        return [(self.row, column) for column in self.columns]
+    def beginnings(self) -> list[Row]:
+        """The text before each token of the answer, after which the model predicts it."""
+        return [self.context + self.ids[:n] for n in range(len(self.ids))]
 
 
 @dataclass(frozen=True)
 class _Prediction:
-    """The model's prediction at one position, for the tokens that the probes need.
+    """The model's prediction after one text, for the tokens that the probes need.
 
     Attributes:
         argmax: id of the most probable token.
@@ -79,6 +83,11 @@ class _Prediction:
 
 class CausalProber(Prober):
     """Measures probes on a causal model; see :class:`~.base.Prober` for the arguments and the observations."""
+
+    @cached_property
+    def abilities(self) -> Abilities:
+        """The fast passes that the model computes correctly, tried before the first measurement."""
+        return abilities(self.lm)
 
     def check(self, case: Case) -> None:
         """Check that the model's tokenizer can encode a case.
@@ -140,30 +149,34 @@ class CausalProber(Prober):
         for probe, (target, _) in zip(scored, pairs, strict=True):
             if probe.expect == "unchanged" and probe.kind == "completion":
                 reference_keys.setdefault(target.context, set()).add(self._reference_key(probe, target))
-        answers = [answer for pair in pairs for answer in pair if answer is not None]
-        predictions, divergences = self._predict_answers(answers, reference_keys, save_to, compare_to)
         lengths = [
             self._continuation_length(probe, target) if probe.kind == "completion" else 0
             for probe, (target, _) in zip(scored, pairs, strict=True)
         ]
-        longest: dict[Row, int] = {}
-        for (target, _), length in zip(pairs, lengths, strict=True):
-            longest[target.context] = max(length, longest.get(target.context, 0))
-        continuations = self._continue(longest)
+        # The number of tokens of the prompt is part of a question only for memories.
+        keys = [(target.context, target.prompt if self.lm.memories else 0) for target, _ in pairs]
+        longest: dict[Question, int] = {}
+        for key, length in zip(keys, lengths, strict=True):
+            if length:
+                longest[key] = max(length, longest.get(key, 0))
+        continuations = Continuations(self.lm, longest if self.abilities.continues else {}, self.batch_size)
+        answers = [answer for pair in pairs for answer in pair if answer is not None]
+        predictions, divergences = self._predict_answers(answers, reference_keys, save_to, compare_to, continuations)
+        continued = continuations.finish() if self.abilities.continues else self._continue(longest)
         texts = iter(self._write([probe.prompt for probe in probes if probe.kind == "generation"]))
-        scored_answers = iter(zip(pairs, lengths, strict=True))
+        scored_answers = iter(zip(pairs, keys, lengths, strict=True))
         observations = []
         for probe in probes:
             if probe.kind == "generation":
                 observations.append(Observation(text=next(texts)))
                 continue
-            (target, rival), length = next(scored_answers)
+            (target, rival), key, length = next(scored_answers)
             target_answer = _score(target, predictions[target.prompt])
             rival_answer = None if rival is None else _score(rival, predictions[rival.prompt])
             if probe.kind == "minimal_pair":
                 observations.append(Observation(target_answer=target_answer, rival_answer=rival_answer))
                 continue
-            first = predictions[target.prompt][target.positions[0]]
+            first = predictions[target.prompt][target.context]
             kl, js = divergences.get(target.context, (None, None)) if probe.expect == "unchanged" else (None, None)
             observations.append(
                 Observation(
@@ -173,7 +186,7 @@ class CausalProber(Prober):
                     top_id=first.argmax,
                     top_logprob=first.max_logprob,
                     # Cut to this probe's own length: a probe with the same context may have needed a longer one.
-                    generated=self.lm.decode(continuations.get(target.context, [])[:length]),
+                    generated=self.lm.decode(continued.get(key, [])[:length]),
                     kl=kl,
                     js=js,
                     recalled=self.lm.recalled(probe.prompt) or None,
@@ -212,74 +225,114 @@ class CausalProber(Prober):
         reference_keys: Mapping[Row, Collection[Position]],
         save_to: Reference | None,
         compare_to: Reference | None,
-    ) -> tuple[dict[int, dict[Position, _Prediction]], dict[Row, tuple[float, float]]]:
-        """Run the rows of some answers; see :meth:`_predict`.
+        continuations: Continuations,
+    ) -> tuple[dict[int, dict[Row, _Prediction]], dict[Row, tuple[float, float]]]:
+        """Run the texts of some answers; see :meth:`_predict`.
 
         Returns:
-            By number of tokens of the prompt, the prediction at every position of its answers. And the KL and
+            By number of tokens of the prompt, the prediction after every beginning of its answers. And the KL and
             Jensen-Shannon divergence by context.
         """
         lengths = sorted({answer.prompt for answer in answers})
         if not self.lm.memories:
-            predictions, divergences = self._predict(_tokens_by_position(answers), reference_keys, save_to, compare_to)
+            tokens = _tokens_after(answers)
+            predictions, divergences = self._predict(tokens, reference_keys, save_to, compare_to, continuations)
             return dict.fromkeys(lengths, predictions), divergences
-        found: dict[int, dict[Position, _Prediction]] = {}
+        found: dict[int, dict[Row, _Prediction]] = {}
         all_divergences: dict[Row, tuple[float, float]] = {}
         for length in lengths:
-            tokens = _tokens_by_position([answer for answer in answers if answer.prompt == length])
+            tokens = _tokens_after([answer for answer in answers if answer.prompt == length])
             keys = {context: found for context, found in reference_keys.items() if len(context) == length}
-            found[length], divergences = self._predict(tokens, keys, save_to, compare_to, length)
+            found[length], divergences = self._predict(tokens, keys, save_to, compare_to, continuations, length)
             all_divergences.update(divergences)
         return found, all_divergences
 
     def _predict(
         self,
-        tokens: Mapping[Position, set[int]],
+        tokens: Mapping[Row, set[int]],
         reference_keys: Mapping[Row, Collection[Position]],
         save_to: Reference | None,
         compare_to: Reference | None,
+        continuations: Continuations,
         prompt: int = 0,
-    ) -> tuple[dict[Position, _Prediction], dict[Row, tuple[float, float]]]:
-        """Run the rows and return the predictions at the given positions.
+    ) -> tuple[dict[Row, _Prediction], dict[Row, tuple[float, float]]]:
+        """Return the predictions after the given texts.
 
         Args:
-            tokens: the token ids whose log-probability and rank are needed, by position.
+            tokens: the token ids whose log-probability and rank are needed, by text.
             reference_keys: keys in :class:`~.base.Reference`, by context.
             save_to: receives the distributions of these contexts.
             compare_to: holds the unedited model's distributions of these contexts.
-            prompt: number of tokens of the prompt, which all rows must share if the model has memories.
+            continuations: receive the states of the contexts that are to be continued.
+            prompt: number of tokens of the prompt, which all texts must share if the model has memories.
 
         Returns:
-            The prediction at every position, and the KL divergence in nats by context.
+            The prediction after every text, and the divergences in nats by context.
         """
-        hosts = _hosts({row for row, _ in tokens})
-        positions_by_host: dict[Row, dict[int, list[Position]]] = {}
-        for row, column in tokens:
-            positions_by_host.setdefault(hosts[row], {}).setdefault(column, []).append((row, column))
-        predictions: dict[Position, _Prediction] = {}
+        members: dict[Row, list[Row]] = {}
+        for text, host in sorted(hosts(tokens).items()):
+            members.setdefault(host, []).append(text)
+        predictions: dict[Row, _Prediction] = {}
         divergences: dict[Row, tuple[float, float]] = {}
-        for rows in _batches(sorted(positions_by_host, key=lambda r: (len(r), r)), self.batch_size):
-            cells = [(i, column) for i, row in enumerate(rows) for column in positions_by_host[row]]
-            logprobs = self._logprobs(rows, cells, [prompt] * len(rows))
+        for layout in self._layouts(list(members), prompt):
+            ends = [(text, host) for host in layout.paths for text in members[host]]
+            logprobs = self._read(layout, ends, continuations, prompt)
             top = logprobs.max(dim=-1)
-            for n, (i, column) in enumerate(cells):
-                context = rows[i][: column + 1]
-                for key in reference_keys.get(context, ()):
+            for n, (text, _) in enumerate(ends):
+                for key in reference_keys.get(text, ()):
                     if save_to is not None:
                         save_to.distributions[key] = logprobs[n].clone()
                     if compare_to is not None:
-                        divergences[context] = divergence(compare_to.distributions[key], logprobs[n])
-                for position in positions_by_host[rows[i]][column]:
-                    ids = sorted(tokens[position])
-                    values = logprobs[n, ids]
-                    best = int(top.indices[n])
-                    predictions[position] = _Prediction(
-                        argmax=best,
-                        max_logprob=float(top.values[n]),
-                        logprobs=dict(zip(ids, values.tolist(), strict=True)),
-                        ranks=dict(zip(ids, token_ranks(logprobs[n], ids, best), strict=True)),
-                    )
+                        divergences[text] = divergence(compare_to.distributions[key], logprobs[n])
+                ids, best = sorted(tokens[text]), int(top.indices[n])
+                predictions[text] = _Prediction(
+                    argmax=best,
+                    max_logprob=float(top.values[n]),
+                    logprobs=dict(zip(ids, logprobs[n, ids].tolist(), strict=True)),
+                    ranks=dict(zip(ids, token_ranks(logprobs[n], ids, best), strict=True)),
+                )
         return predictions, divergences
+
+    def _layouts(self, texts: Sequence[Row], prompt: int) -> Iterator[Layout]:
+        """Yield the layouts of the passes that read some texts; see :meth:`_predict`."""
+        width = 0 if self.lm.memories and prompt else self.abilities.packing
+        if not width:
+            in_order = sorted(texts, key=lambda text: (len(text), text))
+            yield from (padded(self.lm, rows) for rows in batches(in_order, self.batch_size))
+            return
+        for group in packs(sorted(texts), self.batch_size, width):
+            yield padded(self.lm, group) if len(group) == 1 else packed(self.lm, group)
+
+    def _read(
+        self, layout: Layout, ends: Sequence[tuple[Row, Row]], continuations: Continuations, prompt: int
+    ) -> Tensor:
+        """Run one pass.
+
+        Args:
+            layout: the texts of the pass.
+            ends: beginnings of these texts after which the model predicts a token, each with its text.
+            continuations: receive the states of those beginnings that are to be continued.
+            prompt: number of tokens of the prompt of all texts, for memories; 0 without a prompt.
+
+        Returns:
+            Log-probabilities of shape (beginning, vocabulary), float32.
+        """
+        longest = max(layout.paths, key=len)
+        check_length(len(longest), self.positions, self.lm.decode(longest))
+        places = [(row, columns[-1]) for row, columns in (layout.path(host, len(text)) for text, host in ends)]
+        index = torch.tensor(places, device=self.lm.device)
+        continued = [n for n, (text, _) in enumerate(ends) if continuations.want(text, prompt)]
+        cache = {"past_key_values": DynamicCache(), "use_cache": True} if continued else {"use_cache": False}
+        prompts = [prompt] * len(layout.batch.ids)
+        with self.lm.reading(layout.batch, prompts) as reading, select_positions(self.lm, index[:, 0], index[:, 1]):
+            out = self.lm.model(**layout.inputs, **cache)
+        logprobs = checked_logprobs(out.logits)
+        if continued:
+            texts = [(ends[n][1], len(ends[n][0])) for n in continued]
+            states = CachedTexts.gather(out.past_key_values, layout, texts, prompt, reading.notes if reading else None)
+            first: list[int] = logprobs[continued].argmax(-1).tolist()
+            continuations.collect([ends[n][0] for n in continued], prompt, first, states)
+        return logprobs
 
     def _continuation_length(self, probe: Probe, target: _Answer) -> int:
         """Return the number of tokens that a probe's continuation needs.
@@ -292,13 +345,15 @@ class CausalProber(Prober):
         aliases = [len(self.lm.tokenizer(f" {a}", add_special_tokens=False).input_ids) for a in probe.aliases]
         return max(self.new_tokens, 1 + max([len(target.ids), *aliases]))
 
-    def _continue(self, lengths: Mapping[Row, int]) -> dict[Row, list[int]]:
-        """Continue each context greedily by at least its length in tokens, or up to the end-of-text token."""
-        continuations: dict[Row, list[int]] = {}
-        contexts = [context for context, length in lengths.items() if length]
-        for rows in _batches(sorted(contexts, key=lambda r: (lengths[r], len(r), r)), self.batch_size):
-            generated = self._generate(rows, max(lengths[row] for row in rows))
-            continuations.update(zip(rows, generated, strict=True))
+    def _continue(self, lengths: Mapping[Question, int]) -> dict[Question, list[int]]:
+        """Continue each context greedily by at least its length in tokens, or up to the end-of-text token.
+
+        It reads the contexts again, for models that cannot be continued from the states of a pass.
+        """
+        continuations: dict[Question, list[int]] = {}
+        for keys in batches(sorted(lengths, key=lambda key: (lengths[key], len(key[0]), key)), self.batch_size):
+            generated = self._generate([context for context, _ in keys], max(lengths[key] for key in keys))
+            continuations.update(zip(keys, generated, strict=True))
         return continuations
 
     def _write(self, prompts: Sequence[str]) -> list[str]:
@@ -344,23 +399,22 @@ class CausalProber(Prober):
         return new
 
 
-def _tokens_by_position(answers: Sequence[_Answer]) -> dict[Position, set[int]]:
-    """Return the token ids that the answers have at each position."""
-    # The order of the positions decides the order of the head's inputs, and with it the last bits of its outputs.
-    tokens: dict[Position, set[int]] = {key: set() for key in {p for a in answers for p in a.positions}}
+def _tokens_after(answers: Sequence[_Answer]) -> dict[Row, set[int]]:
+    """Return the token ids that the answers have after each text."""
+    tokens: dict[Row, set[int]] = {}
     for answer in answers:
-        for position, token in zip(answer.positions, answer.ids, strict=True):
-            tokens[position].add(token)
+        for text, token in zip(answer.beginnings, answer.ids, strict=True):
+            tokens.setdefault(text, set()).add(token)
     return tokens
 
 
-def _score(answer: _Answer, predictions: Mapping[Position, _Prediction]) -> Answer:
+def _score(answer: _Answer, predictions: Mapping[Row, _Prediction]) -> Answer:
     """Return the scores of an answer.
 
     Raises:
         FloatingPointError: the answer has probability 0.
     """
-    steps = [predictions[position] for position in answer.positions]
+    steps = [predictions[text] for text in answer.beginnings]
     logprobs = [step.logprobs[token] for step, token in zip(steps, answer.ids, strict=True)]
     if not math.isfinite(sum(logprobs)):
         raise FloatingPointError("the model assigns probability 0 to an answer")
@@ -370,21 +424,3 @@ def _score(answer: _Answer, predictions: Mapping[Position, _Prediction]) -> Answ
         ranks=tuple(step.ranks[token] for step, token in zip(steps, answer.ids, strict=True)),
         argmax=tuple(step.argmax for step in steps),
     )
-
-
-def _hosts(rows: Iterable[Row]) -> dict[Row, Row]:
-    """Map each row to a longest row that begins with it, whose causal states it shares.
-
-    >>> _hosts([(1,), (1, 2), (3,)])
-    {(3,): (3,), (1, 2): (1, 2), (1,): (1, 2)}
-    """
-    hosts: dict[Row, Row] = {}
-    following: Row | None = None
-    for row in sorted(rows, reverse=True):  # in lexicographic order the extensions of a row directly follow it
-        hosts[row] = hosts[following] if following and following[: len(row)] == row else row
-        following = row
-    return hosts
-
-
-def _batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    return (rows[i : i + size] for i in range(0, len(rows), size))

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ..models.precision import in_float64
 
+ROWS = 4
+"""Rows whose divergences are computed together. The intermediate values of more rows do not fit into a CPU's cache."""
+
 
 def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     """Return KL(before || now) and the Jensen-Shannon divergence of rows of distributions, in nats.
@@ -25,14 +28,20 @@ def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         FloatingPointError: a divergence is not finite, because a token has probability 0 in ``now`` only.
     """
+    parts = [_divergences(*part) for part in zip(torch.split(before, ROWS), torch.split(now, ROWS), strict=True)]
+    kl, js = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    if not bool(kl.isfinite().all()):
+        raise FloatingPointError("the divergence from the unedited model is not a number")
+    return kl.clamp_min(0), js.clamp(0, math.log(2))
+
+
+def _divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     p, q = in_float64(before), in_float64(now)
     p_share, q_share = p.exp(), q.exp()
     mean = torch.logaddexp(p, q) - math.log(2)  # exactly p where both are equal
     kl = _relative_entropy(p_share, p, q)
     js = (_relative_entropy(p_share, p, mean) + _relative_entropy(q_share, q, mean)) / 2
-    if not bool(kl.isfinite().all()):
-        raise FloatingPointError("the divergence from the unedited model is not a number")
-    return kl.clamp_min(0), js.clamp(0, math.log(2))
+    return kl, js
 
 
 def _relative_entropy(share: Tensor, log_share: Tensor, other: Tensor) -> Tensor:

@@ -3,13 +3,16 @@
 A target of n tokens is replaced by n masks, which are filled from left to right: each token is scored given the true
 previous tokens, with masks in place of the later ones. The score of a sentence is its pseudo-log-likelihood, for which
 each token is masked in turn (Salazar et al. 2020).
+
+The rows of all probes share passes. A mask is filled from the prediction that scored it, if both have the same row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from ..core.records import Answer, Observation
 from ..core.schema import Case, Probe
@@ -100,23 +103,22 @@ class MaskedProber(Prober):
         scores: dict[Position, dict[int, tuple[float, int]]] = {}  # (log-probability, rank) by token id
         top: dict[Position, tuple[int, float]] = {}  # the most probable token id, and its log-probability
         divergences: dict[Position, tuple[float, float]] = {}
-        for start in range(0, len(positions), self.batch_size):
-            batch = positions[start : start + self.batch_size]
-            cells = [(i, column) for i, (_, column) in enumerate(batch)]
-            ends = [column for _, column in batch]
-            logprobs = self._logprobs([row for row, _ in batch], cells, [prompt] * len(batch), ends)
+        for batch, logprobs in self._predictions(positions, prompt):
+            best = logprobs.max(dim=-1)
             for n, position in enumerate(batch):
                 ids = sorted(tokens[position])
-                values = logprobs[n, ids]
-                best = int(logprobs[n].argmax())
-                ranks = token_ranks(logprobs[n], ids, best)
-                scores[position] = dict(zip(ids, zip(values.tolist(), ranks, strict=True), strict=True))
-                top[position] = best, float(logprobs[n, best])
+                top[position] = int(best.indices[n]), float(best.values[n])
+                ranks = token_ranks(logprobs[n], ids, top[position][0])
+                scores[position] = dict(zip(ids, zip(logprobs[n, ids].tolist(), ranks, strict=True), strict=True))
                 for key in reference_keys.get(position, ()):
                     if save_to is not None:
                         save_to.distributions[key] = logprobs[n].clone()
                     if compare_to is not None:
                         divergences[position] = divergence(compare_to.distributions[key], logprobs[n])
+        completions = [
+            pair[0] for probe, pair in zip(probes, pairs, strict=True) if probe.kind == "completion" and self.new_tokens
+        ]
+        filled = iter(self._fill(completions, {position: token for position, (token, _) in top.items()}, prompt))
         observations = []
         for probe, pair in zip(probes, pairs, strict=True):
             target, *rivals = (self._score(answer, scores, top) for answer in pair)
@@ -134,7 +136,7 @@ class MaskedProber(Prober):
                     top=self.lm.decode([top_id]),
                     top_id=top_id,
                     top_logprob=top_logprob,
-                    generated=self._fill(pair[0], prompt),
+                    generated=next(filled) if self.new_tokens else "",
                     kl=kl,
                     js=js,
                     recalled=self.lm.recalled(probe.prompt) or None,
@@ -172,14 +174,35 @@ class MaskedProber(Prober):
             argmax=tuple(top[_position(q)][0] for q in queries),
         )
 
-    def _fill(self, queries: Sequence[TokenQuery], prompt: int) -> str:
-        """Fill the target's masks from left to right, each with the most probable token."""
-        ids, filled = list(queries[0].ids), []
-        for query in queries if self.new_tokens else []:
-            logprobs = self._logprobs([ids], [(0, query.position)], [prompt], [query.position])
-            ids[query.position] = int(logprobs[0].argmax())
-            filled.append(ids[query.position])
-        return self.lm.decode(filled)
+    def _predictions(self, positions: Sequence[Position], prompt: int) -> Iterator[tuple[Sequence[Position], Tensor]]:
+        """Yield the positions of each pass, and their log-probabilities of shape (position, vocabulary)."""
+        for start in range(0, len(positions), self.batch_size):
+            batch = positions[start : start + self.batch_size]
+            columns = [column for _, column in batch]
+            cells = list(enumerate(columns))
+            yield batch, self._logprobs([row for row, _ in batch], cells, [prompt] * len(batch), columns)
+
+    def _fill(self, answers: Sequence[Sequence[TokenQuery]], known: Mapping[Position, int], prompt: int) -> list[str]:
+        """Fill the masks of each target from left to right, each with the most probable token.
+
+        Args:
+            answers: the queries of each target, of which the first has all masks.
+            known: the most probable token at positions that have been predicted.
+            prompt: number of tokens before the answers, for memories.
+        """
+        best = dict(known)
+        rows, filled = [list(queries[0].ids) for queries in answers], [list[int]() for _ in answers]
+        for step in range(max(map(len, answers), default=0)):
+            asked = {
+                i: (tuple(rows[i]), queries[step].position) for i, queries in enumerate(answers) if step < len(queries)
+            }
+            unknown = sorted(set(asked.values()) - set(best), key=lambda position: (len(position[0]), position))
+            for batch, logprobs in self._predictions(unknown, prompt):
+                best.update(zip(batch, logprobs.argmax(-1).tolist(), strict=True))
+            for i, position in asked.items():
+                rows[i][position[1]] = best[position]
+                filled[i].append(best[position])
+        return [self.lm.decode(tokens) for tokens in filled]
 
 
 def _answers(probe: Probe) -> tuple[str, ...]:
