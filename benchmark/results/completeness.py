@@ -67,7 +67,10 @@ def _other_shape(
 
 
 def _fields(observation: Observation) -> Iterator[str]:
-    """Yield the names of the parts of an observation; its probe decides whether it has a rival."""
+    """Yield the names of the parts of an observation that all of its kind must have.
+
+    Its probe decides whether it has a rival, and its method for which prompts a text is recalled.
+    """
     for name in type(observation).__struct_fields__:
-        if name != "rival_answer" and getattr(observation, name) is not None:
+        if name not in ("rival_answer", "recalled") and getattr(observation, name) is not None:
             yield name

@@ -82,7 +82,7 @@ def _without_edit(records: Sequence[Record]) -> Iterator[str]:
     for number, record in enumerate(records):
         changed = record.edit.parameters or record.edit.prefix or record.edit.modules
         if not changed and record.failure is None and _answers_changed(record):
-            yield f"/{number}/edit names no parameter, module or text, and yet answers changed"
+            yield f"/{number}/edit names no parameter, module or text, and yet answers changed without a recalled text"
 
 
 def _impossible_cost(record: Record) -> str | None:
@@ -215,11 +215,12 @@ def _two_events(p: float, q: float) -> float:
 
 
 def _answers_changed(record: Record) -> bool:
-    """Return whether a log-probability changed by more than rounding."""
+    """Return whether a log-probability changed by more than rounding, where no text is recalled for the prompt."""
     return any(
         abs(after.logprob - before.logprob) > SAME_MODEL_TOLERANCE
         for probe in record.probes
         if probe.before and probe.after and probe.before.has_answers and probe.after.has_answers
+        if not probe.after.recalled
         for before, after in (
             (probe.before.target, probe.after.target),
             (probe.before.rival_answer, probe.after.rival_answer),

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..core.documents import Result
 from ..core.errors import KnbenchError
 from .documents import comparable
+from .io import RECORDS
 from .layout import slug
 from .method_names import describe_differences, differing_settings
 from .publication import public_run
@@ -45,8 +46,9 @@ def runs_to_submit(folders: Sequence[Path], store: Path) -> list[Run]:
             raise KnbenchError(f"{run.folder}: {reason}")
         run.final_records()  # verifies the hashes
     editors = sorted({run.result.editor.name for run in found})
-    stored = [store / slug(editor) for editor in editors if (store / slug(editor)).is_dir()]
-    earlier = [run for folder in stored for run in find_runs([folder], on_broken=lambda _: None)] if stored else []
+    # A method may have a card and no result yet.
+    stored = [store / slug(editor) for editor in editors if any((store / slug(editor)).rglob(f"*.{RECORDS}.gz"))]
+    earlier = [run for folder in stored for run in find_runs([folder], on_broken=lambda _: None)]
     for problem in mixed_settings([*earlier, *map(public_run, found)]):
         raise KnbenchError(problem)
     return found

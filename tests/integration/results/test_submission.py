@@ -53,6 +53,15 @@ def test_a_task_that_is_not_installed_is_named(tmp_path, submit):
     assert "own.json: task 'own' is not installed; the questions were not checked" in out
 
 
+def test_a_method_may_have_a_card_and_no_result_yet(tmp_path, submit):
+    card = tmp_path / "store" / "rome" / "card.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("# A method\n\nA description.\n")
+    write_run(tmp_path / "runs")
+    status, out, err = submit(tmp_path / "runs")
+    assert status == 0, out + err
+
+
 @pytest.mark.parametrize("editors", [("none", "ft"), ("ft", "ft"), ("none", "none")])
 def test_an_unfinished_run_is_named_and_nothing_is_stored(tmp_path, submit, editors):
     done, not_done = editors

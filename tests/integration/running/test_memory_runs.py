@@ -12,12 +12,16 @@ from knbench.benchmark.core.records import Observation, from_json, to_json
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.editing import Edit, Editor, NoConfig, Recall, TrainingCase
 from knbench.benchmark.models.untrained import untrained
+from knbench.benchmark.results import documents
 from knbench.benchmark.results.agreement import record_difference
+from knbench.benchmark.results.completeness import incomplete
 from knbench.benchmark.results.io import RECORD
+from knbench.benchmark.results.plausibility import implausible
 from knbench.benchmark.results.record_texts import text_flaw
 from knbench.benchmark.running import evaluator, preparation
 from knbench.editors.grace import Grace
 
+from tests.conftest import called
 from tests.files import json_lines, load_result
 from tests.files import run_folders as run
 from tests.integration.running.test_runner import NAMES, task
@@ -108,10 +112,27 @@ def test_recalled_texts_are_recorded_compared_and_checked(lm, tmp_path):
         return type(record)(**{name: getattr(record, name) for name in record.__struct_fields__} | {"probes": probes})
 
     assert record_difference(records[0], records[0], {}) is None
+    assert incomplete(records, []) is None  # some observations have a recalled text, and others none
     other = record_difference(records[0], changed(records[0], "Rome. "), {})
     assert "the text before the prompt" in other.text
     assert text_flaw([records[0]]) is None
     assert "recalled has the control" in text_flaw([changed(records[0], "Rome\x1b[0m")])
+
+
+def test_results_of_methods_beside_the_weights_are_submitted_and_valid(lm, tmp_path, capsys):
+    card = tmp_path / "CARD.md"
+    card.write_text("# A method\n\nA description.\n")
+    for editor in (Says, Grace):
+        (folder,) = run(lm, [editor], [task()], tmp_path / "runs", SETTINGS)
+        status, out, errors = called(capsys, "submit", folder, "--card", card, "--results", tmp_path / "results")
+        assert status == 0, out + errors
+    # Without the recalled texts, nothing explains the other answers.
+    result = documents.load_result(tmp_path / "runs" / "says" / task().name / "result.json")
+    records = [to_json(RECORD.decode(record)) for record in records_of(tmp_path / "runs" / "says" / task().name)]
+    for probe in (probe for record in records for probe in record["probes"]):
+        probe["after"].pop("recalled", None)
+    flaw = implausible(result, [RECORD.decode(record) for record in records], [])
+    assert flaw == "/0/edit names no parameter, module or text, and yet answers changed without a recalled text"
 
 
 def test_a_method_is_trained_once_and_not_scored_on_its_subjects(lm, tmp_path, monkeypatch):
