@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -339,6 +340,9 @@ def run_command(
     )
     try:
         check_installed("torch", "transformers")  # before worker processes start
+        if sys.stderr.isatty() and not quiet:  # the bar appears when torch is imported
+            size = f"{_count(editor_names, 'editor')} on {_count(chosen, 'task')}"
+            click.echo(f"knbench: {size} with {model}: {folder}", err=True)
         runs, names = start(job, open_reporter(quiet=quiet), editors=len(editor_names), command=command_line())
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; finished cases are saved: start the same command to continue") from None
@@ -358,6 +362,11 @@ def run_command(
         return
     print_results(results, protocol, [run.final_records() for run in runs], all_columns=all_columns)
     click.echo(f"Results: {folder}   Site: knbench site build {folder} --output site")
+
+
+def _count(items: Sequence[object], noun: str) -> str:
+    """Return the number of items with their noun, such as ``2 editors``."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def _classes(config: RunConfig) -> list[type[Editor[Any]]]:

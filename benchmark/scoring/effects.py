@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy  # scipy.stats, which takes half a second, is imported on first use
 
 from ..core.documents import EffectRow
 from ..core.records import Answer, Record
@@ -67,7 +67,7 @@ def effect(before: Sequence[float], after: Sequence[float]) -> Effect:
     if len(b) > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # constant values, for which the test is undefined
-            paired, unpaired = _p(stats.ttest_rel(a, b)), _p(stats.ttest_ind(a, b))
+            paired, unpaired = _p(scipy.stats.ttest_rel(a, b)), _p(scipy.stats.ttest_ind(a, b))
     return Effect(len(b), float(b.mean()), float(a.mean()), float(((a - b) / b).mean()), paired, unpaired)
 
 
@@ -84,7 +84,7 @@ def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
     known = [p for p in p_values if p is not None]
     if not known:
         return [None] * len(p_values)
-    corrected = iter(stats.false_discovery_control(known).tolist())
+    corrected = iter(scipy.stats.false_discovery_control(known).tolist())
     return [None if p is None else next(corrected) for p in p_values]
 
 

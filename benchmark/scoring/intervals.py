@@ -14,12 +14,12 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special, stats
+import scipy  # scipy.stats, which takes half a second, is imported on first use
 
 Method = Literal["wilson", "wilson-effective", "t", "bca", "percentile", "delta", "none"]
 LEVEL = 0.95
 """Confidence level of all intervals."""
-Z = float(special.ndtri(0.5 + LEVEL / 2))
+Z = float(scipy.special.ndtri(0.5 + LEVEL / 2))
 RESAMPLES = 2000
 MIN_CASES_FOR_BOOTSTRAP = 20
 """Minimum number of cases for a bootstrap interval, which is too narrow for fewer; Student's t is used instead."""
@@ -84,7 +84,7 @@ def mean_over_cases(values: Sequence[float], *, share: bool) -> Estimate:
     if np.ptp(data) == 0:
         return Estimate(mean, None, None, "none", n)
     if n < MIN_CASES_FOR_BOOTSTRAP or n >= NORMAL_FROM:
-        half = float(special.stdtrit(n - 1, 0.5 + LEVEL / 2)) * float(data.std(ddof=1)) / n**0.5
+        half = float(scipy.special.stdtrit(n - 1, 0.5 + LEVEL / 2)) * float(data.std(ddof=1)) / n**0.5
         low, high = mean - half, mean + half
         return Estimate(mean, float(low), float(high), "t", n)
     low, high, method = bootstrap_interval([data], lambda sample, axis: sample.mean(axis=axis))
@@ -122,7 +122,7 @@ def mean_over_tasks(tasks: Sequence[Sequence[float]], *, share: bool, clusters: 
     # Welch and Satterthwaite's degrees of freedom
     freedom = sum(parts) ** 2 / sum(p**2 / (len(values) - 1) for p, values in zip(parts, tasks, strict=True))
     quantile = 0.5 + LEVEL / 2
-    student = float(special.stdtrit(freedom, quantile))
+    student = float(scipy.special.stdtrit(freedom, quantile))
     if not share:
         return Estimate(value, value - student * variance**0.5, value + student * variance**0.5, "t", n)
     worth = value * (1 - value) / variance * (Z / student) ** 2
@@ -148,7 +148,7 @@ def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate
         return Estimate(value, None, None, "none", n)
     if n >= NORMAL_FROM:  # the delta method: d H / d mean_i = H^2 / (k mean_i^2)
         slopes = [value**2 / (len(arrays) * a.mean() ** 2) for a in arrays]
-        scale = stats.sem(sum(slope * a for slope, a in zip(slopes, arrays, strict=True)))
+        scale = scipy.stats.sem(sum(slope * a for slope, a in zip(slopes, arrays, strict=True)))
         half = Z * float(scale)
         return Estimate(value, max(0.0, value - half), min(1.0, value + half), "delta", n)
     low, high, method = bootstrap_interval(arrays, _harmonic)
@@ -167,7 +167,7 @@ def _effective(data: np.ndarray) -> float:
     if variance == 0 or mean in (0, 1):  # a mean can round to 1 although one value is below it
         return float(n)
     quantile = 0.5 + LEVEL / 2
-    shrink = (Z / float(special.stdtrit(n - 1, quantile))) ** 2
+    shrink = (Z / float(scipy.special.stdtrit(n - 1, quantile))) ** 2
     return shrink * mean * (1 - mean) * n / variance
 
 
@@ -212,7 +212,7 @@ def bootstrap_interval(
 def _resample(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], method: str) -> Any:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return stats.bootstrap(
+        return scipy.stats.bootstrap(
             samples,
             statistic,
             paired=len(samples) > 1,
@@ -282,7 +282,7 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
 @cache
 def sign_test(wins: int, losses: int) -> float:
     """Return the exact two-sided p-value of the sign test."""
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return float(scipy.stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -297,7 +297,7 @@ def p_of_difference(a: np.ndarray, b: np.ndarray) -> float | None:
     # If all differences have one size, or one sign, the exact permutation test is the sign test.
     if len(set(np.abs(a - b))) == 1 or 0 in (wins, losses):
         return sign_test(wins, losses)
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (a, b),
         lambda x, y, axis: (x - y).mean(axis=axis),
         permutation_type="samples",
