@@ -123,7 +123,12 @@ _PARTS = (
     ),
     *(
         Column(
-            name, name.capitalize(), f"Gain on {_titles(criteria)}.", "heat", narrow=True, short=_SHORT.get(name, name)
+            name,
+            name.capitalize(),
+            f"Gain on {_titles(criteria)}. {CRITERIA[criteria[0]].question}",
+            "heat",
+            narrow=True,
+            short=_SHORT.get(name, name),
         )
         for name, criteria in FAMILIES.items()
     ),

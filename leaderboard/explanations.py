@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..benchmark.results.controls import LIMITS
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
-from ..benchmark.scoring.edit_score import FAMILIES, PRESERVATION
+from ..benchmark.scoring.edit_score import FAMILIES, PRESERVATION, score
 from .cases import CaseView, ProbeView, said
 from .columns import all_columns
 from .paths import fact_page, method_anchor
@@ -67,11 +68,13 @@ def _criterion(column: str) -> str:
 
 
 def _examples(read: Sequence[ReadResult]) -> dict[str, Example]:
-    """Return one example per criterion: of the best method that is no control, and a completion where there is one."""
+    """Return one example per criterion: of the best method that is no control, on a fact where facts have it."""
 
-    def order(found: ReadResult) -> tuple[bool, float]:
-        score = found.entry.result.edit_score
-        return found.entry.result.editor.kind == "control", -(score.value if score else 0.0)
+    def order(found: ReadResult) -> tuple[bool, bool, float]:
+        result = found.entry.result
+        scores = score(found.entry.case_values)
+        is_control = result.editor.kind == "control" or result.editor.name in LIMITS
+        return is_control, result.task.kind != "fact", -(float(scores.value) if scores else 0.0)
 
     examples: dict[str, Example] = {}
     for found in sorted(read, key=order):

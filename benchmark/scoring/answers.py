@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from ..core.records import Answer
 from ..core.text import UNSPACED, is_mark, is_unspaced
@@ -105,6 +105,7 @@ def one_begins_other(target: str, rival: str, target_scores: Answer, rival_score
     return (nested.token_logprobs, nested.ranks) == (outer.token_logprobs[:n], outer.ranks[:n])
 
 
+@lru_cache(maxsize=1 << 14)
 def _fold(text: str) -> str:
     """Normalise a text, and unify apostrophes, dashes, digits, thousands separators and the dotted capital I."""
     folded = normalise(text.translate(_APOSTROPHES)).translate(_DASHES).translate(_ARABIC_SIGNS).replace("i\u0307", "i")

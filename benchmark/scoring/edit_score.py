@@ -108,8 +108,9 @@ class CaseValues:
     @property
     def families(self) -> dict[str, tuple[str, ...]]:
         """The families with the criteria that are present and have headroom; without empty families."""
+        left_out = self.without_headroom
         found = {
-            family: tuple(c for c in criteria if c in self.before and c not in self.without_headroom)
+            family: tuple(c for c in criteria if c in self.before and c not in left_out)
             for family, criteria in self.definition.families.items()
         }
         return {family: criteria for family, criteria in found.items() if criteria}

@@ -252,13 +252,13 @@
     return made;
   };
   const file = table.dataset.file;
-  tools.append(query, filters, columns,
+  tools.append(query, filters, columns, menu("Download",
     button("CSV", "Download the visible rows as CSV", () => download(`${file}.csv`, "text/csv", csv(...visible()))),
     button("JSON", "Download the visible rows as JSON", () => {
       const [head, lines] = visible();
       const objects = lines.map((line) => Object.fromEntries(head.map((key, n) => [key, line[n]])));
       download(`${file}.json`, "application/json", `${JSON.stringify(objects, null, 1)}\n`);
-    }), count);
+    })), count);
 
   heads.forEach((head, n) => {
     const label = head.querySelector("span");

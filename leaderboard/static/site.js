@@ -83,9 +83,9 @@ const knbench = (() => {
     if (example) {
       const quote = (text) => element("q", {}, text);
       box.append(
-        element("p", {}, element("b", {}, "Example. "), "Edit: ", quote(example.edit), ". Asked: ", quote(example.question),
-          ". Before: ", quote(example.before), `. After ${example.method}: `, quote(example.after), ". ",
-          element("a", { href: root + example.page }, "The whole case")),
+        element("p", {}, element("b", {}, "Example. "), "Edit ", quote(example.edit), ", asked ", quote(example.question),
+          ": before ", quote(example.before), `, after ${example.method} `, quote(example.after), " "),
+        element("a", { href: root + example.page }, "The whole case"),
       );
     }
     box.showPopover();
