@@ -78,12 +78,13 @@ class LineReporter(Reporter):
     @contextmanager
     def stage(self, label: str, total: int) -> Iterator[Callable[[], None]]:
         """Name a preparation, with its own count, until it ends."""
-        outer, done = self._label, 0
+        outer, done, start = self._label, 0, self._clock()
 
         def step() -> None:
             nonlocal done
             done += 1
-            self._label = f"{label}, {done} of {total}"
+            left = (self._clock() - start) / done * (total - done)
+            self._label = f"{label}, {done} of {total}, about {format_time(left)} for the rest"
 
         self._label = label
         try:

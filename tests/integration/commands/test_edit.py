@@ -93,9 +93,10 @@ def test_lines_of_progress_name_the_stage_the_count_and_the_time_left():
     assert reporter.line().endswith("7 min 10 s so far, about 1 min 0 s left")
     now[0] += 60.0
     assert reporter.line().endswith("8 min 10 s so far")
-    with reporter.stage("reading", 2) as step:
+    with reporter.stage("reading", 3) as step:
+        now[0] += 7.0
         step()
-        assert "reading, 1 of 2" in reporter.line()
+        assert "reading, 1 of 3, about 14 s for the rest, 25 of 100 done, 8 min 17 s so far" in reporter.line()
     assert "rome on capital" in reporter.line()
 
 
