@@ -266,7 +266,7 @@ class _TracingRuns:
             for n in range(first, lm.n_layers):
                 cells = [cell for cell, start in starts.items() if start == n]
                 rows = torch.cat([initial_state(cell) for cell in cells]) if cells else self.states[n][:0, position:]
-                stack.enter_context(append_rows(lm.block(n), rows, dim=0, mask=mask, first=n == first))
+                stack.enter_context(append_rows(lm.block(n), rows, mask=mask, first=n == first))
                 restored = [i for i, cell in enumerate(starts) if n in restored_layers.get(cell, ())]
                 if kind is not None and restored:
                     restored_rows = slice(restored[0] * count, (restored[-1] + 1) * count)

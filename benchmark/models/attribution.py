@@ -4,9 +4,8 @@ Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers" (ACL), sections 
 
 All neurons of one layer at the prediction position are scaled together from 0 to their value, and the gradients of the
 answer's probability along this path are summed. Layers are independent of each other. The rows of all layers therefore
-share one pass, in which those of layer l are appended at layer l. In a causal model the text before the prediction
-position does not change. A row is then a single token: all rows follow one cached text, and each attends to this text
-and to itself.
+share one pass, in which those of layer l are appended to the batch at layer l. In a causal model the text before the
+prediction position does not change. A row is then a single token that follows the keys and values of this text.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ Neuron = tuple[int, int]
 
 ROWS = 1600
 """Least number of rows of one pass, summed over the layers that each passes through."""
-ROW_BYTES = {"cpu": 512 * 2**20, "cuda": 4 * 2**30}
+ROW_BYTES = {"cpu": 640 * 2**20, "cuda": 4 * 2**30}
 """Memory of the rows of one pass by the kind of device, at most, unless :data:`ROWS` need more. It is constant, because
 the number of rows affects rounding."""
 
-HEAD_ROWS = 64
+HEAD_ROWS = 128
 """Rows per call of the output head. More rows read its weight less often and need more memory."""
 
 
@@ -92,35 +91,32 @@ def attributions(
         Attributions of shape (layer, m), float32, on the CPU.
 
     Raises:
-        ValueError: the answer cannot be tokenised after the prompt, or the prompt does not fit into the model's
-            attention window.
+        ValueError: the answer cannot be tokenised after the prompt.
     """
     queries = lm.token_queries(prompt, target, suffix)
-    rows = rows or rows_per_pass(lm)
     return torch.stack([_token_attributions(lm, query, integral, rows) for query in queries]).mean(0)
 
 
-def rows_per_pass(lm: LanguageModel) -> int:
+def rows_per_pass(lm: LanguageModel, text: int = 0) -> int:
     """Return the number of rows of one pass, summed over layers, that the shape and the device of a model allow.
 
-    More rows read each weight less often. A row keeps about ``20 d + 4 m`` values per layer for the gradients.
+    More rows read each weight less often. A row keeps about ``20 d + 4 m`` values per layer for the gradients, and the
+    keys and values of the text before it.
+
+    Args:
+        lm: the model.
+        text: number of values of the keys and values of the text in one layer.
     """
-    row = int((20 * lm.shape["width"] + 4 * lm.n_neurons) * lm.dtype.itemsize)
+    row = int((20 * lm.shape["width"] + 4 * lm.n_neurons + text) * lm.dtype.itemsize)
     return max(ROWS, ROW_BYTES.get(lm.device.type, ROW_BYTES["cpu"]) // row)
 
 
-def _token_attributions(lm: LanguageModel, query: TokenQuery, integral: Integral, rows: int) -> Tensor:
+def _token_attributions(lm: LanguageModel, query: TokenQuery, integral: Integral, rows: int | None) -> Tensor:
     clean = _CleanPass(lm, query, integral.site)
     points = integral.points().to(lm.device)
-    chunk = max(1, rows // (lm.n_layers * (lm.n_layers + 1) // 2))
-    if lm.causal and lm.attention_window is not None:
-        # Rows are keys that follow the text. The last row must still see the first token.
-        chunk = min(chunk, (lm.attention_window - query.position) // lm.n_layers)
-        if chunk < 1:
-            raise ValueError(
-                f"the prompt has {query.position + 1} tokens; with an attention window of {lm.attention_window} tokens "
-                f"and {lm.n_layers} layers, at most {lm.attention_window - lm.n_layers + 1} can be attributed"
-            )
+    rows = rows or rows_per_pass(lm, clean.text_values)
+    most = max(1, rows // (lm.n_layers * (lm.n_layers + 1) // 2))
+    chunk = -(-len(points) // -(-len(points) // most))  # passes of equal size
     total = torch.zeros_like(clean.neurons, dtype=torch.float32)  # (layer, m)
     for start in range(0, len(points), chunk):
         factors = points[start : start + chunk]
@@ -137,6 +133,8 @@ class _CleanPass:
 
     Attributes:
         neurons: values at the integration site and the prediction position, (layer, m).
+        text_values: number of values of the keys and values of the text in one layer, which each row of a causal model
+            reads.
     """
 
     def __init__(self, lm: LanguageModel, query: TokenQuery, site: NeuronSite) -> None:
@@ -156,9 +154,9 @@ class _CleanPass:
         self.neurons = torch.stack([captured[f"w{i}"][0, query.position, :m] for i in range(lm.n_layers)])
         states = [captured[f"x{i}"] for i in range(lm.n_layers)]  # (1, position, d)
         self.inputs: dict[str, Any] = {"input_ids": ids}
-        self.states, self.position, self.before = states, query.position, 0
+        self.states, self.position, self.text_values = states, query.position, 0
         if cache is not None:
-            self.before = before = query.position
+            self.position, before = 0, query.position
             past = [(layer.keys[:, :, :before], layer.values[:, :, :before]) for layer in cache.layers]
             self.inputs = {
                 "input_ids": ids[:, before:],
@@ -167,6 +165,7 @@ class _CleanPass:
                 "use_cache": True,
             }
             self.states = [state[:, before : before + 1] for state in states]
+            self.text_values = max(keys.numel() + values.numel() for keys, values in past)
 
     def _site(self, layer: int) -> tuple[nn.Module, Side]:
         if self.site == "neurons":
@@ -183,14 +182,10 @@ class _CleanPass:
             Probabilities of shape (layer * row,), layer by layer.
         """
         count = len(values[0])
-        mask = self._mask(count * len(values)) if self.lm.causal else None
         with ExitStack() as stack:
             for layer, value in enumerate(values):
-                state, present = self.states[layer], count * (layer + 1)
-                rows = state.expand(-1, count, -1) if self.lm.causal else state.expand(count, -1, -1)
-                visible = mask[:, :, :present, : self.before + present] if mask is not None else None
-                side = 1 if self.lm.causal else 0
-                stack.enter_context(append_rows(self.lm.block(layer), rows, dim=side, mask=visible, first=layer == 0))
+                rows = self.states[layer].expand(count, -1, -1)
+                stack.enter_context(append_rows(self.lm.block(layer), rows, first=layer == 0))
                 stack.enter_context(_replaced(*self._site(layer), self._replacement(value)))
             head_input = stack.enter_context(
                 capture_head_input(self.lm, self._at_position, through=not self.lm.head_is_last)
@@ -200,20 +195,11 @@ class _CleanPass:
             return _probability_from_states(head_input[0], self.lm.head, self.token)
         return _probability(logits.reshape(-1, logits.shape[-1]), self.token)
 
-    def _mask(self, rows: int) -> Tensor:
-        """Return an additive mask with which each row attends to the text and to itself, (1, 1, row, key)."""
-        lowest = torch.finfo(self.lm.dtype).min
-        own = torch.full((rows, rows), lowest, dtype=self.lm.dtype, device=self.lm.device).fill_diagonal_(0)
-        return torch.cat([own.new_zeros(rows, self.before), own], dim=1)[None, None]
-
     def _replacement(self, value: Tensor) -> Callable[[Tensor], Tensor]:
         """Return a function that replaces the first values of the last rows of a state at the prediction position."""
         position, m = self.position, value.shape[-1]
 
         def replace(state: Tensor) -> Tensor:
-            if self.lm.causal:  # the state has shape (1, row, features)
-                kept, last = state[:, : -len(value)], state[:, -len(value) :]
-                return torch.cat([kept, torch.cat([value[None], last[..., m:]], dim=-1)], dim=1)
             kept, last = state[: -len(value)], state[-len(value) :]  # (row, position, features)
             row = torch.cat([value[:, None], last[:, position : position + 1, m:]], dim=-1)
             return torch.cat([kept, torch.cat([last[:, :position], row, last[:, position + 1 :]], dim=1)])
@@ -222,7 +208,7 @@ class _CleanPass:
 
     def _at_position(self, state: Tensor) -> Tensor:
         """Return the rows of a state at the prediction position, (row, features)."""
-        return state.reshape(-1, state.shape[-1]) if self.lm.causal else state[:, self.position]
+        return state[:, self.position]
 
 
 def _probability(logits: Tensor, token: int) -> Tensor:
@@ -263,9 +249,8 @@ def _through_linear(states: Tensor, head: Any, token: int) -> tuple[Tensor, Tens
     # A softmax written in place has four times the rounding error of torch.softmax.
     table = nn.functional.linear(states, head.weight, head.bias).float().softmax(-1)
     value = table[:, token].clone()
-    table *= -value[:, None]
-    table[:, token] += value
-    return value, table.to(head.weight.dtype) @ head.weight
+    mean = table.to(head.weight.dtype) @ head.weight
+    return value, value[:, None].to(mean.dtype) * (head.weight[token] - mean)
 
 
 def _through_any(states: Tensor, head: nn.Module, token: int) -> tuple[Tensor, Tensor]:

@@ -175,16 +175,17 @@ def _with_forward(block: nn.Module, forward: Callable[..., Any]) -> Iterator[Non
 class FixedPast(DynamicCache):  # type: ignore[misc]  # the library is untyped
     """A key-value cache that passes read but do not extend: ``FixedPast([(keys, values), ...])``.
 
-    It takes one pair per layer, each of shape (row, head, position, head size). ``DynamicCache`` would store the keys
-    and values of each pass for all layers.
+    It takes one pair per layer, each of shape (row, head, position, head size); a single row is the past of all rows of
+    a pass. ``DynamicCache`` would store the keys and values of each pass for all layers.
     """
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Return the cached keys and values of a layer, followed by the new ones."""
-        past = self.layers[layer_idx]
-        return torch.cat([past.keys, key_states], dim=-2), torch.cat([past.values, value_states], dim=-2)
+        past, rows = self.layers[layer_idx], len(key_states)
+        keys, values = (t.expand(rows, -1, -1, -1) for t in (past.keys, past.values))
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
 @contextmanager
@@ -242,51 +243,37 @@ def capture_head_input(lm: LanguageModel, pick: Callable[[Tensor], Tensor], *, t
 
 
 @contextmanager
-def append_rows(
-    block: nn.Module, rows: Tensor, *, dim: int, mask: Tensor | None = None, first: bool = False
-) -> Iterator[None]:
-    """Append rows to the input of a block.
+def append_rows(block: nn.Module, rows: Tensor, *, mask: Tensor | None = None, first: bool = False) -> Iterator[None]:
+    """Append texts to the batch at the input of a block.
 
     Args:
         block: the transformer block.
         rows: hidden states to append, (batch, position, d).
-        dim: 0 appends texts of a batch, 1 appends positions of one text. The model's input must then be one token, at
-            whose position all rows are.
-        mask: additive attention mask of the block. A mask or a position bias (ALiBi) that the model passes is added.
+        mask: additive attention mask of the block. A mask that the model passes is added.
         first: whether the rows replace the input instead of following it.
     """
     original = block.forward
     signature = inspect.signature(original)
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        state = rows if first else torch.cat([hidden_states, rows], dim=dim)
+        state = rows if first else torch.cat([hidden_states, rows])
         call = signature.bind(state, *args, **kwargs)
         given = call.arguments
-
-        def extend(by_key: Tensor) -> Tensor:
-            """Repeat the column of the last key for all rows, which are at its position."""
-            if dim == 0:
-                return by_key
-            own = by_key[..., -1:].expand(*by_key.shape[:-1], state.shape[1])
-            return torch.cat([by_key[..., :-1], own], dim=-1)
-
         if mask is not None:
-            given["attention_mask"] = _add_mask(mask, given.get("attention_mask"), extend)
-        if given.get("alibi") is not None:  # (batch * head, 1, key), or (batch, head, 1, key)
-            alibi = extend(given["alibi"])
-            given["alibi"] = alibi.repeat(len(state), *[1] * (alibi.dim() - 1)) if dim == 0 else alibi
+            given["attention_mask"] = _add_mask(mask, given.get("attention_mask"))
+        if given.get("alibi") is not None:  # a bias per key, (batch * head, 1, key) or (batch, head, 1, key)
+            given["alibi"] = given["alibi"].repeat(len(state), *[1] * (given["alibi"].dim() - 1))
         return original(*call.args, **call.kwargs)
 
     with _with_forward(block, forward):
         yield
 
 
-def _add_mask(mask: Tensor, given: Tensor | None, extend: Callable[[Tensor], Tensor]) -> Tensor:
+def _add_mask(mask: Tensor, given: Tensor | None) -> Tensor:
     """Return the sum of an additive mask and the one that a model passes, which may be Boolean or None."""
     if given is None:
         return mask
     lowest = torch.finfo(mask.dtype).min
-    given = extend(given)
     if given.dtype == torch.bool:
         return mask.masked_fill(~given, lowest)
     return (mask + given).clamp(min=lowest)

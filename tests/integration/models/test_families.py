@@ -141,10 +141,13 @@ def test_attributions_equal_the_reference(kind, site):
     assert relative_error(fast, slow_attributions(lm, "The capital of Canada is", "Rome", integral)) < 1e-4
 
 
-def test_a_text_that_exceeds_the_window_of_the_attention_is_not_attributed():
-    """GPT-Neo counts keys in its attention modules: rows behind a long text would lose sight of its start."""
-    with pytest.raises(ValueError, match="an attention window of 12 tokens and 4 layers, at most 9 can be attributed"):
-        attributions(further("gpt-neo"), "Because it was late, nobody came. The capital is", "Rome", Integral(steps=3))
+def test_a_text_that_exceeds_the_window_of_the_attention_is_attributed():
+    """GPT-Neo counts keys in its attention modules: rows behind a text must not count each other."""
+    lm, integral = further("gpt-neo"), Integral(steps=3)
+    prompt = "Danielle Darrieux is a famous actress. Because it was late, nobody came. The capital is"
+    assert len(lm.encode(prompt).ids) > 12
+    fast = attributions(lm, prompt, "Rome", integral)
+    assert relative_error(fast, slow_attributions(lm, prompt, "Rome", integral)) < 1e-4
 
 
 PROBES = [
