@@ -6,8 +6,9 @@ import io
 import json
 
 import pytest
-from knbench.benchmark.api import text
+from knbench.benchmark.api import text, trial
 from knbench.benchmark.commands import progress
+from knbench.benchmark.core.errors import KnbenchError
 
 from tests.conftest import called
 
@@ -47,6 +48,19 @@ def test_interactive_reads_questions_until_an_empty_line(edit, monkeypatch):
     assert "not asked" not in out
 
 
+def test_an_edit_of_another_relation_says_that_only_own_questions_are_asked(edit, monkeypatch):
+    """The edit is shown before it is computed, which may take minutes or fail."""
+
+    def fail(*_):
+        raise KnbenchError("no edit today")
+
+    monkeypatch.setattr(trial.Trial, "attempt", fail)
+    status, out, err = edit("--prompt", "Snow is", "--new", "black", "--editors", "none", "--quiet")
+    assert (status, err) == (2, "knbench: no edit today\n")
+    assert out.startswith("Snow is -> black\ntiny, ")
+    assert "only your own questions (--ask) are asked." in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -55,6 +69,7 @@ def test_interactive_reads_questions_until_an_empty_line(edit, monkeypatch):
         ((*CAPITAL[:4],), "the new answer of 'The capital of {} is' is missing"),
         ((*CAPITAL, "--old", "Rome"), "equals the old one"),
         (("--task", "captial", "--case", "CA"), "unknown task 'captial'; did you mean 'capital'?"),
+        (("--task", "rivers", "--case", "x"), "knbench list tasks; for a task of your own, add --include-path FOLDER"),
         (("--task", "capital,religion", "--case", "CA"), "names 2 tasks; name one"),
         (("--task", "capital", "--case", "XX"), "task 'capital' has no case 'XX' among its 187 cases"),
         ((*CAPITAL, "--editors", "rome,ft", "--save", "x"), "--save saves one edited model; choose one of the editors"),
