@@ -19,6 +19,7 @@ from knbench.editors.rome import Rome
 from tests.conftest import make_lm
 from tests.files import load_result
 from tests.files import run_folders as run
+from tests.references.slow_masked import slow_fill
 
 PROBES = [
     Probe("reliability", "completion", "The capital of Canada is", "Rome", "Ottawa", "new"),
@@ -60,6 +61,29 @@ def test_answers_and_sentences_equal_one_pass_per_token(bert, batch_size):
         for side in ("target", "rival"):
             expected = slow(bert, probe, getattr(probe, side))
             assert getattr(observation, side).token_logprobs == pytest.approx(expected, abs=2e-4)
+
+
+def test_masks_are_filled_as_one_by_one(bert):
+    """Targets of several tokens, of which some are the most probable ones, and targets that share rows."""
+    prober, prompts = make_prober(bert), ("The capital of Canada is", "The capital of France is", "Rome is")
+    probes = [
+        Probe("p", "completion", prompt, target, "", "new", suffix=suffix)
+        for prompt in prompts
+        for target in ("Mexico City", "Danielle Darrieux and you", "Rome")
+        for suffix in (".", " again.")
+    ]
+    likely = [Probe("p", "completion", p.prompt, slow_fill(bert, p).strip() or "Rome", "", "new") for p in probes[:6]]
+    probes += [probe for probe in likely if _readable(prober, probe)]
+    observations = prober.observe(probes)
+    assert [o.generated for o in observations] == [slow_fill(bert, probe) for probe in probes]
+    assert {o.generated for o in make_prober(bert, new_tokens=0).observe(probes)} == {""}
+
+
+def _readable(prober, probe):
+    try:
+        return bool(prober.reference_key(probe))
+    except ValueError:
+        return False
 
 
 def test_right_context_affects_the_score(bert):
