@@ -13,6 +13,7 @@ from knbench.benchmark.models.families import family_of
 from knbench.benchmark.models.language_model import LanguageModel
 from knbench.benchmark.probing.abilities import Abilities, abilities
 from knbench.benchmark.probing.base import Reference
+from knbench.benchmark.probing.causal import CausalProber
 from knbench.benchmark.probing.layouts import hosts, packed, packs
 from knbench.benchmark.probing.prober import make_prober
 
@@ -167,6 +168,22 @@ def test_a_model_without_a_cache_reads_prompts_again(lm):
     for a, b in zip(expected, prober.observe(PROBES), strict=True):
         assert a.generated == b.generated
         assert a.target.logprob == pytest.approx(b.target.logprob, abs=1e-5)
+
+
+def test_a_packed_row_that_does_not_fit_gets_fewer_texts(lm, monkeypatch):
+    expected, read = make_prober(lm).observe(PROBES), CausalProber._read
+
+    def small(self, layout, *others):
+        if len(layout.paths) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return read(self, layout, *others)
+
+    monkeypatch.setattr(CausalProber, "_read", small)
+    prober = make_prober(lm)
+    for a, b in zip(expected, prober.observe(PROBES), strict=True):
+        assert a.generated == b.generated
+        assert a.target.token_logprobs == pytest.approx(b.target.token_logprobs, abs=1e-5)
+    assert prober.batch_size == 2
 
 
 def test_texts_share_their_beginnings_in_a_packed_row(lm):
