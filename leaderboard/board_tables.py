@@ -93,7 +93,7 @@ def table_view(found: Standings, view: str, scores: Mapping[str, Scores]) -> Tab
     present = {name for by_name in scores[view].values() for name in by_name}
     present |= {name for by_name in costs.values() for name in by_name}
     if view == EDIT_SCORE_VIEW:
-        columns, share = edit_score_columns(present), True
+        columns, share = edit_score_columns(present, one_task=len(found.tasks) == 1), True
     else:
         columns, share = measure_columns(present, share=is_share(view)), is_share(view)
     rows = []

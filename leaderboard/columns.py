@@ -140,17 +140,24 @@ _KEPT = tuple(
         f"kept_{name}",
         f"{CRITERIA[name].title} kept",
         f"{CRITERIA[name].question} Mean closeness to the unedited model: exp(-KL), or 0 if the preference changed.",
+        "heat",
         shown=False,
     )
     for name in PRESERVATION
 )
 
 
-def edit_score_columns(present: Collection[str]) -> list[Column]:
-    """Return the score, its parts and the scores of the literature that some method has, and the costs."""
-    shown = {"edit_score", "gain", "preservation", *present}
+def edit_score_columns(present: Collection[str], *, one_task: bool = False) -> list[Column]:
+    """Return the score, its parts and the scores of the literature that some method has, and the costs.
+
+    Args:
+        present: names of the columns that have numbers.
+        one_task: whether the table is of one task, which shows the criteria of preservation, too.
+    """
+    wanted = {"edit_score", "gain", "preservation", *present}
+    kept = [replace(column, shown=one_task) for column in _KEPT]
     literature = [replace(column, shown=False) for column in COMPOSITES]
-    return [column for column in (*_PARTS, *_KEPT, *literature, *COSTS) if column.name in shown]
+    return [column for column in (*_PARTS, *kept, *literature, *COSTS) if column.name in wanted]
 
 
 def measure_columns(present: Collection[str], *, share: bool) -> list[Column]:

@@ -177,7 +177,8 @@
       if (state.sort?.[0] === keys[n]) head.setAttribute("aria-sort", state.sort[1] === "asc" ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
     });
-    count.textContent = shown === rows.length ? `${shown} methods` : `${shown} of ${rows.length} methods`;
+    const unknown = state.without.size ? rows.filter((row) => row.dataset.needs === "unknown").length : 0;
+    count.textContent = (shown === rows.length ? `${shown} methods` : `${shown} of ${rows.length} methods`) + (unknown ? `; ${unknown} of version 0.1 do not state their needs` : "");
     drawPicked();
     save();
   };
@@ -195,7 +196,17 @@
   };
 
   // --- tools ---
-  const menu = (label, ...content) => element("details", { class: "menu" }, element("summary", {}, element("span", {}, label)), element("div", {}, ...content));
+  const boxes = [];
+  // The content of a menu is made when it is first opened.
+  const menu = (label, content) => {
+    const place = element("div");
+    const made = element("details", { class: "menu" }, element("summary", {}, element("span", {}, label)), place);
+    made.addEventListener("toggle", () => {
+      if (made.open && !place.childElementCount) place.append(...content());
+      boxes.forEach((update) => update());
+    });
+    return made;
+  };
   const choice = (label, checked, changed) => {
     const box = element("input", { type: "checkbox" });
     box.checked = checked();
@@ -203,7 +214,6 @@
     boxes.push(() => { box.checked = checked(); });
     return element("label", {}, box, ` ${label}`);
   };
-  const boxes = [];
   const toggle = (set, value) => (on) => {
     if (on) set().add(value);
     else set().delete(value);
@@ -219,16 +229,16 @@
   const KINDS = { weights: "Weights", memory: "Memory", context: "Context", control: "Controls" };
   const present = Object.keys(KINDS).filter((kind) => rows.some((row) => row.dataset.kind === kind));
   const needs = { subject: "No subject needed", training: "No training", replay: "Earlier edits not seen again" };
-  const filters = menu("Filter",
+  const filters = menu("Filter", () => [
     group("Kind of method", ...present.map((kind) => choice(KINDS[kind], () => state.kinds.has(kind), toggle(() => state.kinds, kind)))),
-    group("Needs", ...Object.entries(needs).map(([need, label]) => choice(label, () => state.without.has(need), toggle(() => state.without, need)))));
-  const columns = menu("Columns", ...keys.map((key, n) => [key, n]).filter(([, n]) => n > 1).map(([key, n]) =>
+    group("Needs", ...Object.entries(needs).map(([need, label]) => choice(label, () => state.without.has(need), toggle(() => state.without, need)))),
+  ]);
+  const columns = menu("Columns", () => keys.map((key, n) => [key, n]).filter(([, n]) => n > 1).map(([key, n]) =>
     choice(titles[n], () => getComputedStyle(heads[n]).display !== "none", (on) => {
       state.columns.set(key, on);
       drawColumns();
       save();
     })));
-  columns.addEventListener("toggle", () => boxes.forEach((update) => update()));
 
   const visible = () => {
     const chosen = keys.map((_, n) => n).filter((n) => !heads[n].hidden);
@@ -252,13 +262,14 @@
     return made;
   };
   const file = table.dataset.file;
-  tools.append(query, filters, columns, menu("Download",
+  tools.append(query, filters, columns, menu("Download", () => [
     button("CSV", "Download the visible rows as CSV", () => download(`${file}.csv`, "text/csv", csv(...visible()))),
     button("JSON", "Download the visible rows as JSON", () => {
       const [head, lines] = visible();
       const objects = lines.map((line) => Object.fromEntries(head.map((key, n) => [key, line[n]])));
       download(`${file}.json`, "application/json", `${JSON.stringify(objects, null, 1)}\n`);
-    })), count);
+    }),
+  ]), count);
 
   heads.forEach((head, n) => {
     const label = head.querySelector("span");
