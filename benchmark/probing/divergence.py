@@ -16,7 +16,8 @@ ROWS = 4
 def divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     """Return KL(before || now) and the Jensen-Shannon divergence of rows of distributions, in nats.
 
-    The sums are taken in float64. Tokens of probability 0 contribute nothing. Equal rows have divergence 0 exactly.
+    The sums are taken in float64, KL of distributions that are normalised again. Tokens of probability 0 contribute
+    nothing. Equal rows have divergence 0 exactly.
 
     Args:
         before: log-probabilities of shape (rows, vocabulary).
@@ -39,7 +40,9 @@ def _divergences(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     p, q = in_float64(before), in_float64(now)
     p_share, q_share = p.exp(), q.exp()
     mean = torch.logaddexp(p, q) - math.log(2)  # exactly p where both are equal
-    kl = _relative_entropy(p_share, p, q)
+    # In float32 the sums of both deviate from 1, by which KL would deviate from 0 even for equal models.
+    p_sum, q_sum = p_share.sum(-1), q_share.sum(-1)
+    kl = _relative_entropy(p_share, p, q) / p_sum + (q_sum / p_sum).log()
     js = (_relative_entropy(p_share, p, mean) + _relative_entropy(q_share, q, mean)) / 2
     return kl, js
 

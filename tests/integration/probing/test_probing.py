@@ -119,6 +119,18 @@ def test_divergences_follow_their_definitions():
     assert divergence(before, before) == (0.0, 0.0)
 
 
+def test_rounding_in_float32_does_not_look_like_a_divergence():
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(5, 50_000)
+    before, now = logits.log_softmax(-1), (logits + 30).log_softmax(-1)  # the same distribution, rounded elsewhere
+    assert float((before - now).abs().max()) > 1e-6
+    assert all(divergence(a, b)[0] < 1e-10 for a, b in zip(before, now, strict=True))
+    exact = (logits.double() * 1.1).log_softmax(-1)
+    expected = (before.double().exp() * (logits.double().log_softmax(-1) - exact)).sum(-1)
+    found = [divergence(a, b)[0] for a, b in zip(before, exact.float(), strict=True)]
+    assert found == pytest.approx(expected.tolist(), abs=1e-7)
+
+
 def test_divergence_that_is_infinite_raises():
     certain, open_ = torch.tensor([1.0, 0.0, 0.0]).log(), torch.tensor([0.5, 0.5, 0.0]).log()
     assert divergence(certain, open_)[0] == pytest.approx(math.log(2))
