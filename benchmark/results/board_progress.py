@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .board_places import Place, asked, places_of
 from .boards import Board
+from .documents import release_series
 from .runs import Run
 
 
@@ -13,7 +14,8 @@ def board_progress(runs: Sequence[Run], boards: Mapping[str, Board]) -> list[str
     """Return one line per method, model and table of a board: whether the results complete it, and what is missing.
 
     A board ranks a method in a table only with exactly its cases and probes of all tasks. Tables of which a method has
-    no task as the board demands it are named only if that is so of all of them.
+    no task as the board demands it are named only if that is so of all of them. Results of another release series than
+    the board's count as missing.
 
     Args:
         runs: results of one or more methods.
@@ -25,7 +27,8 @@ def board_progress(runs: Sequence[Run], boards: Mapping[str, Board]) -> list[str
     found: dict[tuple[str, str, str, str], dict[str, Place]] = {}
     for run in runs:
         result = run.result
-        for place in places_of(result, asked(run.records()), boards):
+        current = {k: b for k, b in boards.items() if b.benchmark == release_series(result.benchmark_version)}
+        for place in places_of(result, asked(run.records()), current) if current else ():
             key = (result.editor.name, result.model.name, place.board.label, place.table.name)
             places = found.setdefault(key, {})
             if not (result.task.name in places and places[result.task.name].exact):

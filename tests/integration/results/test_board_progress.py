@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from knbench.benchmark.results import board_progress
 
@@ -11,11 +12,12 @@ from tests import factories
 class Stored:
     """A run in memory."""
 
-    def __init__(self, editor="rome", task="capital", cases=2, **about):
+    def __init__(self, editor="rome", task="capital", cases=2, version="0", **about):
         self.lines = [
             factories.record(i, [factories.probe("reliability", factories.observation())]) for i in range(cases)
         ]
         self.result = factories.result(self.lines, editor=editor, task=task, **about)
+        self.result = msgspec.structs.replace(self.result, benchmark_version=version)
 
     def records(self):
         return self.lines
@@ -45,6 +47,10 @@ def boards():
                 "rome on m, other v1, single: 0 of 1 tasks; capital: case '1' is not on the board",
                 "rome on m, towns v1, single: 0 of 2 tasks; missing: religion; capital: case '2' is not on the board",
             ],
+        ),
+        (
+            [Stored(), Stored(task="religion", version="0.1")],
+            ["rome on m, towns v1, single: 1 of 2 tasks; missing: religion"],
         ),
         ([Stored(task="of-no-board")], []),
     ],
