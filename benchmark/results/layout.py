@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..core.documents import Result
 from ..core.printable import printable
+from .documents import release_series
 from .io import CHECKPOINTS, DRIFT, RECORDS
 
 CARD = "card.md"
@@ -32,8 +33,8 @@ MAX_NAME_LENGTH = 160
 MAX_FILES = 100_000
 """Maximum number of files and folders of a store that are looked at."""
 
-UNMARKED_VERSION = 2
-"""Names state the version of a task from the next one on, so that results of several versions have a place."""
+UNMARKED_VERSIONS = {"0": 2, "0.1": 2, "0.2": 1}
+"""Release series that names do not state, with the last version of a task that names of the series do not state."""
 RESULT_DEPTH = 4
 """Number of parts of a result's path in its store."""
 _METHOD = re.compile(r"[a-z0-9]+([-+][a-z0-9]+)*")
@@ -90,8 +91,9 @@ def location_of(result: Result) -> tuple[Path, str]:
     """Return the folder of a result, relative to the store, and its name in the folder.
 
     A model without a revision is identified by its weight hash. The name states the version of the task, the subset,
-    the regime, and every setting of the protocol that :func:`_protocol_suffixes` lists. Results with different names
-    have different settings.
+    the regime, every setting of the protocol that :func:`_protocol_suffixes` lists, and the release series of the
+    benchmark. Results with different names have different settings, and results of one method that cannot be compared
+    have different names.
     """
     model, protocol = result.model, result.protocol
     revision = model.revision or f"weights-{model.weight_hash[:12]}"
@@ -102,8 +104,11 @@ def location_of(result: Result) -> tuple[Path, str]:
         "sequential": f".sequential-{protocol.cases}",
     }[protocol.regime]
     subset = ".lite" if protocol.subset == "lite" else ""
-    version = f".v{result.task.version}" if result.task.version > UNMARKED_VERSION else ""
-    return folder, slug(result.task.name) + version + subset + regime + "".join(_protocol_suffixes(result))
+    series = release_series(result.benchmark_version)
+    version = f".v{result.task.version}" if result.task.version > UNMARKED_VERSIONS.get(series, 1) else ""
+    settings = "".join(_protocol_suffixes(result))
+    benchmark = "" if series in UNMARKED_VERSIONS else f".benchmark-{slug(series)}"
+    return folder, slug(result.task.name) + version + subset + regime + settings + benchmark
 
 
 def _protocol_suffixes(result: Result) -> Iterator[str]:

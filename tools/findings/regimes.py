@@ -97,7 +97,7 @@ class Regimes:
                     f"`{method}`",
                     found[0].editor.kind or "",
                     _number(_median(r.cost.edit_seconds for r in found)),
-                    "" if size is None else f"{size / 1024:.1f}",
+                    "" if size is None else f"{size / 1024:.2f}",
                     "" if added is None else f"{added:.3f}",
                     "" if training is None else f"{training / 60:.0f}",
                     _number(_largest(r.cost.peak_memory_mb for r in found), digits=0),

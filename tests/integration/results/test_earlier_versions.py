@@ -21,7 +21,8 @@ TASK = "det-noun-agreement"
 @pytest.fixture(scope="module")
 def stored():
     """A stored result of version 2, and its records. The current version adds the criterion ``specificity``."""
-    (run,) = (r for r in find_runs([RESULTS / "rome" / "smollm2-135m"]) if r.result.task.name == TASK)
+    found = find_runs([RESULTS / "rome" / "smollm2-135m"])
+    (run,) = (r for r in found if (r.result.task.name, r.result.task.version) == (TASK, 2))
     return run.result, read_run_lines(manifest_of(run.result), run.path).records
 
 

@@ -129,6 +129,18 @@ def test_a_run_folder_with_a_missing_or_changed_file_is_not_stored(tmp_path, sub
     assert (status, str(folder) in err, stored(tmp_path)) == (2, True, [])
 
 
+def test_results_of_each_release_series_have_their_own_name():
+    def name(version, task=2):
+        result = msgspec.structs.replace(factories.result(), benchmark_version=version)
+        return location_of(msgspec.structs.replace(result, task=msgspec.structs.replace(result.task, version=task)))[1]
+
+    versions = ("0.1.0", "0.2.0", "0.3.0.dev1", "1.0", "x/../y")
+    assert [name(version) for version in versions] == [
+        "capital", "capital.v2", "capital.v2.benchmark-0.3", "capital.v2.benchmark-1.0", "capital.v2.benchmark-x-..-y",
+    ]  # fmt: skip
+    assert [name("0.2.1", task) for task in (1, 2, 3)] == ["capital", "capital.v2", "capital.v3"]
+
+
 def test_each_setting_of_the_protocol_has_its_own_name():
     def name(seed=0, dtype="float32", **protocol):
         result = factories.result(**protocol)

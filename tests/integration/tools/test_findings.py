@@ -18,6 +18,7 @@ from tests.factories import failure, manifest, observation, probe, record
 from tools.findings.__main__ import MODEL, main
 from tools.findings.pages import UnknownBlockError, filled
 
+ROOT = Path(__file__).resolve().parents[3]
 CASES = 4
 SAID = {"edits": 4, "half": 2, "none": 0}
 """Number of cases in which the model says the new answer after the edit."""
@@ -119,3 +120,10 @@ def test_blocks_without_results_say_so_and_unknown_ones_are_named(cells, runs, t
     for name in ("nothing", "gains", "gains kind=other", "gains kind=fact colour=red"):
         with pytest.raises(UnknownBlockError, match=f"page: block '{name}'"):
             filled(f"<!-- begin {name} -->\n<!-- end -->", {"gains": lambda kind: {"fact": "x"}[kind]}, Path("page"))
+
+
+def test_pages_are_those_of_the_stored_results(capsys):
+    """Figures are compared by eye: their coordinates may differ in the last digit between processors."""
+    main([str(ROOT / "results"), "--docs", str(ROOT / "docs"), "--check"])
+    changed = [line for line in capsys.readouterr().err.splitlines() if line.endswith(".md")]
+    assert changed == [], "run: make findings"
