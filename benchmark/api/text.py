@@ -17,8 +17,8 @@ _NAME_WIDTH = 14
 """Maximum width of the column with the names of methods; a longer name is followed by a line break."""
 
 LEGEND = (
-    "After each prompt: the most probable next tokens (words or their beginnings; quoted without letters or without the "
-    "usual space), the continuation, and the probability of the wanted answer. yes: the continuation begins with the "
+    "After each prompt: the most probable next tokens (words or their beginnings; quoted without letters or without "
+    "the usual space), the continuation, and the probability of the wanted answer. yes: the continuation begins with the "
     "wanted answer. same: the next token is as before. KL: divergence of the next token from the unedited model, in "
     "nats."
 )
