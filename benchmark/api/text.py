@@ -18,9 +18,9 @@ _NAME_WIDTH = 14
 
 LEGEND = (
     "After each prompt: the most probable next tokens (words or their beginnings; quoted without letters or without "
-    "the usual space), the continuation, and the probability of the wanted answer. yes: the continuation begins with the "
-    "wanted answer. same: the next token is as before. KL: divergence of the next token from the unedited model, in "
-    "nats."
+    "the usual space), the continuation, and the probability of the wanted answer. yes: the continuation begins with "
+    "the wanted answer. same: the next token is as before. KL: divergence of the next token from the unedited model, "
+    "in nats."
 )
 
 Style = Literal["heading", "strong", "plain", "dim"]
