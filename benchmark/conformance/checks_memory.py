@@ -57,21 +57,24 @@ def one_decision_per_text(fixture: ModelFixture) -> Iterator[str]:
     if edit is None or not (edit.memories or edit.recall) or not lm.causal:
         return
     prober = make_prober(lm, new_tokens=3)
+    # The second answer begins with the first one, whose tokens must be as probable in both.
     probes = [
         Probe("reliability", "completion", request.text, answer, "", "new")
         for request in (REQUEST, OTHER_REQUEST)
-        for answer in (request.target_new, request.target_true)
+        for begin in (f"{request.target_new} {request.target_true}",)
+        for answer in (begin, f"{begin} {request.target_new}")
     ]
     with edit.applied(lm):
-        observations = prober.observe(probes)
+        # One by one: texts that are read together share their common beginning.
+        observations = [prober.observe([probe])[0] for probe in probes]
         for probe, observation in zip(probes, observations, strict=True):
             generated = observation.generated or ""
             if not generated.startswith(observation.top or ""):
                 yield f"after {probe.prompt!r}, {generated!r} is generated and {observation.top!r} is most probable"
-        for first, second in ((0, 1), (2, 3)):
-            pair = [observations[i].top_logprob or 0.0 for i in (first, second)]
-            if abs(pair[0] - pair[1]) > ANSWER_TOLERANCE:
-                yield "the prediction at the end of a prompt changes with the answer that is scored"
+        for first, second in (observations[:2], observations[2:]):
+            tokens = zip(first.target.token_logprobs, second.target.token_logprobs, strict=False)
+            if any(abs(a - b) > ANSWER_TOLERANCE for a, b in tokens):
+                yield "the predictions after a prompt change with the end of the answer that is scored"
 
 
 def pure_memory(fixture: ModelFixture) -> Iterator[str]:

@@ -476,7 +476,7 @@ def test_own_attack_cases_that_the_model_does_not_know_by_the_protocol_are_refus
 
 def test_own_attack_a_version_to_come_is_refused(store):
     change(store, nothing, about=lambda d: d.update(benchmark_version="99.1"))
-    new = list((store / "rome" / PLACE).glob(f"{SINGLE}.json"))
+    new = list((store / "rome" / PLACE).glob("capital.*benchmark-99.1.json"))
     (found,) = validate(store, tasks(), new).problems
     assert "/benchmark_version is 99.1, which is newer than" in found
 

@@ -48,7 +48,9 @@ def test_they_are_measured_and_stored_and_do_not_change_the_score(lm, tmp_path):
     assert {row.criterion for row in second.summary} - {row.criterion for row in first.summary} == {
         "distractor", "negation",
     }  # fmt: skip
-    assert first.edit_score == second.edit_score
+    # Other texts in a pass change its rounding.
+    scores = [(s.value, s.gain, s.preservation, *s.kept.values()) for s in (first.edit_score, second.edit_score)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-9)
     assert comparable(first) == comparable(second)
     assert rescore(added)["summary"]
     lines = json_lines(added / "records.jsonl")
