@@ -119,7 +119,6 @@ def plot(results: Sequence[Path], measure: str, output: Path) -> None:
 def _gain_figure(runs: Sequence[Run]) -> str:
     """Draw the editors of some runs by gain and preservation over the tasks that all of them have."""
     from ..benchmark.results.comparison import group_by_task
-    from ..benchmark.results.controls import LIMITS
     from ..benchmark.results.edit_scores import complete_methods, rank_by_edit_score
     from ..benchmark.results.score_figure import ScorePoint, score_figure
 
@@ -127,18 +126,4 @@ def _gain_figure(runs: Sequence[Run]) -> str:
     rows = rank_by_edit_score(complete_methods([group.case_values for group in groups]), ranked=False)
     if not rows:
         raise KnbenchError("no editor has an edit score on all tasks of these folders; pass folders of the same tasks")
-    return score_figure(
-        [
-            ScorePoint(
-                row.method,
-                row.gain,
-                row.preservation,
-                row.method in LIMITS,
-                row.gain_low,
-                row.gain_high,
-                row.preservation_low,
-                row.preservation_high,
-            )
-            for row in rows
-        ]
-    )
+    return score_figure([ScorePoint.of(row) for row in rows])

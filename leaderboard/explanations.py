@@ -68,7 +68,10 @@ def _criterion(column: str) -> str:
 
 
 def _examples(read: Sequence[ReadResult]) -> dict[str, Example]:
-    """Return one example per criterion: of the best method that is no control, on a fact where facts have it."""
+    """Return one example per criterion, from the best method other than a control.
+
+    The example is a fact if facts have the criterion.
+    """
 
     def order(found: ReadResult) -> tuple[bool, bool, float]:
         result = found.entry.result

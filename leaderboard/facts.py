@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..benchmark.core.documents import Result
-from ..benchmark.core.schema import ProbeKind
 from ..benchmark.scoring.criteria import CRITERIA
 from .cases import AnswerView, CaseSummary, CaseView, ProbeView, said
 from .paths import fact_page, facts_page, method_anchor, result_page
@@ -75,18 +74,13 @@ class FactProbe:
     """A probe with the answers of all methods.
 
     Attributes:
-        criterion: title of the criterion.
+        asked: the probe, with the answers of the first method.
         before: answer of the unedited model; None if it was not measured.
         before_odds: probabilities of target and rival before the edit; empty where they are not defined.
         answers: answers after the edit, the most frequent one first.
     """
 
-    criterion: str
-    kind: ProbeKind
-    prompt: str
-    target: str
-    rival: str
-    expected: str
+    asked: ProbeView
     before: str | None
     before_odds: str
     answers: Sequence[SameAnswer]
@@ -211,12 +205,7 @@ def _probe(found: Sequence[ProbeView | None], methods: Sequence[str]) -> FactPro
     answers = [SameAnswer(text, passed, tuple(names)) for (text, passed), names in groups.items()]
     answers.sort(key=lambda answer: -len(answer.methods))
     return FactProbe(
-        criterion=example.criterion,
-        kind=example.kind,
-        prompt=example.prompt,
-        target=example.target,
-        rival=example.rival,
-        expected=example.expected,
+        asked=example,
         before=said(example, example.before),
         before_odds=_odds(example, example.before),
         answers=answers,

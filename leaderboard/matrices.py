@@ -26,7 +26,7 @@ class MatrixCell:
     """A number of a matrix.
 
     Attributes:
-        value: edit score in percent; None if there is no result.
+        value: edit score in percent, or None without a result.
         page: path of the page that shows it.
         note: where it comes from, or the command that would measure it.
     """

@@ -81,14 +81,19 @@ def verify_command(
     FOLDER is the folder of a method in a results store, or the store. The method must be installed, and the model must
     have the hashes of the results. Before and after the edit, log-probabilities and divergences must agree within a
     tolerance, and ranks, most probable tokens and texts must be equal except for ties. Of a run with batches the
-    batches with the drawn cases are run again, and of a sequential run the whole sequence.
+    batches with the drawn cases are run again, and of a sequential run the whole sequence. Results of an earlier
+    version of their task are skipped, since its questions are no longer installed.
 
-    Prints the first difference of each case. Exits with status 2 if there is one, or if a result cannot be verified.
+    Prints the first difference of each case. Exits with status 2 if there is one, if a result cannot be verified, or if
+    all are of earlier versions.
     """
     check_installed("torch", "transformers")
     tasks = _tasks(include_path)
     verdict = validate(folder, tasks)
-    runs = sorted(verdict.results, key=lambda run: run.result_path)
+    earlier = {run.result_path: note for run in verdict.results if (note := _earlier_version(run, tasks))}
+    runs = sorted((r for r in verdict.results if r.result_path not in earlier), key=lambda run: run.result_path)
+    if earlier and not runs and not verdict.problems:
+        raise KnbenchError(f"{next(iter(earlier.values()))}; nothing to verify: run the method again")
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     lines = [_Line(None, f"error: {problem}") for problem in verdict.problems]
     if resume:
@@ -98,8 +103,8 @@ def verify_command(
     if rerun:
         runs = [run for run in runs if run.result_path in repeated]
     if not as_json:
-        for line in lines:
-            click.echo(line.text)
+        for text in (*(line.text for line in lines), *(f"skipped: {note}" for _, note in sorted(earlier.items()))):
+            click.echo(text)
         what = "all cases" if rerun else f"{cases} cases of each, seed {seed}"
         click.echo(f"{folder}: {len(runs)} results, {what}")
     check_device(device)
@@ -117,6 +122,17 @@ def verify_command(
         click.echo(json_text({"seed": seed, "results": [line.document for line in lines if line.run]}), nl=False)
     if bad:
         raise KnbenchError(f"{folder}: {len(bad)} of {len(lines)} results differ or cannot be verified")
+
+
+def _earlier_version(run: Run, tasks: Mapping[str, Task]) -> str | None:
+    """Return that a result is of an earlier version of its task than the installed one, or None."""
+    stored = run.result.task
+    task = tasks.get(stored.name)
+    if task is None or stored.version >= task.version:
+        return None
+    return (
+        f"{run.result_path}: of version {stored.version} of task '{stored.name}', which is now version {task.version}"
+    )
 
 
 class _Line:

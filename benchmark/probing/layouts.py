@@ -29,7 +29,7 @@ class Layout:
 
     Attributes:
         batch: token ids and the mask of real tokens, (row, position).
-        paths: row, and the column of each token, of the texts that are laid out, by text.
+        paths: for each text its row, and the column of each of its tokens.
         attention: additive attention mask, (1, 1, query, key), if the texts share a row; otherwise None.
         positions: position of each token in its text, (1, position), if the texts share a row; otherwise None.
     """

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .controls import LIMITS
+from .edit_scores import ScoredMethod
 from .figures import plot_style, series_style, to_svg
 
 CONTOURS = (10, 25, 50, 75)
@@ -30,6 +32,20 @@ class ScorePoint:
     gain_high: float | None = None
     preservation_low: float | None = None
     preservation_high: float | None = None
+
+    @classmethod
+    def of(cls, row: ScoredMethod) -> ScorePoint:
+        """Return the point of a method's scores."""
+        return cls(
+            method=row.method,
+            gain=row.gain,
+            preservation=row.preservation,
+            control=row.method in LIMITS,
+            gain_low=row.gain_low,
+            gain_high=row.gain_high,
+            preservation_low=row.preservation_low,
+            preservation_high=row.preservation_high,
+        )
 
 
 def score_figure(points: Sequence[ScorePoint], title: str = "") -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from knbench.benchmark.core.files import write_text
-from knbench.benchmark.results.controls import LIMITS
 from knbench.benchmark.results.score_figure import ScorePoint, score_figure
 
 from .pages import BLOCK, filled
@@ -51,15 +50,7 @@ def figures(results: dict[Setting, Results]) -> dict[str, str]:
         single = results.get(Setting(MODEL))
         rows = single.scored(kind) if single else {}
         if rows:
-            found[f"gain-{name}.svg"] = score_figure(
-                [
-                    ScorePoint(
-                        row.method, row.gain, row.preservation, row.method in LIMITS, row.gain_low, row.gain_high,
-                        row.preservation_low, row.preservation_high,
-                    )
-                    for row in rows.values()
-                ]
-            )  # fmt: skip
+            found[f"gain-{name}.svg"] = score_figure([ScorePoint.of(row) for row in rows.values()])
     retention = Regimes(results).retention(MODEL, 100, "capital", PROTECTORS)
     if retention is not None:
         found["retention.svg"] = retention

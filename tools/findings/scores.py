@@ -11,18 +11,12 @@ from knbench.benchmark.results.comparison import KINDS, RankedMethod, overall, r
 from knbench.benchmark.results.edit_scores import ScoredMethod, format_rank
 from knbench.benchmark.results.sensitivity import orders
 from knbench.benchmark.scoring.criteria import CRITERIA
-from knbench.benchmark.scoring.edit_score import EDIT_SCORE, FAMILIES, PRESERVATION, case_values, score
+from knbench.benchmark.scoring.edit_score import FAMILIES, PRESERVATION, case_values, score
 from knbench.benchmark.scoring.edit_score_estimates import interval
 
 from .pages import percent, table
-from .store import DEFINITIONS, Results, Setting, separated
+from .store import BY_PREFERENCE, WITHOUT_SPECIFICITY, Results, Setting, separated
 
-WITHOUT = "without specificity"
-PREFERENCE = "by preference"
-DEFINITIONS |= {
-    WITHOUT: replace(EDIT_SCORE, preservation=tuple(c for c in PRESERVATION if c != "specificity")),
-    PREFERENCE: replace(EDIT_SCORE, shift=False),
-}
 SCORES = {"score": "S", "extended_score": "S extended"}
 
 
@@ -91,7 +85,7 @@ class SingleEdits:
         """What a constant on one logit reaches: scores of phenomena with and without specificity."""
         groups = [g for g in self.results.of("linguistic") if task in ("", g.task)]
         part = Results(self.results.setting, groups)
-        kinds = [part.scored("linguistic", name) for name in ("", WITHOUT, PREFERENCE)]
+        kinds = [part.scored("linguistic", name) for name in ("", WITHOUT_SPECIFICITY, BY_PREFERENCE)]
         s = {row.editor: row for row in rank_methods(part.by_measure("linguistic", "success"), "score", ranked=False)}
         head = ["method", "S", "edit score without specificity", "by preference and KL alone", "edit score"]
         head += ["specificity kept"]
@@ -215,7 +209,7 @@ def as_kind(name: str) -> TaskKind:
     """Return a kind of tasks by its name.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: the name is unknown.
     """
     if name not in KINDS:
         raise ValueError(f"'{name}' is none of {', '.join(KINDS)}")

