@@ -126,6 +126,10 @@ def _cost_cells(row: Standing) -> dict[str, Cell]:
     return {name: Cell(form(value), "", "", None, "", value) for name, value, form in numbers if value is not None}
 
 
+_NUMBER = ("value", "low", "high", "cases", "tasks")
+"""Keys of the numbers of an export."""
+
+
 def _measure_scores(section: Section, found: Standings, measure: str) -> dict[str, dict[str, Score]]:
     """Return criteria and scores of the literature by a measure, by method."""
     complete = [row.method for row in found.rows if row.complete]
@@ -193,7 +197,7 @@ def export_records(section: Section, found: Standings, scores: Mapping[str, Scor
 
 def _rounded(value: float | None) -> float | None:
     """Return a number with the digits that exports have: far more than its interval gives a meaning to."""
-    return None if value is None else round(value, 8)
+    return None if value is None else round(value, 6)
 
 
 def export_csv(records: Sequence[Mapping[str, Any]]) -> str:
@@ -203,12 +207,22 @@ def export_csv(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writerow(records[0] if records else [])
     for record in records:
         # A leading quote prevents spreadsheets from evaluating a name as a formula.
-        values = (f"'{v}" if isinstance(v, str) and v[:1] in "=+-@" else v for v in record.values())
+        values = (f"'{v}" if isinstance(v, str) and v.startswith(("=", "+", "-", "@")) else v for v in record.values())
         writer.writerow(["" if v is None else v for v in values])
     return out.getvalue()
 
 
 def export_json(records: Iterable[Mapping[str, Any]]) -> str:
-    """Return the numbers of a table as JSON, one record per line, with the keys of :func:`export_csv`."""
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in records)
+    """Return the numbers of a table as JSON: one object per method and line, with its numbers by measure and criterion.
+
+    A number has the keys ``value``, ``low``, ``high``, ``cases`` and ``tasks`` of :func:`export_csv`; an interval that
+    does not exist is left out.
+    """
+    methods: dict[str, dict[str, Any]] = {}
+    for record in records:
+        about = {key: record[key] for key in ("table", "model", "method", "rank")}
+        numbers = methods.setdefault(record["method"], {**about, "measures": {}})["measures"]
+        number = {key: record[key] for key in _NUMBER if record[key] is not None}
+        numbers.setdefault(record["measure"], {})[record["criterion"]] = number
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in methods.values())
     return f"[\n{lines}\n]\n"

@@ -84,13 +84,14 @@ COMPOSITES = (
     ),
 )
 """Scores of the literature. None of them orders a table."""
+SECONDS = Column(
+    "seconds",
+    "s / edit",
+    "Median seconds to compute one edit, on the machine that is named on the page of the result.",
+    "cost",
+)
 COSTS = (
-    Column(
-        "seconds",
-        "s / edit",
-        "Median seconds to compute one edit, on the machine that is named on the page of the result.",
-        "cost",
-    ),
+    SECONDS,
     Column("changed", "Changed", "Bytes of the parameters that an edit replaces, median.", "cost", shown=False),
     Column("memory", "Memory", "Bytes that an edit keeps beside the weights, median.", "cost", shown=False),
     Column("facts_kept", "Entries", "Facts kept beside the weights, median over edits.", "cost", shown=False),
@@ -161,10 +162,13 @@ def edit_score_columns(present: Collection[str], *, one_task: bool = False) -> l
 
 
 def measure_columns(present: Collection[str], *, share: bool) -> list[Column]:
-    """Return the edit score, the criteria and the scores of the literature that some method has, and the costs."""
+    """Return the edit score, the criteria and the scores of the literature that some method has, and the seconds.
+
+    The other costs do not depend on the measure: the first view has them.
+    """
     style = "heat" if share else "number"
     criteria = [Column(c.name, c.title, c.question, style, narrow=True) for c in CRITERIA.values()]
-    return [SCORE, *(c for c in (*criteria, *COMPOSITES, *COSTS) if c.name in present)]
+    return [SCORE, *(c for c in (*criteria, *COMPOSITES, SECONDS) if c.name in present)]
 
 
 def all_columns() -> list[Column]:

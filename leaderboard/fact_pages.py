@@ -11,7 +11,7 @@ from ..benchmark.scoring.edit_score import score
 from . import paths
 from .comparisons import CaseList
 from .entries import Entry, Section, protocol_notes, section_key
-from .facts import FactsView, MeasuredCases, facts_view
+from .facts import FactsView, MeasuredCases, counts_of, criteria_of, facts_view
 from .pages import result_view
 from .reading import load_cases
 from .writer import SiteWriter
@@ -58,6 +58,9 @@ def write_facts(writer: SiteWriter, group: FactGroup) -> FactList:
     section = writer.navigation.section(group.section)
     for (entry, _, _), member in zip(group.members, members, strict=True):
         alone = Section(section_key(entry.result), {entry.task: {entry.method: entry}})
+        folder = paths.facts_page(entry.result).removesuffix(".html")
+        summaries = [case.summary for case in member.cases]
+        criteria = criteria_of(summaries)
         writer.page(
             paths.result_page(entry.result),
             "result.html",
@@ -65,7 +68,8 @@ def write_facts(writer: SiteWriter, group: FactGroup) -> FactList:
             entry=entry,
             section=section,
             notes=protocol_notes(alone),
-            cases=[(paths.fact_page(entry.result, case.summary.name), case.summary) for case in member.cases],
+            criteria=criteria,
+            cases=[(f"{folder}/{case.name}.html", case, counts_of(case, criteria)) for case in summaries],
         )
     for fact in view.facts:
         writer.page(fact.path, "fact.html", fact=fact, facts=view, section=section)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..benchmark.core.documents import Result
@@ -145,15 +145,26 @@ def facts_view(members: Sequence[MeasuredCases]) -> FactsView:
     return FactsView(facts_page(first), first, facts, [member.method for member in ordered])
 
 
+def criteria_of(cases: Iterable[CaseSummary]) -> list[str]:
+    """Return the titles of the criteria with a verdict in some cases, in the order of the benchmark."""
+    titles = [criterion.title for criterion in CRITERIA.values()]
+    present = {count.criterion for case in cases for count in case.counts}
+    return [title for title in titles if title in present] + sorted(present - {*titles})
+
+
+def counts_of(case: CaseSummary, criteria: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Return the number of passed probes and of all probes of each criterion; None without a verdict."""
+    counts = {count.criterion: (count.passed, count.total) for count in case.counts}
+    return [counts.get(criterion) for criterion in criteria]
+
+
 def _order(member: MeasuredCases) -> tuple[float, str]:
     return (1.0 if member.score is None else -member.score, member.method)
 
 
 def _fact(path: str, having: Sequence[tuple[MeasuredCases, CaseView]]) -> FactView:
     example = having[0][1]
-    titles = [criterion.title for criterion in CRITERIA.values()]
-    present = {count.criterion for _, case in having for count in case.summary.counts}
-    criteria = [title for title in titles if title in present] + sorted(present - {*titles})
+    criteria = criteria_of(case.summary for _, case in having)
     probes = _aligned([case.probes for _, case in having])
     first = next((probe for probe in example.probes if probe.criterion == CRITERIA["reliability"].title), None)
     return FactView(
@@ -167,7 +178,6 @@ def _fact(path: str, having: Sequence[tuple[MeasuredCases, CaseView]]) -> FactVi
 
 
 def _row(member: MeasuredCases, case: CaseSummary, criteria: Sequence[str]) -> FactRow:
-    counts = {count.criterion: (count.passed, count.total) for count in case.counts}
     failure = case.failure
     return FactRow(
         method=member.method,
@@ -176,7 +186,7 @@ def _row(member: MeasuredCases, case: CaseSummary, criteria: Sequence[str]) -> F
         page=result_page(member.result),
         said=case.said,
         passed=case.passed,
-        counts=[counts.get(criterion) for criterion in criteria],
+        counts=counts_of(case, criteria),
         failure=f"{failure.phase}: {failure.type}: {failure.message}" if failure else "",
     )
 

@@ -71,7 +71,7 @@ class ResultView:
 
     Attributes:
         measures: title and definition of each column of ``rows``.
-        rows: title of each criterion, with one cell per measure.
+        rows: title of each criterion, its number of cases and probes in words, and one cell per measure.
         chart: retention of a sequential run, or None.
         drift: one row per drift task.
         command: the command that repeats it.
@@ -81,7 +81,7 @@ class ResultView:
     hyper_parameters: Properties
     environment: Properties
     measures: list[tuple[str, str]]
-    rows: list[tuple[str, list[Cell | None]]]
+    rows: list[tuple[str, str, list[Cell | None]]]
     chart: CurveChart | None
     drift: list[DriftRow]
     command: str
@@ -98,14 +98,19 @@ def result_view(result: Result) -> ResultView:
         environment=flatten(result.environment),
         measures=[(m.title, m.definition) for m in measures],
         rows=[
-            (title, [cell(scores.get((name, m.name)), share=m.share) for m in measures])
+            (title, _size(found), [cell(scores.get((name, m.name)), share=m.share) for m in measures])
             for name, title in titles.items()
-            if any((name, m.name) in scores for m in measures)
+            if (found := [scores[name, m.name] for m in measures if (name, m.name) in scores])
         ],
         chart=method_chart(result),
         drift=format_drift(result.drift),
         command=result_command(result, [result.task.name]),
     )
+
+
+def _size(scores: Sequence[Score]) -> str:
+    """Return the number of cases and probes of a criterion, of the measure that has most."""
+    return f"{max(score.cases for score in scores)} cases, {max(score.probes or 0 for score in scores)} probes"
 
 
 # --- rows of methods and tasks -----------------------------------------------------------------------------------

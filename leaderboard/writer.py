@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,18 @@ NEEDS = {
     "replay": "sees the facts of earlier edits again",
 }
 """What methods need, in words."""
+
+_OPTIONAL = re.compile(r"</(?:td|th|tr|li|dt|dd)>")
+"""End tags that HTML implies. Text from results has none: it is escaped."""
+
+
+def plain(text: str) -> str:
+    """Return a text as it can stand in a string of a style sheet: letters, digits and harmless punctuation.
+
+    >>> plain("Synonymous invariance"), plain("a';} \\n<b>")
+    ('Synonymous invariance', 'a b')
+    """
+    return " ".join(re.sub(r"[^\w .,/()-]", " ", text).split())
 
 
 class SiteWriter:
@@ -73,13 +86,16 @@ class SiteWriter:
             method_anchor=paths.method_anchor,
             facts_page=paths.facts_page,
             result_page=paths.result_page,
+            zip=zip,
         )
+        environment.filters["plain"] = plain
         return environment
 
     def page(self, path: str, template: str, **values: Any) -> None:
         """Render a template as a page."""
         root = "../" * path.count("/")
-        self.write(path, self._environment.get_template(template).render(root=root, path=path, **values))
+        text = self._environment.get_template(template).render(root=root, path=path, **values)
+        self.write(path, _OPTIONAL.sub("", text))
 
     def write(self, path: str, content: str | bytes) -> None:
         """Write a file of the site."""

@@ -60,9 +60,9 @@
     return chart;
   };
 
-  const table = (label, heads, lines) => element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, element("table", { class: "stack" },
+  const table = (label, heads, lines) => element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, element("table", { class: "stack", style: heads.map((head, n) => `--l${n + 1}:${JSON.stringify(head)}`).join(";") },
     element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-    element("tbody", {}, ...lines.map((line) => element("tr", {}, ...line.map((cell, n) => (n ? element("td", { "data-label": heads[n] }, cell) : element("th", { scope: "row" }, cell))))))));
+    element("tbody", {}, ...lines.map((line) => element("tr", {}, ...line.map((cell, n) => element(n ? "td" : "th", n ? {} : { scope: "row" }, cell)))))));
 
   const show = async (section, a, b) => {
     const shared = await load(`${section.key}/section`, `data/${section.key}/section.js`);

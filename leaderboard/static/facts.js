@@ -9,7 +9,11 @@
   const wordsOf = (input) => input.value.toLowerCase().split(/\s+/).filter(Boolean);
 
   document.querySelectorAll("input.filter").forEach((input) => {
-    const rows = [...document.querySelectorAll(input.dataset.rows)].map((row) => [row, row.textContent.toLowerCase()]);
+    // A number is found with its heading, such as "paraphrase 3/3".
+    const rows = [...document.querySelectorAll(input.dataset.rows)].map((row) => {
+      const heads = row.closest("table").tHead.rows[0].cells;
+      return [row, [...row.cells].map((cell, n) => `${heads[n].textContent} ${cell.textContent}`).join(" ").toLowerCase()];
+    });
     input.addEventListener("input", () => {
       const words = wordsOf(input);
       rows.forEach(([row, text]) => { row.hidden = !matches(text, words); });
@@ -43,22 +47,19 @@
     if (!name) return;
     row.classList.add("focus");
     document.querySelectorAll(".by").forEach((by) => {
-      by.normalize();
-      for (const node of [...by.childNodes]) {
-        if (node.nodeType !== Node.TEXT_NODE) continue;
-        const at = node.data.replaceAll(",", " ").split(/\s+/).indexOf(name) >= 0 ? node.data.indexOf(name) : -1;
-        if (at >= 0) {
-          const rest = node.splitText(at);
-          rest.splitText(name.length);
-          rest.replaceWith(element("mark", {}, name));
-        }
-      }
+      by.normalize(); // one text: names with their probabilities, separated by commas
+      const parts = by.textContent.split(", ");
+      const found = parts.findIndex((part) => part === name || part.startsWith(`${name} `));
+      if (found < 0) return;
+      const rest = by.firstChild.splitText(parts.slice(0, found).reduce((sum, part) => sum + part.length + 2, 0));
+      rest.splitText(name.length);
+      rest.replaceWith(element("mark", {}, name));
     });
   };
   window.addEventListener("hashchange", mark);
   mark();
 
-  document.querySelectorAll("table.fact tbody tr").forEach((row) => {
+  document.querySelectorAll("table.fact tbody tr[id]").forEach((row) => {
     row.addEventListener("click", (event) => {
       if (event.target.closest("a")) return;
       history.replaceState(null, "", `#${row.id}`);

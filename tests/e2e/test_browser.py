@@ -357,9 +357,9 @@ def test_cases_of_a_method_lead_to_the_fact_with_its_row_marked(visit):
     assert page.locator("tr.focus a").inner_text() == "method-002"
     page.locator("tr.focus a").click()
     page.wait_for_url("**/results/**")
-    shown = page.locator(".case-rows li:visible").count()
+    shown = page.locator(".case-rows tbody tr:visible").count()
     page.locator("input.filter").fill("Paraphrase 3/3")
-    assert page.locator(".case-rows li:visible").count() < shown
+    assert page.locator(".case-rows tbody tr:visible").count() < shown
 
 
 # --- comparison --------------------------------------------------------------------------------------------------
