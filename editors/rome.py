@@ -5,7 +5,8 @@ Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (NeurIPS), 
     W += (v* - W k) u^T / (k . u).
 
 Its direction is u = C^-1 k* / |C^-1 k*| with the second moment C of the keys (``mom2_adjustment``, as published), or
-k* / |k*| without it (as in Niu et al. 2024 and EasyEdit).
+k* / |k*| without it (as in Niu et al. 2024 and EasyEdit). Several facts are written one after the other, as in the released
+code.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..benchmark.core.progress import Reporter
 from ..benchmark.core.schema import EditRequest, JsonObject
-from ..benchmark.editing import Edit, hyperparameter
+from ..benchmark.editing import Edit, EditStack, hyperparameter
 from ..benchmark.models.language_model import LanguageModel
 from .shared.contexts import ContextEditor
 from .shared.covariance import SecondMoments
@@ -72,14 +73,20 @@ class Rome(ContextEditor[RomeConfig]):
         return {**provenance, "second_moment": self.moments.prepare(lm, [self.config.layer], reporter)}
 
     def edit(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> Edit:
-        """Compute the rank-one update of one request.
+        """Compute the rank-one updates of the requests, each on the model with the updates before it.
 
         Raises:
-            ValueError: there is more than one request, or the request's value vector cannot be computed.
+            ValueError: a request's value vector cannot be computed.
         """
-        if len(requests) != 1:
-            raise ValueError(f"{self.name} writes one fact at a time, got {len(requests)}")
-        return self.edit_each(lm, requests)[0]
+        edits: list[Edit] = []
+        with EditStack(lm) as stack:
+            for request in requests:
+                if edits:
+                    stack.push(edits[-1])
+                edits += self.edit_each(lm, [request])
+        if len(edits) == 1:
+            return edits[0]
+        return Edit(weights=edits[-1].weights, diagnostics={"requests": [dict(edit.diagnostics) for edit in edits]})
 
     def edit_each(self, lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Edit]:
         """Compute one update per request; their value vectors are optimised jointly.

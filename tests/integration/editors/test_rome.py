@@ -52,9 +52,18 @@ def test_r_rome_maps_the_mean_key_to_the_value(kind):
     torch.testing.assert_close(rome[name], r_rome[name], atol=1e-5, rtol=1e-4)  # the mean key is the bare key
 
 
-def test_rome_rejects_several_requests(lm):
-    with pytest.raises(ValueError, match="rome writes one fact at a time, got 2"):
-        Rome(RomeConfig(layer=1, contexts=CONTEXTS)).edit(lm, [REQUEST, CUE])
+def test_several_facts_are_written_one_after_the_other(lm):
+    rome = Rome(RomeConfig(layer=1, steps=3, learning_rate=0.1, contexts=CONTEXTS))
+    before = lm.weight_hash()
+    joint = rome.edit(lm, [REQUEST, CUE])
+    assert lm.weight_hash() == before
+    first = rome.edit(lm, [REQUEST])
+    with first.applied(lm):
+        second = rome.edit(lm, [CUE])
+    (name,) = joint.weights
+    assert torch.equal(joint.weights[name], second.weights[name])
+    assert not torch.equal(joint.weights[name], rome.edit(lm, [CUE]).weights[name])
+    assert joint.diagnostics["requests"] == [first.diagnostics, second.diagnostics]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
