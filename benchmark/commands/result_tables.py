@@ -10,7 +10,7 @@ from ..core.documents import EditScore, Result, SummaryRow
 from ..core.records import Record
 from ..results.edit_scores import format_rank, rank_by_edit_score
 from ..scoring.criteria import MEASURES
-from ..scoring.edit_score import FAMILIES, case_values
+from ..scoring.edit_score import FAMILIES, PRESERVATION, case_values
 from ..scoring.edit_score_estimates import mean_over_checkpoints
 from ..scoring.formatting import SCORE_EXPLANATION, SPLIT_NOTES, format_drift, format_p_value, format_regime
 from ..scoring.protocols import DEFAULT, PROTOCOLS, Column
@@ -222,12 +222,23 @@ def explanation(results: Sequence[Result], protocol: str = DEFAULT) -> str:
         return f"Values are means over cases with 95% intervals. Higher is better.{warning}"
     skipped = sorted({name for result in results if result.edit_score for name in result.edit_score.without_headroom})
     left_out = f" Left out, because the unedited model fulfils it: {', '.join(skipped)}." if skipped else ""
+    if results and all(_without_headroom(result) for result in results):
+        left_out = " No edit score: before any edit, the model fulfils each criterion that an edit is meant to fulfil."
+        if not all(result.protocol.known_only for result in results):
+            left_out += " --known-only leaves such cases out."
     if any(result.curve for result in results):
         left_out += (
             " Of sequential runs, the edit score is the one after the last edit; at once: right after each case's own "
             "edit; checkpoints: their mean."
         )
     return f"{SCORE_EXPLANATION} Gain is the mean over the families. Criteria: --all-columns.{left_out}{warning}"
+
+
+def _without_headroom(result: Result) -> bool:
+    """Return whether a result has no edit score although edits and what they should preserve were measured."""
+    measured = result.records.cases > result.records.failed
+    kept = any(row.criterion in PRESERVATION and row.measure == "kl" for row in result.summary)
+    return result.edit_score is None and measured and kept
 
 
 def _settings_notes(result: Result) -> list[str]:
