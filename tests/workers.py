@@ -16,8 +16,8 @@ from knbench.benchmark.core.schema import Case, EditRequest, Probe, Task
 from knbench.benchmark.editing import Edit, Editor, NoConfig
 from knbench.benchmark.models.untrained import untrained
 from knbench.benchmark.running.evaluator import RunSpec
+from knbench.benchmark.running.executors import ExecutorConfig, Kind, open_executor
 from knbench.benchmark.running.runner import execute
-from knbench.benchmark.running.workers.config import ExecutorConfig, Kind, open_executor
 from knbench.editors.rome import Rome
 
 from tests.files import json_lines
@@ -110,6 +110,12 @@ class Broken(Push):
     def edit(self, lm: Any, requests: Any) -> Edit:
         lm.parameter(lm.mlp_weight_name(0)).data[0, 0] += 1e-3
         return Edit()
+
+
+class Joint(Push):
+    """Edits four cases together."""
+
+    name, joint_batch_size = "joint", 4
 
 
 class DifferentHere(Push):

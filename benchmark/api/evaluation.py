@@ -133,8 +133,7 @@ def start(
     Raises:
         KnbenchError: a setting is wrong, a device is missing, or the folder holds another run.
     """
-    from ..running.workers.choice import Machine, choose, size_of
-    from ..running.workers.config import ExecutorConfig, open_executor
+    from ..running.executors import ExecutorConfig, Machine, choose, open_executor, size_of
 
     config = job.config
     device = config.device if config.executor == "ray" else resolve_device(config.device)

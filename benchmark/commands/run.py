@@ -18,8 +18,8 @@ from ..core.split import LITE_CASES, SPLITS, SUBSETS, Split, Subset
 from ..models.catalogue import DEFAULT_MODEL, check_model_name
 from ..models.devices import CPU_BATCH, DEVICE_HELP
 from ..models.loading import DTYPES, stored_model_bytes
+from ..running.executors import KINDS, Kind
 from ..running.shards import Shard
-from ..running.workers.config import KINDS, Kind
 from ..scoring.protocols import unstored_measures
 from .board_run import BOARD_OPTION, run_on_board
 from .options import (

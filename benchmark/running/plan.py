@@ -174,37 +174,38 @@ class WorkQueue:
     """Units that no worker has taken. Units that need the same answers of the unedited model go to one worker.
 
     >>> a, b, c = (Unit("rome", "capital", first, first + 8) for first in (0, 8, 16))
-    >>> queue = WorkQueue([a, b, c])
-    >>> queue.take(own=b.block, others=[]) == b, queue.take(own=None, others=[a.block]) == c, bool(queue)
-    (True, True, True)
+    >>> same = Unit("ft", "capital", 0, 8)
+    >>> queue = WorkQueue([a, same, b, c])
+    >>> queue.take(worker=0) == a, queue.take(worker=1) == b, queue.take(worker=0) == same, bool(queue)
+    (True, True, True, True)
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self._groups: dict[BlockKey, list[Unit]] = {}
         for unit in units:
             self._groups.setdefault(unit.block, []).append(unit)
+        self._last: dict[int, BlockKey] = {}
 
     def __bool__(self) -> bool:
         return bool(self._groups)
 
-    def take(self, own: BlockKey | None, others: Collection[BlockKey]) -> Unit:
+    def take(self, worker: int) -> Unit:
         """Remove and return the next unit for a worker.
 
         The order of preference is: a unit of the block that the worker has measured, a unit of a block that no other
         worker has measured, any unit.
-
-        Args:
-            own: block of the unit that the worker measured last.
-            others: those of the other workers.
         """
-        fresh = next((block for block in self._groups if block not in others), next(iter(self._groups)))
-        block = own if own in self._groups else fresh
+        own, others = self._last.pop(worker, None), set(self._last.values())
+        block = next((key for key in self._groups if key not in others), next(iter(self._groups)))
+        if own in self._groups:
+            block = own
         unit = self._groups[block].pop(0)
         if not self._groups[block]:
             del self._groups[block]
+        self._last[worker] = block
         return unit
 
-    def put_back(self, unit: Unit) -> None:
-        """Return a unit to the front of the queue."""
-        others = self._groups.pop(unit.block, [])
-        self._groups = {unit.block: [unit, *others], **self._groups}
+    def put_back(self, unit: Unit, worker: int) -> None:
+        """Return a unit to the front of the queue, because its worker was lost."""
+        self._last.pop(worker, None)
+        self._groups = {unit.block: [unit, *self._groups.pop(unit.block, [])], **self._groups}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.running.plan import BlockKey, Plan, Unit, WorkQueue, units_of
+from knbench.benchmark.running.plan import BlockKey, Plan, WorkQueue, units_of
 from rich.console import Console
 from rich.table import Table
 
@@ -155,8 +155,7 @@ def simulate(workers: int, assumed: Assumptions) -> Outcome:
         free = [(ready, number) for number in range(workers)]
         while queue:
             now, number = heapq.heappop(free)
-            block = last.pop(number, None)
-            unit: Unit = queue.take(block, set(last.values()))
+            block, unit = last.get(number), queue.take(number)
             last[number] = unit.block
             method, count = METHODS[unit.editor], len(unit.indices)
             edits = count * assumed.seconds(method.seconds, method.passes, size, layers)

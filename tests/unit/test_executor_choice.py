@@ -8,8 +8,7 @@ import pytest
 from knbench.benchmark.core import registry
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.models.loading import stored_model_bytes
-from knbench.benchmark.running.workers.choice import Machine, choose, size_of
-from knbench.benchmark.running.workers.config import ExecutorConfig
+from knbench.benchmark.running.executors import ExecutorConfig, Machine, choose, size_of
 
 GB = 2**30
 TWO_CORES = Machine(2, 24 * GB)

@@ -1,140 +1,82 @@
-"""``--executor local``: several processes on this machine, each with its own model."""
+"""``--executor local``: processes on this machine, each of which is the only one of a ``ProcessPoolExecutor``.
+
+An executor is broken as a whole when a process ends. With one process each, it is known which one ended.
+"""
 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from multiprocessing import get_context, parent_process
+from typing import Any
 
-from .messages import Command, Done, Failed, Message, setup_failed
-from .pool import Worker, WorkerLost, WorkerPool
-
-if TYPE_CHECKING:
-    from ..evaluator import WorkerDevice
+from .pool import WorkerPool
+from .worker import Worker
 
 
 def local_pool(workers: int) -> WorkerPool:
-    """Return a pool of processes on this machine. Its setup is a tuple of run spec and :class:`WorkerDevice`."""
-    return WorkerPool("local", [LocalWorker(number) for number in range(workers)])
+    """Return a pool of processes on this machine."""
+    return WorkerPool("local", [LocalWorker() for _ in range(workers)], pickle.dumps)
 
 
-class LocalWorker(Worker):
-    """A spawned process that receives commands over a pipe."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self._process: SpawnProcess | None = None
-        self._pipe: Connection | None = None
-        self._is_set_up = False
+class LocalWorker:
+    """A spawned process."""
 
     def start(self) -> None:
-        """Start the process."""
-        self.stop()
-        spawn = get_context("spawn")
-        self._pipe, child_pipe = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(child_pipe,), daemon=True)
-        with _sigint_blocked():
-            self._process.start()
-        child_pipe.close()
-        self._is_set_up = False
-
-    def execute(self, command: Command) -> Iterator[Message]:
-        """Send a command and yield the messages.
-
-        Raises:
-            WorkerLost: the process ended.
-        """
-        pipe, process = self._pipe, self._process
-        if pipe is None or process is None:
-            raise WorkerLost(f"worker {self.number} was not started")
+        """Start the process. It ignores Ctrl-C, which reaches the whole process group: the run stops its workers."""
+        self._executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=_end_with_parent)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
         try:
-            with suppress(OSError):  # the process ended; what it sent before tells why
-                if not self._is_set_up:
-                    pipe.send((*self.setup, self.number))
-                    self._is_set_up = True
-                pipe.send(command)
-            while True:
-                message = pipe.recv()
-                yield message
-                if isinstance(message, Done | Failed):
-                    return
-        except (EOFError, OSError):
-            process.join(5)
-            code = process.exitcode or 0
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            raise WorkerLost(f"worker {self.number} {how}") from None
+            self._executor.submit(_call, "warm_up")
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        (self._process,) = self._executor._processes.values()
+
+    def call(self, method: str, *args: Any) -> Future[Any]:
+        """Call a method of the worker in the process."""
+        try:
+            return self._executor.submit(_call, method, *args)
+        except BrokenProcessPool as error:
+            ended: Future[Any] = Future()
+            ended.set_exception(error)
+            return ended
+
+    def loss(self, error: Exception) -> str | None:
+        """Return how the process ended, if that is the reason of an error, and start another one."""
+        if not isinstance(error, BrokenProcessPool):
+            return None
+        self.stop()
+        code = self._process.exitcode or 0
+        self.start()
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
     def stop(self) -> None:
         """Kill the process, which owns nothing that needs to be closed."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process = None
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
+        self._process.kill()
+        self._executor.shutdown()
 
 
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, which reaches the terminal's process group: the run stops its workers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+@cache
+def _worker() -> Worker:
+    """Return the worker of this process."""
+    return Worker()
 
 
-def _serve(pipe: Connection) -> None:
-    """Execute commands until the run's process ends."""
-    inbox: SimpleQueue[Any] = SimpleQueue()
-    threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
-    try:
-        from .loop import WorkerLoop  # imports torch, which takes seconds, while the run is being set up
-
-        setup = inbox.get()
-        if isinstance(setup, Failed):
-            pipe.send(setup)
-            return
-        spec, device, number = setup
-        loop = WorkerLoop(spec, _assigned(device, number))
-    except (Exception, SystemExit) as error:
-        pipe.send(setup_failed(error))
-        return
-    while True:
-        command = inbox.get()
-        if isinstance(command, Failed):
-            pipe.send(command)
-        else:
-            loop.execute(command, pipe.send)
+def _call(method: str, *args: Any) -> Any:
+    return getattr(_worker(), method)(*args)
 
 
-def _receive(pipe: Connection, inbox: SimpleQueue[Any]) -> None:
-    """Queue the received objects. End the process when the run's process is gone, also in the middle of a command.
+def _end_with_parent() -> None:
+    """End this process when the run's process is gone, also in the middle of a command."""
 
-    For an object that cannot be unpickled, for example because its module is missing here, :class:`Failed` is queued.
-    """
-    while True:
-        try:
-            inbox.put(pipe.recv())
-        except (EOFError, OSError):
-            os._exit(0)
-        except (Exception, SystemExit) as error:
-            inbox.put(setup_failed(error))
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+        os._exit(0)
 
-
-def _assigned(device: WorkerDevice, number: int) -> WorkerDevice:
-    """Return the device of a worker. ``cuda`` assigns the GPUs in turn."""
-    if device.device != "cuda":
-        return device
-    import torch
-
-    return replace(device, device=f"cuda:{number % torch.cuda.device_count()}")
+    threading.Thread(target=wait, daemon=True).start()

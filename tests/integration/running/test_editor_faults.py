@@ -362,8 +362,8 @@ def test_an_unedited_model_without_probabilities_is_named(tmp_path):
 @pytest.mark.parametrize(("limit", "stops"), [(0, 1), (0.25, 4), (2, 3), (0.5, None), (None, None)])
 def test_a_run_stops_when_more_cases_fail_than_allowed(tmp_path, limit, stops):
     from knbench.benchmark.core.progress import Reporter
+    from knbench.benchmark.running.executors import ExecutorConfig, open_executor
     from knbench.benchmark.running.runner import execute
-    from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
 
     from tests.workers import spec
 

@@ -3,64 +3,77 @@
 from __future__ import annotations
 
 import builtins
-import threading
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from queue import SimpleQueue
 
 import pytest
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.registry import EDITORS, registered
 from knbench.benchmark.core.settings import RunSettings
-from knbench.benchmark.running.evaluator import WorkerDevice
+from knbench.benchmark.running import losses
+from knbench.benchmark.running.evaluator import Evaluator, WorkerDevice
 from knbench.benchmark.running.events import EVENTS, read_events
+from knbench.benchmark.running.executors import ExecutorConfig, open_executor
 from knbench.benchmark.running.plan import BLOCK, CasesStarted, OutputLine, Plan, Unit, WorkQueue, units_of
 from knbench.benchmark.running.runner import execute
-from knbench.benchmark.running.workers import pool as pool_module
-from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
-from knbench.benchmark.running.workers.loop import WorkerLoop
-from knbench.benchmark.running.workers.messages import Done, Failed, MeasureItem
-from knbench.benchmark.running.workers.pool import Worker, WorkerLost, WorkerPool
+from knbench.benchmark.running.workers.pool import WorkerPool
+from knbench.benchmark.running.workers.worker import Worker
 from knbench.editors.none import NoEdit
 from knbench.editors.rome import Rome
 
 from tests.conftest import called
 from tests.files import load_result
-from tests.workers import Broken, DifferentHere, Meet, Push, measured, run_with, spec
+from tests.workers import Broken, DifferentHere, Joint, Meet, Push, measured, run_with, spec
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
 
 
-class Threaded(Worker):
-    """A worker in this process, lost after so many lines of each of its lives."""
+class Gone(Exception):
+    """A process ended."""
 
-    def __init__(self, number, cook, lives=()):
-        super().__init__(number)
-        self.cook, self.lives, self.starts, self.measured = cook, list(lives), 0, []
+
+class Threaded:
+    """A worker in this process, lost after so many lines of each of its lives, or with some cases."""
+
+    def __init__(self, cook, lives=(), victims=(), repeats=False):
+        self.cook, self.lives, self.victims, self.repeats = cook, list(lives), set(victims), repeats
+        self.starts, self.measured = 0, []
 
     def start(self):
         self.starts += 1
         self.left = self.lives.pop(0) if self.lives else None
-        self.loop = WorkerLoop(self.cook, WorkerDevice(threads=1))
+        self.ended = False
+        self.worker, self.calls = Worker(), ThreadPoolExecutor(1)
 
-    def execute(self, command):
-        messages = SimpleQueue()
-        threading.Thread(target=self.loop.execute, args=(command, messages.put), daemon=True).start()
-        while True:
-            message = messages.get()
+    def call(self, method, *args):
+        return self.calls.submit(self.receive if method == "receive" else getattr(self.worker, method), *args)
+
+    def receive(self):
+        messages = []
+        for message in [] if self.ended else self.worker.receive():
             if isinstance(message, OutputLine):
                 if self.left == 0:
-                    raise WorkerLost("gone")
+                    self.ended = True
+                    break
                 self.left = self.left and self.left - 1
                 self.measured.append(message.line.case_id)
-                if self.number == 1:
-                    yield message  # sent twice
-            yield message
-            if isinstance(message, Done | Failed):
-                return
+                messages += [message] * self.repeats
+            messages.append(message)
+            self.ended = isinstance(message, CasesStarted) and bool(self.victims & set(message.case_ids))
+        if not messages:
+            raise Gone("was killed by SIGKILL")
+        return messages
+
+    def loss(self, error):
+        if not isinstance(error, Gone):
+            return None
+        self.start()
+        return str(error)
 
     def stop(self):
-        pass
+        self.calls.shutdown(wait=False)
 
 
 def alone(output, settings, *editors, cases=20):
@@ -68,7 +81,8 @@ def alone(output, settings, *editors, cases=20):
 
 
 def run_workers(workers, output, settings=SETTINGS):
-    with WorkerPool("local", workers) as pool:
+    with WorkerPool("local", workers, pickle.dumps) as pool:
+        pool.configure(workers[0].cook, [WorkerDevice(threads=1)] * len(workers))
         return [run.folder for run in execute(pool, output, settings, Reporter())]
 
 
@@ -100,7 +114,7 @@ def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp
     settings = replace(SETTINGS, **change)
     cook = spec(settings, Push)
     (one,) = alone(tmp_path / "one", settings, Push)
-    workers = [Threaded(0, cook, lives=[3, 0, 5]), Threaded(1, cook, lives=[2, 4])]
+    workers = [Threaded(cook, lives=[3, 0, 5]), Threaded(cook, lives=[2, 4], repeats=True)]
     (many,) = run_workers(workers, tmp_path / "many", settings)
     assert measured(one) == measured(many)
     if "sequential" in change:
@@ -111,28 +125,14 @@ def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp
     assert kinds(tmp_path / "many")[-1] == "run_finished"
 
 
-class Killed(Threaded):
-    """A worker that is lost whenever it starts one of some cases."""
-
-    def __init__(self, number, run_spec, victims):
-        super().__init__(number, run_spec)
-        self.victims = victims
-
-    def execute(self, command):
-        for message in super().execute(command):
-            yield message
-            if isinstance(message, CasesStarted) and self.victims & set(message.case_ids):
-                raise WorkerLost(f"worker {self.number} was killed by SIGKILL")
-
-
 @pytest.mark.parametrize(
     ("change", "failed"), [({}, 1), ({"batch_edits": 3}, 3), ({"sequential": 12, "checkpoints": (5,)}, 1)]
 )
-@pytest.mark.parametrize("editor", [Push, type("Joint", (Push,), {"joint_batch_size": 4})])
+@pytest.mark.parametrize("editor", [Push, Joint])
 def test_a_case_that_ends_its_workers_is_recorded_as_failed_after_three_attempts(tmp_path, change, failed, editor):
     settings = replace(SETTINGS, **change)
     run_spec = spec(settings, editor, cases=12)
-    workers = [Killed(0, run_spec, {"Mexico 3"}), Killed(1, run_spec, {"Mexico 3"})]
+    workers = [Threaded(run_spec, victims=["Mexico 3"]) for _ in range(2)]
     (folder,) = run_workers(workers, tmp_path, settings)
     failures = {r["case_id"]: r["failure"] for r in measured(folder) if r["failure"]}
     assert len(failures) == failed
@@ -143,13 +143,13 @@ def test_a_case_that_ends_its_workers_is_recorded_as_failed_after_three_attempts
 
 def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch):
     (whole,) = alone(tmp_path / "whole", SETTINGS, Push)
-    monkeypatch.setattr(pool_module, "MAX_CONSECUTIVE_LOSSES", 3)
+    monkeypatch.setattr(losses, "MAX_LOSSES", 3)
     cook = spec(SETTINGS, Push)
     with pytest.raises(KnbenchError, match=r"4 workers were lost in a row .* continue"):
-        run_workers([Threaded(0, cook, lives=[5] + 9 * [0])], tmp_path / "a")
+        run_workers([Threaded(cook, lives=[5] + 9 * [0])], tmp_path / "a")
     assert kinds(tmp_path / "a")[-1] == "run_stopped"
     assert len(measured(tmp_path / "a/push/towns")) == 5
-    worker = Threaded(0, cook)
+    worker = Threaded(cook)
     (resumed,) = run_workers([worker], tmp_path / "a")
     assert measured(resumed) == measured(whole)
     assert len(worker.measured) == len(measured(whole)) - 5
@@ -158,18 +158,18 @@ def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch)
 def test_a_worker_that_prepared_something_else_is_refused(tmp_path):
     cook = spec(SETTINGS, DifferentHere)
     with pytest.raises(KnbenchError, match="'different' has other weights or prepared values here"):
-        run_workers([Threaded(0, cook), Threaded(1, cook)], tmp_path)
+        run_workers([Threaded(cook), Threaded(cook)], tmp_path)
 
 
 def test_an_editor_that_leaves_the_model_changed_stops_the_run(tmp_path):
     with pytest.raises(KnbenchError, match="'broken' left the model's weights changed"):
-        run_workers([Threaded(0, spec(SETTINGS, Broken))], tmp_path)
+        run_workers([Threaded(spec(SETTINGS, Broken))], tmp_path)
 
 
 def test_a_mistake_of_the_program_tells_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(MeasureItem, "execute", lambda *_: 1 / 0)
+    monkeypatch.setattr(Evaluator, "measure", lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match=r"(?s)division by zero.*in a worker:.*Traceback"):
-        run_workers([Threaded(0, spec(SETTINGS, Push))], tmp_path)
+        run_workers([Threaded(spec(SETTINGS, Push))], tmp_path)
 
 
 def plan(cases, joint_batch_size):
@@ -195,14 +195,18 @@ def test_units_never_part_cases_that_are_edited_together(settings, sizes):
 
 
 def test_a_worker_takes_first_what_it_has_asked_the_unedited_model_for():
-    a, b, c = (Unit("e", "towns", first, first + 8) for first in (0, 8, 16))
-    assert WorkQueue([a, b, c]).take(own=b.block, others=[a.block]) == b
-    assert WorkQueue([a, b, c]).take(own=None, others=[a.block]) == b
-    assert WorkQueue([a, b]).take(own=None, others=[a.block, b.block]) == a
-    waiting = WorkQueue([a, b])
-    assert (waiting.take(None, []), waiting.take(None, []), bool(waiting)) == (a, b, False)
-    waiting.put_back(b)
-    assert waiting.take(None, [b.block]) == b
+    a, same, b, c = (
+        Unit(editor, "towns", first, first + 8) for editor, first in (("e", 0), ("f", 0), ("e", 8), ("e", 16))
+    )
+    waiting = WorkQueue([a, same, b, c])
+    assert [waiting.take(worker) for worker in (0, 1, 0, 0)] == [a, b, same, c]
+    assert not waiting
+    waiting = WorkQueue([a, same])
+    assert [waiting.take(worker) for worker in (0, 1)] == [a, same]  # rather than none
+    waiting = WorkQueue([a, b, c])
+    assert [waiting.take(0), waiting.take(1)] == [a, b]
+    waiting.put_back(b, 1)
+    assert [waiting.take(1), waiting.take(1)] == [b, c]
 
 
 def test_what_cannot_be_sent_to_a_worker_is_told_at_once():

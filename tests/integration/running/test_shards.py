@@ -9,10 +9,10 @@ import pytest
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.settings import RunSettings
+from knbench.benchmark.running.executors import ExecutorConfig, open_executor
 from knbench.benchmark.running.plan import Plan, units_of
 from knbench.benchmark.running.runner import execute
 from knbench.benchmark.running.shards import Shard, merge
-from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
 from knbench.editors.none import NoEdit
 
 from tests.conftest import called

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +19,13 @@ from knbench.benchmark.core.progress import Reporter
 from knbench.benchmark.core.settings import RunSettings
 from knbench.benchmark.running.evaluator import RunSpec, WorkerDevice
 from knbench.benchmark.running.events import EVENTS, read_events
+from knbench.benchmark.running.executors import ExecutorConfig, open_executor
+from knbench.benchmark.running.plan import CasesStarted, LinesWithdrawn
 from knbench.benchmark.running.runner import execute
-from knbench.benchmark.running.workers.config import ExecutorConfig, open_executor
-from knbench.benchmark.running.workers.local import local_pool
-from knbench.benchmark.running.workers.loop import WorkerLoop
-from knbench.benchmark.running.workers.messages import Failed, LoadModel, WorkerTraceback, failed, setup_failed
+from knbench.benchmark.running.workers import worker as worker_module
+from knbench.benchmark.running.workers.messages import Done, Failed, Lost, Progress, WorkerTraceback, failed
 from knbench.benchmark.running.workers.ray import LOOPBACK, ray_pool
+from knbench.benchmark.running.workers.worker import Worker
 from knbench.editors.none import NoEdit
 
 from tests.conftest import called
@@ -34,9 +38,12 @@ KINDS = ["local", pytest.param("ray", marks=[pytest.mark.alone, pytest.mark.long
 
 def message_of(kind):
     """The message of a worker that cannot load its model, as the run's process receives it."""
-    messages = []
+    worker, messages = Worker(), []
     run_spec = RunSpec(RaisesOnLoad(kind), (Push,), [towns(4)], SETTINGS)
-    WorkerLoop(run_spec, WorkerDevice()).execute(LoadModel(), messages.append)
+    worker.set_up(pickle.dumps((run_spec, [WorkerDevice()])), 0)
+    worker.execute(None)
+    while not messages or isinstance(messages[-1], Progress):
+        messages += worker.receive()
     received = pickle.loads(pickle.dumps(messages[-1]))
     assert isinstance(received, Failed)
     return received
@@ -73,16 +80,43 @@ def test_other_errors_have_the_traceback_of_the_worker():
     assert "in __call__" in str(own.cause)
 
 
-def test_an_error_while_a_worker_starts_is_one_line():
-    def said(error):
-        return str(setup_failed(error).error)
-
-    assert said(ImportError("No module named 'x'\nmore")) == (
-        "a worker cannot be set up: ImportError: No module named 'x'"
-    )
-    assert said(SystemExit(3)) == "a worker cannot be set up: SystemExit: 3"
-    assert said(KnbenchError("as it is")) == "as it is"
+def test_a_mistake_of_the_program_is_no_error_of_the_user():
     assert isinstance(failed(KeyError("x")).error, RuntimeError)
+
+
+def test_a_process_that_was_started_in_place_of_another_one_says_so():
+    (message,) = Worker().receive()
+    assert message == Lost("its process ended, and this one was started in its place")
+
+
+def test_a_worker_waits_until_the_start_of_cases_has_arrived_and_when_it_is_far_ahead(monkeypatch):
+    """What a case that ends its process was is known, and memory does not grow with the number of messages."""
+    emitted = []
+
+    class Emitting:
+        def build_evaluator(self, device, reporter):
+            return self
+
+        def measure(self, item, emit):
+            for number in range(400):
+                emit(CasesStarted((str(number),)) if number == 3 else LinesWithdrawn({}))
+                emitted.append(number)
+
+    monkeypatch.setattr(worker_module, "_unpickled", lambda _: (Emitting(), [WorkerDevice()]))
+    worker = Worker()
+    worker.set_up(b"", 0)
+    worker.execute(object())
+    received = worker.receive()
+    while CasesStarted(("3",)) not in received:
+        received += worker.receive()
+    time.sleep(0.1)
+    assert emitted == [0, 1, 2]  # not yet acknowledged
+    received += worker.receive()
+    time.sleep(0.1)
+    assert len(emitted) < 200
+    while received[-1] != Done():
+        received += worker.receive()
+    assert len(received) == 402  # and ready and done
 
 
 def needs_ray(kind):
@@ -146,18 +180,16 @@ def test_a_module_that_a_worker_cannot_import_is_named(kind, statement, said, tm
 
 
 @pytest.mark.slow
-def test_what_a_worker_said_before_it_ended_is_read(monkeypatch, tmp_path):
-    """The process ends before the run spec is sent to it."""
+def test_a_library_that_a_worker_cannot_import_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('this torch is broken')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with local_pool(1) as pool:
-        (worker,) = pool._workers
-        worker._process.join(60)
-        pool.configure((spec(SETTINGS, Push), WorkerDevice()))
-        (message,) = worker.execute(LoadModel())
-    assert str(message.error) == "a worker cannot be set up: ImportError: this torch is broken"
+    with (
+        pytest.raises(KnbenchError, match=r"^a worker cannot be set up: ImportError: this torch is broken$"),
+        open_executor(ExecutorConfig("local", workers=1, threads=1)) as start_executor,
+    ):
+        execute(start_executor(spec(SETTINGS, Push)), tmp_path / "out", SETTINGS, Reporter())
 
 
 def conflicting(count):
@@ -200,6 +232,33 @@ def test_a_plan_prints_no_warning(capsys):
     assert capsys.readouterr().err == ""
 
 
+class Deadly(Push):
+    """Ends its process at once when it edits one of the cases."""
+
+    name = "deadly"
+
+    def edit(self, lm, requests):
+        if requests[0].subject == "Mexico 3":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().edit(lm, requests)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_case_that_kills_its_process_fails_alone(kind, tmp_path):
+    needs_ray(kind)
+    run_spec = spec(SETTINGS, Deadly, cases=6)
+    with open_executor(ExecutorConfig(kind, workers=1, threads=1)) as start_executor:
+        (run,) = execute(start_executor(run_spec), tmp_path, SETTINGS, Reporter())
+    failures = {record["case_id"]: record["failure"] for record in measured(run.folder) if record["failure"]}
+    assert list(failures) == ["Mexico 3"]
+    assert failures["Mexico 3"]["type"] == "WorkerLost"
+    assert failures["Mexico 3"]["message"].endswith(", in 3 attempts")
+    lost = [event["reason"] for event in read_events(tmp_path / EVENTS) if event["event"] == "worker_lost"]
+    assert len(lost) == 3
+    assert kind == "ray" or set(lost) == {"worker 0 was killed by SIGKILL"}
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.long
@@ -234,11 +293,11 @@ def listening():
 @pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the socket tables of Linux")
 def test_a_cluster_that_is_started_here_listens_on_loopback_alone():
-    pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
+    ray = pytest.importorskip("ray", reason="install it with: pip install 'knbench[ray]'")
     before = listening()
-    with ray_pool(None, 1, use_gpus=False) as (ray, pool):
+    with ray_pool(None, 1, use_gpus=False) as pool:
         (worker,) = pool._workers
-        assert ray.get(worker._actor.set_up.remote(b"")).error  # the actor runs
+        worker.call("set_up", b"", 0).result()  # the actor runs
         opened = listening() - before
         assert {node["NodeManagerAddress"] for node in ray.nodes()} == {LOOPBACK}
     local = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
