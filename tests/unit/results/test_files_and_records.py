@@ -3,12 +3,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 
 import pytest
 from knbench.benchmark.core.errors import KnbenchError
 from knbench.benchmark.core.files import atomic_write, write_json
 from knbench.benchmark.core.records import to_json
-from knbench.benchmark.results.io import RECORD, JsonLinesFile, read_lines
+from knbench.benchmark.results.io import RECORD, JsonLinesFile, nesting, read_json, read_lines
 
 from tests.factories import observation, probe
 from tests.factories import record as make_record
@@ -85,3 +86,46 @@ def test_a_broken_line_is_named_and_not_skipped(tmp_path, second, complaint):
     path.write_text(f"{line('a')}\n{second}\n{line('c')}\n")
     with pytest.raises(KnbenchError, match=complaint):
         read_lines(path, RECORD)
+
+
+def depth_of(value):
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if parts is None else 1 + max(map(depth_of, parts), default=0)
+
+
+def test_the_nesting_of_json_is_that_of_its_values():
+    rng = random.Random(0)
+
+    def value(depth):
+        if depth == 0 or rng.random() < 0.2:
+            return "".join(rng.choices('[]{}"\\\n,: a\N{EM DASH}', k=rng.randrange(6)))
+        parts = [value(depth - 1) for _ in range(rng.randrange(4))]
+        return parts if rng.random() < 0.5 else {f'"{n}]\\': part for n, part in enumerate(parts)}
+
+    for number in range(300):
+        made = value(number % 7)
+        for text in (json.dumps(made), json.dumps(made, ensure_ascii=False, indent=1)):
+            assert nesting(text) == depth_of(made), text
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        ("1e999", "beyond the range"),
+        ("-1.5E+400", "beyond the range"),
+        ("1" * 31, "31 digits"),
+        ("1" * 30, None),
+        ("1e-999", None),
+        ("123456789.0123456789012345678901234", None),
+        ('"1e999 "', None),
+        ("NaN", "not a JSON number"),
+    ],
+)
+def test_numbers_without_a_finite_value_are_refused(tmp_path, number, error):
+    path = tmp_path / "value.json"
+    path.write_text(f'{{"a": [{number}]}}')
+    if error is None:
+        assert read_json(path) == {"a": [json.loads(number)]}
+    else:
+        with pytest.raises(KnbenchError, match=error):
+            read_json(path)
