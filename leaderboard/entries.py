@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 
 from ..benchmark.core.documents import ModelCard, Result, TaskCard
@@ -25,7 +26,7 @@ from ..benchmark.results.method_names import describe_differences, differing_set
 from ..benchmark.results.runs import Run
 from ..benchmark.results.trust import Trust
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
-from ..benchmark.scoring.edit_score import CaseValues
+from ..benchmark.scoring.edit_score import CaseValues, Scores, score
 from ..benchmark.scoring.formatting import SPLIT_NOTES, format_regime
 from ..benchmark.scoring.summary import Table
 
@@ -97,6 +98,11 @@ class Entry:
     def method(self) -> str:
         """Name of the editor."""
         return self.result.editor.name
+
+    @cached_property
+    def score(self) -> Scores | None:
+        """The edit score of all cases and its parts; None where it is undefined."""
+        return score(self.case_values)
 
     @property
     def task(self) -> TaskKey:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..benchmark.results.controls import LIMITS
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
-from ..benchmark.scoring.edit_score import FAMILIES, PRESERVATION, score
+from ..benchmark.scoring.edit_score import FAMILIES, PRESERVATION
 from .cases import CaseView, ProbeView, said
 from .columns import all_columns
 from .paths import fact_page, method_anchor
@@ -75,7 +75,7 @@ def _examples(read: Sequence[ReadResult]) -> dict[str, Example]:
 
     def order(found: ReadResult) -> tuple[bool, bool, float]:
         result = found.entry.result
-        scores = score(found.entry.case_values)
+        scores = found.entry.score
         is_control = result.editor.kind == "control" or result.editor.name in LIMITS
         return is_control, result.task.kind != "fact", -(float(scores.value) if scores else 0.0)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..benchmark.core.documents import TaskCard
-from ..benchmark.scoring.edit_score import score
 from . import paths
 from .comparisons import CaseList
 from .entries import Entry, Section, protocol_notes, section_key
@@ -51,7 +50,13 @@ class FactList:
 def write_facts(writer: SiteWriter, group: FactGroup) -> FactList:
     """Write the pages of a group of results, and return the list of its cases."""
     members = [
-        MeasuredCases(entry.method, kind, entry.result, _score(entry), load_cases(answers))
+        MeasuredCases(
+            entry.method,
+            kind,
+            entry.result,
+            float(entry.score.value) if entry.score else None,
+            load_cases(answers),
+        )
         for entry, answers, kind in group.members
     ]
     view = facts_view(members)
@@ -75,11 +80,6 @@ def write_facts(writer: SiteWriter, group: FactGroup) -> FactList:
         writer.page(fact.path, "fact.html", fact=fact, facts=view, section=section)
     writer.page(view.path, "facts_of_task.html", view=view, section=section)
     return _list_of(view, group.section)
-
-
-def _score(entry: Entry) -> float | None:
-    found = score(entry.case_values)
-    return None if found is None else float(found.value)
 
 
 def _list_of(view: FactsView, section: str) -> FactList:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..benchmark.core.documents import Result
 from ..benchmark.scoring.criteria import CRITERIA
 from .cases import AnswerView, CaseSummary, CaseView, ProbeView, said
-from .paths import fact_page, facts_page, method_anchor, result_page
+from .paths import facts_page, method_anchor, result_page
 
 NO_ANSWER = "not measured"
 
@@ -29,6 +30,11 @@ class MeasuredCases:
     result: Result
     score: float | None
     cases: Sequence[CaseView]
+
+    @cached_property
+    def page(self) -> str:
+        """Path of the page of the result."""
+        return result_page(self.result)
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,8 @@ def facts_view(members: Sequence[MeasuredCases]) -> FactsView:
         for case in member.cases:
             found.setdefault(case.summary.name, []).append((member, case))
     first = ordered[0].result
-    facts = [_fact(fact_page(first, name), having) for name, having in found.items()]
+    folder = facts_page(first).removesuffix(".html")
+    facts = [_fact(f"{folder}/{name}.html", having) for name, having in found.items()]
     pages = ["", *(fact.path for fact in facts), ""]
     facts = [replace(fact, previous=pages[n], following=pages[n + 2]) for n, fact in enumerate(facts)]
     return FactsView(facts_page(first), first, facts, [member.method for member in ordered])
@@ -183,7 +190,7 @@ def _row(member: MeasuredCases, case: CaseSummary, criteria: Sequence[str]) -> F
         method=member.method,
         kind=member.kind,
         anchor=method_anchor(member.method),
-        page=result_page(member.result),
+        page=member.page,
         said=case.said,
         passed=case.passed,
         counts=counts_of(case, criteria),

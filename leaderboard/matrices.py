@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ..benchmark.core.documents import Result
 from ..benchmark.results.boards import BoardTable
 from ..benchmark.results.documents import comparable
-from ..benchmark.scoring.edit_score import score
 from .entries import TASK_KEYS, Entry, Section, TaskKey
 from .navigation import Navigation
 from .paths import result_page
@@ -65,10 +64,9 @@ def value_of(entries: Sequence[Entry]) -> float | None:
     """Return the edit score over some tasks: the mean over the tasks of each kind, and of the kinds."""
     by_kind: dict[str, list[float]] = {}
     for entry in entries:
-        found = score(entry.case_values)
-        if found is None:
+        if entry.score is None:
             return None
-        by_kind.setdefault(entry.result.task.kind, []).append(float(found.value))
+        by_kind.setdefault(entry.result.task.kind, []).append(float(entry.score.value))
     means = [sum(values) / len(values) for values in by_kind.values()]
     return 100 * sum(means) / len(means) if means else None
 

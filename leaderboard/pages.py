@@ -13,7 +13,6 @@ from ..benchmark.core.schema import JsonObject
 from ..benchmark.results.layout import slug
 from ..benchmark.results.trust import Trust
 from ..benchmark.scoring.criteria import CRITERIA, MEASURES
-from ..benchmark.scoring.edit_score import score
 from ..benchmark.scoring.formatting import DriftRow, format_drift
 from .cases import EXTREMES, CaseLink, CaseView, case_score
 from .cells import Cell, Score, cell
@@ -54,7 +53,7 @@ def score_cells(entry: Entry) -> list[Cell | None]:
     found = entry.result.edit_score
     if found is not None:
         parts = [(found.value, found.low, found.high), (found.gain, None, None), (found.preservation, None, None)]
-    elif (computed := score(entry.case_values)) is not None:
+    elif (computed := entry.score) is not None:
         numbers = (computed.value, computed.gain, computed.preservation)
         parts = [(float(value), None, None) for value in numbers]
     else:

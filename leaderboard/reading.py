@@ -17,7 +17,7 @@ from ..benchmark.scoring.edit_score import case_values
 from ..benchmark.scoring.summary import case_table, in_order
 from .cases import CaseLink, CaseView, ExtremeCases, case_view
 from .entries import BOARD_MEASURES, EditSize, Entry, values_of
-from .paths import fact_page
+from .paths import facts_page
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,25 @@ class ReadResult:
     example: CaseView
 
 
+@dataclass(frozen=True, eq=False)
+class ReadValues:
+    """What was read of a result, without the result itself: a worker process sends it back.
+
+    Attributes:
+        about: the fields of an :class:`Entry` other than its result.
+        answers: see :class:`ReadResult`; likewise ``extremes`` and ``example``.
+    """
+
+    about: Mapping[str, Any]
+    answers: Path
+    extremes: Sequence[CaseLink]
+    example: CaseView
+
+    def of(self, run: Run) -> ReadResult:
+        """Return the result with its values."""
+        return ReadResult(Entry(run, **self.about), self.answers, self.extremes, self.example)
+
+
 @dataclass(frozen=True)
 class ResultReader:
     """Reads results.
@@ -48,8 +67,8 @@ class ResultReader:
     status: Mapping[Path, Mapping[str, Any]]
     scratch: Path
 
-    def read(self, numbered: tuple[int, Run]) -> ReadResult | KnbenchError:
-        """Return a result, or the error if it cannot be shown.
+    def read(self, numbered: tuple[int, Run]) -> ReadValues | KnbenchError:
+        """Return the values of a result, or the error if it cannot be shown.
 
         Args:
             numbered: a number that no other result has, and the result.
@@ -62,23 +81,23 @@ class ResultReader:
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # valid by its schema, but inconsistent
             return KnbenchError(f"{run.result_path}: cannot be shown ({type(error).__name__}: {error})")
 
-    def _read(self, number: int, run: Run) -> ReadResult:
+    def _read(self, number: int, run: Run) -> ReadValues:
         records = in_order(run.final_records())
         table = case_table(records, BOARD_MEASURES)
-        entry = Entry(
-            run,
-            values_of(records, table),
-            case_values(records, run.result.task.kind),
-            trust_of(run, self.status),
-            asked(records),
-            size=EditSize.of(records),
-        )
+        about = {
+            "values": values_of(records, table),
+            "case_values": case_values(records, run.result.task.kind),
+            "trust": trust_of(run, self.status),
+            "questions": asked(records),
+            "size": EditSize.of(records),
+        }
         cases = [case_view(record) for record in records]
         answers = self.scratch / f"{number}.msgpack"
         answers.write_bytes(msgspec.msgpack.encode(cases))
         extremes = ExtremeCases()
-        extremes.add(CaseLink(fact_page(run.result, case.summary.name), case.summary) for case in cases)
-        return ReadResult(entry, answers, extremes.links, cases[0])
+        folder = facts_page(run.result).removesuffix(".html")
+        extremes.add(CaseLink(f"{folder}/{case.summary.name}.html", case.summary) for case in cases)
+        return ReadValues(about, answers, extremes.links, cases[0])
 
 
 def load_cases(path: Path) -> list[CaseView]:

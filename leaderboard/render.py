@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from ..benchmark.core.errors import KnbenchError
 from ..benchmark.results.boards import Board
@@ -28,6 +25,7 @@ from .entries import Entry, Section, TaskKey
 from .fact_pages import FactGroup, FactList, write_facts
 from .models import KNOWN_COLUMNS, Model, model_view
 from .navigation import Navigation, navigation_of
+from .parallel import parallel_map
 from .reading import ReadResult, ResultReader
 from .standings import Standings
 from .writer import SiteWriter
@@ -35,24 +33,6 @@ from .writer import SiteWriter
 MIN_RESULTS_FOR_PROCESSES = 24
 """Number of results from which on several processes build the site faster than one."""
 STATIC_FILES = ("style.css", "site.js", "board.js", "charts.js", "compare.js", "facts.js", "logo.svg")
-
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""``map(function, items)``, with the results in the order of the items."""
-
-
-@contextmanager
-def _parallel_map(results: int) -> Iterator[Map]:
-    """Yield a map that uses all cores if there are many results."""
-    if results < MIN_RESULTS_FOR_PROCESSES:
-        yield map
-        return
-    with ProcessPoolExecutor() as pool:
-
-        def pool_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
-            listed = list(items)
-            return pool.map(function, listed, chunksize=max(1, len(listed) // 100))
-
-        yield pool_map
 
 
 class SiteRenderer:
@@ -95,19 +75,17 @@ class SiteRenderer:
         Returns:
             One sentence for each table whose controls score more than they must.
         """
-        with _parallel_map(len(runs)) as parallel_map:
-            read = self._read(runs, scratch, parallel_map)
-            sections = entries.sections_of([found.entry for found in read], self.boards, self.on_broken)
-            if not sections:
-                raise KnbenchError("none of the results can be shown")
-            navigation = navigation_of(sections)
-            version = ", ".join(sorted({run.result.benchmark_version for run in runs}))
-            writer = SiteWriter(
-                self.folder, self.title, version, self.url, navigation, has_reported=bool(self.reported)
-            )
-            lists = list(parallel_map(partial(write_facts, writer), _fact_groups(sections, read)))
-            jobs = _table_jobs(sections, lists)
-            written = [done for done in parallel_map(partial(write_tables, writer), jobs) if done.overviews]
+        processes = len(runs) >= MIN_RESULTS_FOR_PROCESSES
+        read = self._read(runs, scratch, processes=processes)
+        sections = entries.sections_of([found.entry for found in read], self.boards, self.on_broken)
+        if not sections:
+            raise KnbenchError("none of the results can be shown")
+        navigation = navigation_of(sections)
+        version = ", ".join(sorted({run.result.benchmark_version for run in runs}))
+        writer = SiteWriter(self.folder, self.title, version, self.url, navigation, has_reported=bool(self.reported))
+        lists = parallel_map(partial(write_facts, writer), _fact_groups(sections, read), processes=processes)
+        done = parallel_map(partial(write_tables, writer), _table_jobs(sections, lists), processes=processes)
+        written = [tables for tables in done if tables.overviews]
         self._write_lists(writer, sections, lists)
         self._write_matrices(writer, sections, navigation)
         self._write_methods(writer, sections, read, written)
@@ -118,14 +96,15 @@ class SiteRenderer:
         self._write_feed(writer, sections, written)
         return [line for done in written for line in done.violations]
 
-    def _read(self, runs: Sequence[Run], scratch: Path, parallel_map: Map) -> list[ReadResult]:
+    def _read(self, runs: Sequence[Run], scratch: Path, *, processes: bool) -> list[ReadResult]:
         """Read the results that can be shown."""
         found = []
-        for one in parallel_map(ResultReader(self.status, scratch).read, enumerate(runs)):
-            if isinstance(one, KnbenchError):
-                self.on_broken(one)
+        reader = ResultReader(self.status, scratch)
+        for run, values in zip(runs, parallel_map(reader.read, [*enumerate(runs)], processes=processes), strict=True):
+            if isinstance(values, KnbenchError):
+                self.on_broken(values)
             else:
-                found.append(one)
+                found.append(values.of(run))
         if not found:
             raise KnbenchError("none of the results can be shown")
         return found
