@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -105,7 +106,7 @@ class CaseValues:
     kept: Mapping[str, np.ndarray]
     definition: Definition = EDIT_SCORE
 
-    @property
+    @cached_property
     def families(self) -> dict[str, tuple[str, ...]]:
         """The families with the criteria that are present and have headroom; without empty families."""
         left_out = self.without_headroom
@@ -115,7 +116,7 @@ class CaseValues:
         }
         return {family: criteria for family, criteria in found.items() if criteria}
 
-    @property
+    @cached_property
     def without_headroom(self) -> tuple[str, ...]:
         """The target criteria that the unedited model already fulfils."""
         return tuple(c for c, values in self.before.items() if np.nanmean(values) > MAX_BEFORE)
@@ -323,6 +324,8 @@ def _relative_gain(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def _mean(column: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the mean over the cases that have a value; of all of them where a resample contains none."""
     present = ~np.isnan(column)
+    if present.all() and (number := counts.sum(axis=-1)).all():
+        return np.asarray((counts @ column) / number)
     filled = np.where(present, column, 0.0)
     number = counts @ present.astype(np.float64)
     everyone = filled.sum() / present.sum()

@@ -117,6 +117,8 @@ def scores_over_tasks(tasks: Sequence[Mapping[str, CaseValues]]) -> dict[str, Me
 
 def shared_cases(task: Mapping[str, CaseValues]) -> dict[str, CaseValues]:
     """Return the values of methods on the cases that all of them have, in one order."""
+    if len({values.case_ids for values in task.values()}) == 1:
+        return dict(task)
     shared = set.intersection(*(set(values.case_ids) for values in task.values()))
     order = [case_id for case_id in next(iter(task.values())).case_ids if case_id in shared]
     return {method: values.select(order) for method, values in task.items()}
