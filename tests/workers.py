@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,17 @@ class Joint(Push):
     """Edits four cases together."""
 
     name, joint_batch_size = "joint", 4
+
+
+class Deadly(Push):
+    """Ends its process at once when it edits one of the cases."""
+
+    name = "deadly"
+
+    def edit(self, lm: Any, requests: Any) -> Edit:
+        if requests[0].subject == "Mexico 3":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pushed(lm, requests)
 
 
 class DifferentHere(Push):

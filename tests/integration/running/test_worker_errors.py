@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import pickle
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -30,7 +28,7 @@ from knbench.editors.none import NoEdit
 
 from tests.conftest import called
 from tests.files import load_result
-from tests.workers import Push, RaisesOnLoad, measured, spec, tiny_model, towns
+from tests.workers import Deadly, Push, RaisesOnLoad, measured, spec, tiny_model, towns
 
 SETTINGS = RunSettings(batch_size=8, new_tokens=2)
 KINDS = ["local", pytest.param("ray", marks=[pytest.mark.alone, pytest.mark.long])]
@@ -230,17 +228,6 @@ def test_a_plan_prints_no_warning(capsys):
     plan = run_spec.build_evaluator(WorkerDevice(), Reporter()).plan({})
     assert len(plan.warnings) == 1
     assert capsys.readouterr().err == ""
-
-
-class Deadly(Push):
-    """Ends its process at once when it edits one of the cases."""
-
-    name = "deadly"
-
-    def edit(self, lm, requests):
-        if requests[0].subject == "Mexico 3":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().edit(lm, requests)
 
 
 @pytest.mark.slow
