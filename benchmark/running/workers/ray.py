@@ -1,29 +1,19 @@
-"""``--executor ray``: actors on the machines of a Ray cluster, or on a cluster that is started here for the run.
+"""``--executor ray``: actors on the machines of a Ray cluster.
 
-Ray is an optional dependency: ``pip install 'knbench[ray]'``. It restarts an actor whose process or machine is
-lost, and repeats the calls that the actor has not executed.
+Ray starts an actor again whose process or machine is lost, and repeats the calls that the actor has not executed.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
-import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
-from ...core import registry
 from ...core.errors import KnbenchError, first_line
+from ..ray_cluster import ray_cluster
 from .pool import WorkerPool
 from .worker import Worker
-
-LOOPBACK = "127.0.0.1"
-"""Address of a cluster that is started here."""
-CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Environment variable with which Ray decides whether a new cluster accepts other machines; by default on Linux."""
 
 
 @contextmanager
@@ -34,21 +24,14 @@ def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool | None)
     libraries at the same time, and the workers could not start to import theirs.
 
     Args:
-        address: of the cluster; None starts one, which only this machine can reach, and stops it at the end.
+        address: of the cluster; None starts one on this machine.
         workers: number of workers; None takes one per GPU, or without GPUs one per machine.
         use_gpus: whether each worker takes a GPU; None if the cluster has one.
 
     Raises:
-        KnbenchError: Ray is not installed, no cluster answers at the address, or it has too few GPUs or CPUs.
+        KnbenchError: no cluster answers at the address, or it has too few GPUs or CPUs.
     """
-    try:
-        import ray
-    except ImportError:
-        raise KnbenchError("--executor ray needs Ray; install it with: pip install 'knbench[ray]'") from None
-    own = not ray.is_initialized()  # a connection of the caller's is closed by the caller
-    try:
-        if own:
-            _connect(ray, address, workers)
+    with ray_cluster(address, workers) as ray:
         resources = ray.cluster_resources()
         kind = "GPU" if use_gpus or (use_gpus is None and resources.get("GPU", 0) >= 1) else "CPU"
         available = int(resources.get(kind, 0))
@@ -57,58 +40,15 @@ def ray_pool(address: str | None, workers: int | None, *, use_gpus: bool | None)
             raise KnbenchError(
                 f"--num-workers {number}: the Ray cluster has {available} {kind}s, and each worker takes one"
             )
-        actor = ray.remote(Worker).options(
+        actor_class = ray.remote(Worker).options(
             num_cpus=1, num_gpus=int(kind == "GPU"), scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=-1
         )
 
         def pack(setup: object) -> object:
             return ray.put(ray.cloudpickle.dumps(setup))
 
-        with WorkerPool("ray", [RayWorker(ray, actor) for _ in range(number)], pack) as pool:
+        with WorkerPool("ray", [RayWorker(ray, actor_class) for _ in range(number)], pack) as pool:
             yield pool
-    finally:
-        if own:
-            ray.shutdown()
-
-
-def _connect(ray: Any, address: str | None, workers: int | None) -> None:
-    """Connect to a cluster, or start one on the loopback address: Ray executes whatever it receives."""
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address is None:
-        # By default Ray's workers have the lowest priority, and make no progress on a busy machine.
-        system = {"worker_niceness": 0}
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False, "_system_config": system}
-    else:
-        options |= {"address": address}
-    try:
-        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-        if colon:  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        with nullcontext() if address else _loopback_only():
-            ray.init(**options)
-    except (OSError, ValueError, RuntimeError) as error:  # a failed or slow connection is an OSError
-        raise KnbenchError(f"--address '{address}': no Ray cluster answers there: {first_line(error)}") from error
-    if address is None and ray.util.get_node_ip_address() != LOOPBACK:
-        registry.warn("the Ray cluster of this run listens on all network interfaces; update ray")
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Let a cluster that is started in the block listen on the loopback address alone, as on macOS and Windows.
-
-    On Linux it would listen on all interfaces, and ``ray.init`` replaces a loopback address by another one. Ray's
-    processes read an environment variable; a module that is imported here has read it.
-    """
-    constants = vars(importlib.import_module("ray._private.ray_constants"))
-    variable, constant = os.environ.pop(CLUSTER_VARIABLE, None), constants.get("ENABLE_RAY_CLUSTER")
-    os.environ[CLUSTER_VARIABLE], constants["ENABLE_RAY_CLUSTER"] = "0", False
-    try:
-        yield
-    finally:
-        del os.environ[CLUSTER_VARIABLE]
-        if variable is not None:
-            os.environ[CLUSTER_VARIABLE] = variable
-        constants["ENABLE_RAY_CLUSTER"] = constant
 
 
 class RayWorker:

@@ -19,10 +19,11 @@ from knbench.benchmark.running.evaluator import RunSpec, WorkerDevice
 from knbench.benchmark.running.events import EVENTS, read_events
 from knbench.benchmark.running.executors import ExecutorConfig, open_executor
 from knbench.benchmark.running.plan import CasesStarted, LinesWithdrawn
+from knbench.benchmark.running.ray_cluster import LOOPBACK
 from knbench.benchmark.running.runner import execute
 from knbench.benchmark.running.workers import worker as worker_module
 from knbench.benchmark.running.workers.messages import Done, Failed, Lost, Progress, WorkerTraceback, failed
-from knbench.benchmark.running.workers.ray import LOOPBACK, ray_pool
+from knbench.benchmark.running.workers.ray import ray_pool
 from knbench.benchmark.running.workers.worker import Worker
 from knbench.editors.none import NoEdit
 
