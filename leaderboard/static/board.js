@@ -4,6 +4,7 @@
 (() => {
   const { element, fragment, setFragment, root } = knbench;
   const MAX_PICKED = 4;
+  const FIRST_ROWS = 40; // rows that move at once; the others follow when the browser is idle
   const table = document.querySelector("table.data");
   const tools = document.getElementById("tools");
   const body = table.tBodies[0];
@@ -16,11 +17,13 @@
     points.set(point.dataset.for, [...(points.get(point.dataset.for) ?? []), point]);
   });
   const nameOf = (row) => row.querySelector("th a").textContent;
-  const textOf = (cell) => (cell.dataset.v ?? cell.firstElementChild?.textContent ?? cell.textContent).trim().replace("−", "-").replace(/^–$/, "");
+  // The exact value of a coloured cell is the first word of its title.
+  const rawText = (cell) => cell.dataset.v ?? (cell.classList.contains("heat") && cell.title ? cell.title.split(" ")[0] : cell.firstElementChild?.textContent ?? cell.textContent);
+  const textOf = (cell) => rawText(cell).trim().replace("−", "-").replace(/^–$/, "");
   const shownText = (row, column) => (keys[column] === "rank" ? (row.cells[0].querySelector("small") ? "" : row.cells[0].lastChild.textContent.trim()) : keys[column] === "method" ? nameOf(row) : textOf(row.cells[column]));
   const ASCENDING = new Set(["rank", "method", "seconds", "changed", "memory", "bytes_per_fact", "seconds_per_query", "training", "peak_memory", "failed"]);
   const shownAtFirst = heads.map((head) => !head.hidden);
-  const search = rows.map((row) => `${nameOf(row)} ${row.dataset.about} ${row.dataset.kind}`.toLowerCase());
+  const search = new Map(rows.map((row) => [row, `${nameOf(row)} ${row.dataset.about} ${row.dataset.kind}`.toLowerCase()]));
 
   const state = { sort: null, query: "", kinds: new Set(), without: new Set(), columns: new Map(), picked: [] };
   const details = new Map();
@@ -51,15 +54,22 @@
   };
 
   // --- order ---
+  const columnValues = new Map(); // by column, the value of each row, read when it is first needed
+  const valuesOf = (column) => {
+    if (!columnValues.has(column)) {
+      columnValues.set(column, new Map(rows.map((row) => {
+        const text = column === 1 ? nameOf(row) : textOf(row.cells[column]);
+        const number = Number.parseFloat(text);
+        return [row, column === 1 ? text : Number.isNaN(number) ? null : number];
+      })));
+    }
+    return columnValues.get(column);
+  };
+
   const sorted = () => {
     if (!state.sort) return rows;
-    const column = keys.indexOf(state.sort[0]);
     const sign = state.sort[1] === "asc" ? 1 : -1;
-    const values = new Map(rows.map((row) => {
-      const text = column === 1 ? nameOf(row) : textOf(row.cells[column]);
-      const number = Number.parseFloat(text);
-      return [row, column === 1 ? text : Number.isNaN(number) ? null : number];
-    }));
+    const values = valuesOf(keys.indexOf(state.sort[0]));
     return [...rows].sort((one, other) => {
       const [a, b] = [values.get(one), values.get(other)];
       if (a === null || b === null) return (a === null) - (b === null);
@@ -83,15 +93,13 @@
     const column = keys.findIndex((key, n) => key === found[1] || titles[n].toLowerCase() === found[1]);
     if (column < 0) return null;
     const limit = Number(found[3]);
-    return (row) => {
-      const value = Number.parseFloat(textOf(row.cells[column]));
-      return found[2] === "<" ? value < limit : value > limit;
-    };
+    const values = valuesOf(column);
+    return (row) => values.get(row) !== null && (found[2] === "<" ? values.get(row) < limit : values.get(row) > limit);
   };
 
   const passes = () => {
     const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
-    const tests = words.map((word) => condition(word) ?? ((row) => search[rows.indexOf(row)].includes(word)));
+    const tests = words.map((word) => condition(word) ?? ((row) => search.get(row).includes(word)));
     return (row) => {
       const needs = row.dataset.needs.split(" ");
       return (
@@ -109,15 +117,14 @@
     heads.forEach((_, n) => {
       const cell = row.cells[n];
       if (n > 1 && textOf(cell) !== "") {
-        const interval = /95% interval (\S+) to ([^;\s]+)/.exec(cell.title);
-        const value = cell.dataset.v !== undefined && cell.classList.contains("heat") ? cell.dataset.v : (cell.querySelector("b") ?? cell).textContent;
-        list.append(element("div", {}, element("dt", {}, titles[n]), element("dd", {}, value + (interval ? ` [${interval[1]}, ${interval[2]}]` : ""))));
+        const value = cell.title ? cell.title.split(", ").slice(0, cell.title.includes("[") ? 2 : 1).join(", ") : cell.textContent;
+        list.append(element("div", {}, element("dt", {}, titles[n]), element("dd", {}, value)));
       }
     });
     const name = nameOf(row);
     const link = (href, text) => element("a", { href }, text);
     const needs = { subject: "needs a subject", training: "is trained first", replay: "sees earlier edits again", unknown: "" };
-    const words = [row.dataset.about, row.querySelector("th title")?.textContent, ...row.dataset.needs.split(" ").map((need) => needs[need]), row.querySelector(".t").textContent.trim()];
+    const words = [row.dataset.about, row.querySelector("th .k")?.title, ...row.dataset.needs.split(" ").map((need) => needs[need]), row.querySelector(".t").textContent.trim()];
     const others = [...rows.filter((other) => other !== row)].sort((a, b) => Math.abs(rows.indexOf(a) - rows.indexOf(row)) - Math.abs(rows.indexOf(b) - rows.indexOf(row))).slice(0, 2);
     const compare = others.flatMap((other) => {
       const parameters = new URLSearchParams({ section: table.dataset.section, a: name, b: nameOf(other) });
@@ -158,6 +165,31 @@
   };
 
   // --- drawing ---
+  const idle = (work) => (window.requestIdleCallback ?? ((later) => setTimeout(later, 50)))(work);
+  let order = rows; // the children of the body, in their order
+  let waiting = []; // those that are not yet in their place
+
+  // Moving a row costs far more than computing its place. The first ones are moved at once, and no row is moved that
+  // is in its place already.
+  const arrange = (wanted) => {
+    const same = wanted.length === order.length && wanted.every((row, n) => row === order[n]);
+    order = wanted;
+    if (same) return;
+    body.querySelectorAll("tr.details").forEach((row) => { if (!wanted.includes(row)) row.remove(); });
+    body.prepend(...wanted.slice(0, FIRST_ROWS));
+    waiting = wanted.slice(FIRST_ROWS);
+    if (waiting.length) idle(moveNext);
+  };
+  const moveNext = () => {
+    body.append(...waiting.slice(0, FIRST_ROWS));
+    waiting = waiting.slice(FIRST_ROWS);
+    if (waiting.length) idle(moveNext);
+  };
+  const moveAll = () => {
+    body.append(...waiting);
+    waiting = [];
+  };
+
   const count = element("span", { class: "meta", role: "status" });
 
   const draw = () => {
@@ -166,13 +198,15 @@
     const children = [];
     for (const row of sorted()) {
       const kept = keep(row);
-      row.hidden = !kept;
       shown += kept;
-      points.get(row.id)?.forEach((point) => point.classList.toggle("out", !kept));
+      if (row.hidden === kept) {
+        row.hidden = !kept;
+        points.get(row.id)?.forEach((point) => point.classList.toggle("out", !kept));
+      }
       children.push(row);
       if (kept && state.picked.includes(row)) children.push(detailsOf(row));
     }
-    body.replaceChildren(...children);
+    arrange(children);
     heads.forEach((head, n) => {
       if (state.sort?.[0] === keys[n]) head.setAttribute("aria-sort", state.sort[1] === "asc" ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
@@ -241,6 +275,7 @@
     })));
 
   const visible = () => {
+    moveAll();
     const chosen = keys.map((_, n) => n).filter((n) => !heads[n].hidden);
     const kept = [...body.rows].filter((row) => !row.hidden && !row.classList.contains("details"));
     return [chosen.map((n) => keys[n]), kept.map((row) => chosen.map((n) => shownText(row, n)))];
@@ -290,6 +325,7 @@
       event.preventDefault();
       const row = rows.find((other) => other.id === point.dataset.for);
       pick(row);
+      moveAll();
       if (state.picked.includes(row)) row.scrollIntoView({ block: "nearest" });
     });
   });
@@ -305,6 +341,7 @@
     drawColumns();
     draw();
     boxes.forEach((update) => update());
+    moveAll();
     if (state.picked.length) state.picked[0].scrollIntoView({ block: "nearest" });
   };
   window.addEventListener("hashchange", restore);
