@@ -9,7 +9,7 @@ from ..benchmark.results.layout import slug
 from .board_tables import export_csv, export_json, export_records, has_numbers, scores_by_view, table_view
 from .charts import CurveChart, cost_scatters, gain_scatter, retention_chart
 from .columns import EDIT_SCORE_VIEW, VIEWS
-from .comparisons import CaseList, method_data, method_path, script, section_data
+from .comparisons import CaseList, compared_tables, method_data, method_path, script, section_data
 from .entries import Section, TaskKey, protocol_notes
 from .standings import Standings, overview_standings, task_standings
 from .writer import SiteWriter
@@ -52,11 +52,12 @@ def write_tables(writer: SiteWriter, job: TableJob) -> WrittenTables:
     overviews = overview_standings(section)
     for found in overviews:
         write_table(writer, section, found)
+    tables = compared_tables(section, overviews)
     writer.write(
-        f"data/{section.key}/section.js", script(f"{section.key}/section", section_data(section, overviews, job.cases))
+        f"data/{section.key}/section.js", script(f"{section.key}/section", section_data(section, tables, job.cases))
     )
     for method in section.methods:
-        data = method_data(section, method, overviews, job.cases)
+        data = method_data(section, method, tables, job.cases)
         writer.write(method_path(section.key, method), script(f"{section.key}/{slug(method)}", data))
     violations = [f"{section.key}, {found.name}: {line}" for found in overviews for line in found.violations]
     return WrittenTables(section.key, [_light(found) for found in overviews], violations)

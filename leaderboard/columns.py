@@ -167,7 +167,9 @@ def measure_columns(present: Collection[str], *, share: bool) -> list[Column]:
     The other costs do not depend on the measure: the first view has them.
     """
     style = "heat" if share else "number"
-    criteria = [Column(c.name, c.title, c.question, style, narrow=True) for c in CRITERIA.values()]
+    criteria = [
+        Column(c.name, c.title, c.question, style, narrow=True, short=f"{c.title[:4]}.") for c in CRITERIA.values()
+    ]
     return [SCORE, *(c for c in (*criteria, *COMPOSITES, SECONDS) if c.name in present)]
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..benchmark.results.edit_scores import ScoredMethod, ranked_by_scores
 from ..benchmark.results.layout import slug
 from ..benchmark.scoring.criteria import CRITERIA
+from ..benchmark.scoring.edit_score_estimates import scores_over_tasks
 from .entries import Section, TaskKey
+from .paths import task_slug
 from .standings import Standings
 
 MEASURE = "success"
@@ -37,10 +41,44 @@ def method_path(section: str, method: str) -> str:
     return f"data/{section}/methods/{slug(method)}.js"
 
 
-def section_data(section: Section, overviews: Sequence[Standings], cases: Mapping[TaskKey, CaseList]) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class ComparedTable:
+    """The edit scores that two methods of a section are compared by: over tasks, or on one task.
+
+    Attributes:
+        name: identifier in the data.
+        scored: by method, its scores; ``ranks`` likewise, in words; ``draws`` likewise, on resampled cases.
+    """
+
+    name: str
+    title: str
+    scored: Mapping[str, ScoredMethod]
+    ranks: Mapping[str, str]
+    draws: Mapping[str, np.ndarray]
+
+
+def compared_tables(section: Section, overviews: Sequence[Standings]) -> list[ComparedTable]:
+    """Return the tables of single tasks, which methods without the other tasks have, too, and those over tasks."""
+    found = []
+    for task in section.tasks() if not section.has_one_task else ():
+        entries = {method: entry for method, entry in section.entries[task].items() if not entry.deviation}
+        scores = scores_over_tasks([{m: entry.case_values for m, entry in entries.items()}]) if entries else {}
+        scored = {row.method: row for row in ranked_by_scores(scores, ranked=False)}
+        draws = {method: one.drawn.value for method, one in scores.items()}
+        found.append(ComparedTable(task_slug(task), section.task_card(task).title, scored, {}, draws))
+    for table in overviews:
+        scored = {row.method: row.scored for row in table.rows if row.scored is not None and row.method in table.draws}
+        ranks = {row.method: row.rank or row.unranked for row in table.rows}
+        found.append(ComparedTable(table.name, table.title, scored, ranks, table.draws))
+    return found
+
+
+def section_data(
+    section: Section, tables: Sequence[ComparedTable], cases: Mapping[TaskKey, CaseList]
+) -> dict[str, Any]:
     """Return what the methods of a section share: tables, tasks, and the cases of each task."""
     return {
-        "tables": [[found.name, found.title] for found in overviews],
+        "tables": [[table.name, table.title, bool(table.ranks)] for table in tables],
         "tasks": [
             {
                 "name": task[0],
@@ -54,22 +92,21 @@ def section_data(section: Section, overviews: Sequence[Standings], cases: Mappin
 
 
 def method_data(
-    section: Section, method: str, overviews: Sequence[Standings], cases: Mapping[TaskKey, CaseList]
+    section: Section, method: str, tables: Sequence[ComparedTable], cases: Mapping[TaskKey, CaseList]
 ) -> dict[str, Any]:
     """Return the numbers of one method.
 
     Returns:
-        ``scores``: by table, the edit score, gain and preservation with their intervals. ``ranks``: by table, the
-        interval of ranks in words, or why there is none. ``draws``: by table, the edit
+        ``scores``: by table, the edit score, gain and preservation with their intervals. ``ranks``: by table over
+        tasks, the interval of ranks in words, or why there is none. ``draws``: by table, the edit
         score on resampled cases as little-endian 16-bit steps in base64; equal cases are drawn for all methods.
         ``values``: by task and criterion, the value of each case of :func:`section_data` by the measure success.
     """
     scores, draws, ranks = {}, {}, {}
-    for found in overviews:
-        row = next((row for row in found.rows if row.method == method), None)
-        if row is not None and row.scored is not None and method in found.draws:
-            s = row.scored
-            ranks[found.name] = row.rank or row.unranked
+    for found in tables:
+        s = found.scored.get(method)
+        if s is not None:
+            ranks[found.name] = found.ranks.get(method, "")
             scores[found.name] = [
                 _rounded(v)
                 for v in (s.value, s.low, s.high, s.gain, s.gain_low, s.gain_high,

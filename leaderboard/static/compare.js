@@ -68,24 +68,28 @@
     const shared = await load(`${section.key}/section`, `data/${section.key}/section.js`);
     const [one, other] = await Promise.all([a, b].map(([, slug]) => load(`${section.key}/${slug}`, `data/${section.key}/methods/${slug}.js`)));
     const [first, second] = [a[0], b[0]];
-    const scores = shared.tables.filter(([name]) => one.draws[name] && other.draws[name]).map(([name, title]) => {
+    const scores = shared.tables.filter(([name]) => one.draws[name] && other.draws[name]).map(([name, title, overTasks]) => {
       const [low, high] = interval(drawsOf(one.draws[name]), drawsOf(other.draws[name]));
-      return { title, name, a: one.scores[name], b: other.scores[name], value: one.scores[name][0] - other.scores[name][0], low, high };
+      return { title, name, overTasks, a: one.scores[name], b: other.scores[name], value: one.scores[name][0] - other.scores[name][0], low, high };
     });
     const parts = [];
     if (scores.length) {
-      const last = scores[scores.length - 1];
-      const real = last.low > 0 || last.high < 0;
-      const better = last.value > 0 ? first : second;
-      const range = `${signed(last.value)} points, 95% interval ${signed(last.low)} to ${signed(last.high)}`;
-      parts.push(element("p", { class: "verdict" }, element("b", {}, real ? `Yes: ${better} is better, for this pair. ` : "Not shown: the data allow either order. "), `${last.title}: ${first} minus ${second} is ${range}. In the table, where all methods are compared at once, ${first} has the rank ${one.ranks[last.name]} and ${second} ${other.ranks[last.name]}.`));
+      // The verdict is on all tasks together; methods that do not have them all are judged on each task.
+      const overTasks = scores.filter((s) => s.overTasks);
+      for (const s of overTasks.length ? overTasks.slice(-1) : scores) {
+        const real = s.low > 0 || s.high < 0;
+        const better = s.value > 0 ? first : second;
+        const range = `${signed(s.value)} points, 95% interval ${signed(s.low)} to ${signed(s.high)}`;
+        const ranks = s.overTasks ? ` In the table, where all methods are compared at once, ${first} has the rank ${one.ranks[s.name]} and ${second} ${other.ranks[s.name]}.` : "";
+        parts.push(element("p", { class: "verdict" }, element("b", {}, real ? `Yes: ${better} is better, for this pair. ` : "Not shown: the data allow either order. "), `${s.title}: ${first} minus ${second} is ${range}.${ranks}`));
+      }
       parts.push(picture(scores));
       parts.push(table("Edit scores", ["Table", first, second, "Difference", "95% interval", "Gain", "Preservation"], scores.map((s) => [
         s.title, percent(s.a[0]), percent(s.b[0]), signed(s.value), `${signed(s.low)} to ${signed(s.high)}`, `${percent(s.a[3])} and ${percent(s.b[3])}`, `${percent(s.a[6])} and ${percent(s.b[6])}`,
       ])));
       parts.push(element("p", { class: "meta" }, "The same cases are resampled for both methods. Of many pairs that are looked at, some intervals miss zero by chance. The ranks of the table are corrected for that."));
     } else {
-      parts.push(element("p", { class: "verdict" }, "The two methods have no edit score on the same tasks."));
+      parts.push(element("p", { class: "verdict" }, "No task gives both methods an edit score."));
     }
     const lines = [];
     const cases = [];

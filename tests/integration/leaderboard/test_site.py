@@ -31,6 +31,8 @@ from tests.files import run_folders as run
 from tests.performance.records import write_board, write_run
 
 HOSTILE = "<script>alert(1)</script>"
+BYTES_PER_RESULT = 56_000
+"""What a further result of three cases may add to a site, with its part of tables, facts and exports."""
 
 
 def hostile_task():
@@ -225,6 +227,7 @@ def test_files_of_a_site_grow_linearly_with_methods(tmp_path):
     (few, small), (many, large) = sizes
     assert many - few == 8 * (2 + 1 + 1)  # of each method: two results, its page, and its data
     assert large < 2 * small
+    assert (large - small) / (8 * 2) < BYTES_PER_RESULT
 
 
 def test_a_board_of_sequential_edits_shows_retention(lm, tmp_path):
