@@ -65,7 +65,8 @@ def _connect(ray: Any, address: str | None, cpus: int | None) -> None:
         with nullcontext() if address else _loopback_only():
             ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:  # a failed or slow connection is an OSError
-        raise KnbenchError(f"--address '{address}': no Ray cluster answers there: {first_line(error)}") from error
+        where = f"--address '{address}': no Ray cluster answers there" if address else "Ray cannot start a cluster here"
+        raise KnbenchError(f"{where}: {first_line(error)}") from error
     if address is None and ray.util.get_node_ip_address() != LOOPBACK:
         registry.warn("the Ray cluster of this run listens on all network interfaces; update ray")
 

@@ -128,7 +128,7 @@ def test_repeatedly_killed_worker_is_replaced(kind, tmp_path):
     assert sorted(done) == sorted(record["case_id"] for record in measured(whole))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_do_not_outlive_the_command(sent, tmp_path):
     lm = tiny_model("cpu")
     lm.model.save_pretrained(tmp_path / "tiny")
@@ -150,7 +150,7 @@ def test_workers_do_not_outlive_the_command(sent, tmp_path):
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)
     else:
-        process.kill()  # the command only; the workers must notice by themselves
+        process.send_signal(sent)  # the command only; the workers must notice by themselves
     _, stderr = process.communicate(timeout=60)
     deadline = time.monotonic() + 20
     while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:

@@ -105,7 +105,9 @@ class WorkerPool:
         """
         queue, losses = WorkQueue(writer.remaining), self._losses
         idle, units = set[int](), dict[int, Unit]()
-        for number, message in self._messages(writer.reporter):
+        messages = self._messages(writer.reporter)
+        while queue or units:
+            number, message = next(messages)
             match message:
                 case Ready(pid):
                     writer.events.note("worker_ready", worker=number, pid=pid)

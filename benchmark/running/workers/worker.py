@@ -29,7 +29,7 @@ class Worker(Reporter):
 
     def __init__(self) -> None:
         self._outbox: Queue[Message] = Queue(64)  # a worker that is far ahead of the run's process waits
-        self._delivered = 0
+        self._delivered, self._has_command = 0, False
         self._setup: tuple[bytes, int] | None = None
         self._evaluator: Evaluator | None = None
 
@@ -40,11 +40,14 @@ class Worker(Reporter):
 
     def set_up(self, setup: bytes, number: int) -> None:
         """Keep for the first command the pickled run spec and devices of all workers, and the number of this one."""
+        if self._has_command:  # it was lost with a connection, and its unit was assigned again
+            os._exit(1)
         self._setup = setup, number
 
     def execute(self, command: Command) -> None:
         """Start a command."""
         if self._setup is not None:
+            self._has_command = True
             threading.Thread(target=self._execute, args=(command, *self._setup), daemon=True).start()
 
     def receive(self) -> list[Message]:
@@ -74,9 +77,11 @@ class Worker(Reporter):
             elif command is not None:
                 self._evaluator.measure(command, self._emit)
         except BaseException as error:  # also SystemExit: without a last message the run would wait for ever
-            self._emit(failed(error))
+            last: Message = failed(error)
         else:
-            self._emit(Done())
+            last = Done()
+        self._has_command = False
+        self._emit(last)
 
     def doing(self, label: str) -> None:
         """Emit a stage."""

@@ -6,6 +6,7 @@ import builtins
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import pytest
 from knbench.benchmark.core.errors import KnbenchError
@@ -18,6 +19,7 @@ from knbench.benchmark.running.events import EVENTS, read_events
 from knbench.benchmark.running.executors import ExecutorConfig, open_executor
 from knbench.benchmark.running.plan import BLOCK, CasesStarted, OutputLine, Plan, Unit, WorkQueue, units_of
 from knbench.benchmark.running.runner import execute
+from knbench.benchmark.running.workers.messages import Done
 from knbench.benchmark.running.workers.pool import WorkerPool
 from knbench.benchmark.running.workers.worker import Worker
 from knbench.editors.none import NoEdit
@@ -153,6 +155,15 @@ def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch)
     (resumed,) = run_workers([worker], tmp_path / "a")
     assert measured(resumed) == measured(whole)
     assert len(worker.measured) == len(measured(whole)) - 5
+
+
+def test_a_run_does_not_wait_for_workers_that_it_does_not_need(tmp_path):
+    cook, needed = spec(SETTINGS, Push, cases=4), Event()
+    slow = Threaded(cook)
+    slow.receive = lambda: needed.wait(60) and [Done()]
+    (folder,) = run_workers([Threaded(cook), slow], tmp_path)
+    assert len(measured(folder)) == 4
+    needed.set()
 
 
 def test_a_worker_that_prepared_something_else_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import sys
 import time
@@ -110,6 +111,10 @@ def test_a_worker_waits_until_the_start_of_cases_has_arrived_and_when_it_is_far_
         received += worker.receive()
     time.sleep(0.1)
     assert emitted == [0, 1, 2]  # not yet acknowledged
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    worker.set_up(b"", 0)
+    assert ended == [1]  # rather than to execute two commands at once
     received += worker.receive()
     time.sleep(0.1)
     assert len(emitted) < 200
