@@ -90,6 +90,10 @@ class Navigation:
         """Return a section by its key."""
         return next(section for section in self.sections if section.key == key)
 
+    def section_title(self, key: str) -> str:
+        """Return board, model and regime of a section, which no other section has together."""
+        return self.section(key).title
+
     def task_table(self, key: str, task: TaskKey) -> str:
         """Return the name of the table of a task in a section; that of its only table if it has one task."""
         section = self.section(key)

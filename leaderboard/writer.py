@@ -80,6 +80,7 @@ class SiteWriter:
             self._globals,
             board_page=self.navigation.path,
             task_table=self.navigation.task_table,
+            section_title=self.navigation.section_title,
             task_page=paths.task_page,
             model_page=paths.model_page,
             method_page=paths.method_page,
