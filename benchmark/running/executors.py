@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,14 +79,27 @@ def open_executor(config: ExecutorConfig) -> Iterator[Callable[[RunSpec], Execut
     elif config.kind == "local":
         from .workers.local import local_pool
 
-        with local_pool(config.workers or DEFAULT_LOCAL_WORKERS) as pool:
+        with _interrupted_by_sigterm(), local_pool(config.workers or DEFAULT_LOCAL_WORKERS) as pool:
             yield lambda spec: pool.configure(spec, _local_devices(config, pool.workers))
     else:
         from .workers.ray import ray_pool
 
         use_gpus = None if config.device == AUTO else config.device.startswith("cuda")
-        with ray_pool(config.address, config.workers, use_gpus=use_gpus) as pool:
+        with _interrupted_by_sigterm(), ray_pool(config.address, config.workers, use_gpus=use_gpus) as pool:
             yield lambda spec: pool.configure(spec, [_device(config)] * pool.workers)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop the workers and the run as Ctrl-C does. Without it, this process would end at once."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _device(config: ExecutorConfig) -> WorkerDevice:
