@@ -22,6 +22,8 @@ EDITED = ("pararel:P36", "pararel:P1376", "pararel:P101")
 TRACED = (*EDITED, "mother-tongue")
 LOCATED = ("capital", "capital-inverse", "field-of-work", "mother-tongue")
 """P36, P1376, P101 and P103 as built-in tasks, whose cases state further wordings, as localisation needs."""
+SUPPRESSED = {"det-noun-agreement": "determiners", "anaphor-gender": "reflexives"}
+"""Tasks whose neurons are suppressed, with the class of words whose probabilities are compared."""
 PHENOMENA = ("det-noun-agreement", "subject-verb-agreement", "anaphor-gender", "anaphor-number")
 
 Main = Callable[[list[str]], None]
@@ -34,14 +36,17 @@ def commands(options: argparse.Namespace) -> Iterator[list[str]]:
     limit = ["--limit", str(options.limit)] if options.limit else []
     every = ["--all-cases"] if options.all_cases else []
     located = ",".join((*LOCATED, *PHENOMENA))
+    # Suppression compares at least two cases.
+    pairs = ["--limit", str(max(options.limit, 2))] if options.limit else []
+    fast = ["--steps", str(options.steps)] if options.steps else []
     for model in options.masked:
-        for analysis in ("localise", "suppress"):
-            output = ["--output", str(_folder(options.output, model, analysis))]
-            # Suppression compares at least two cases.
-            count = ["--limit", str(max(options.limit, 2))] if analysis == "suppress" and options.limit else []
-            fast = ["--steps", str(options.steps)] if analysis == "localise" and options.steps else []
-            extra = [*device, *every, *count, *fast, *output]
-            yield [analysis, "--model", model, "--tasks", located, *extra]
+        output = ["--output", str(_folder(options.output, model, "localise"))]
+        yield ["localise", "--model", model, "--tasks", located, *device, *every, *fast, *output]
+        for task, words in SUPPRESSED.items():
+            output = ["--output", str(_folder(options.output, model, f"suppress.{words}"))]
+            yield [
+                "suppress", "--model", model, "--tasks", task, "--words", words, *device, *every, *pairs, *output
+            ]  # fmt: skip
     for model in options.causal:
         output = ["--output", str(_folder(options.output, model, "trace"))]
         yield ["trace", "--model", model, "--tasks", ",".join(TRACED), *data, *device, *every, *limit, *output]

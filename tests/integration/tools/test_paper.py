@@ -35,8 +35,9 @@ def pararel(tmp_path_factory):
 def test_the_commands_are_those_of_the_paper_and_valid(pararel, capsys):
     assert paper.run(["--pararel", pararel, "--dry-run"], main) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == ["localise", "suppress", *["trace"] * 2, *["run"] * 3, *["score"] * 3]
-    assert "--model llama-2-7b --editors none,kn,rome --tasks pararel:P36,pararel:P1376,pararel:P101" in lines[5]
+    counts = {"localise": 1, "suppress": 2, "trace": 2, "run": 3, "score": 3}
+    assert [line.split()[1] for line in lines] == [name for name, count in counts.items() for _ in range(count)]
+    assert "--model llama-2-7b --editors none,kn,rome --tasks pararel:P36,pararel:P1376,pararel:P101" in lines[6]
     commands = registry.registered(registry.COMMANDS)
     for command in paper.commands(paper.parse(["--pararel", pararel, "--limit", "2", "--steps", "3"])):
         parser = registry.load(commands[command[0]])
@@ -72,6 +73,12 @@ def test_all_of_it_runs_on_stand_ins(pararel, tmp_path, capsys):
     options = ["--limit", "1", "--steps", "2", "--all-cases", "--device", "cpu"]
     assert paper.run([*arguments, *options, "--output", str(tmp_path / "paper")], main) == 0
     assert "symmetry" in capsys.readouterr().out
-    for folder in ("toy-bert.localise", "toy-bert.suppress", "toy-gpt2.trace", "llama.trace"):
+    for folder in (
+        "toy-bert.localise",
+        "toy-bert.suppress.determiners",
+        "toy-bert.suppress.reflexives",
+        "toy-gpt2.trace",
+        "llama.trace",
+    ):
         assert json.loads((tmp_path / "paper" / folder / "analysis.json").read_text())["parts"]["count"] > 0
     assert len(list((tmp_path / "paper").glob("*.edits/*/*/result.json"))) == 7 * (3 + 3 + 2)
