@@ -85,6 +85,7 @@ tune: install  # one search per method; resumes after an interruption
 	$(TUNE) --editor pmet --grid ridge=15,60,240
 	$(TUNE) --editor bird --grid alpha=2e-4,1e-3,1e-2
 	$(TUNE) --editor wise --grid learning_rate=0.3,1
+	$(TUNE) --editor memoir --grid layer=20,25 --grid learning_rate=0.3,1
 	$(TUNE) --model gemma3-270m --editor memit --grid 'layers=1|2|3|4|5' --grid ridge=150,1500
 
 paper: install  # resumes after an interruption; PAPER="--limit 2 --causal toy-gpt2 --masked toy-bert" for a trial
