@@ -16,7 +16,7 @@ STABLE := none,rome,memit,memit-seq,alphaedit,blue,encore,memit+prune-view,locft
 .PHONY: help install demo test-fast test test-long lint bench gpu site results verify findings paper tune task-hashes docs lock clean
 
 help:
-	@echo "make demo         install, run none, ft and rome on two tasks, build the site (10 minutes)"
+	@echo "make demo         install, run none, ft and rome on two tasks, build the site (4 minutes after the install)"
 	@echo "make install      create the environment in .venv with all dependencies"
 	@echo "make test-fast    run ruff, mypy and the tests without the real model"
 	@echo "make test         run ruff, mypy and all tests"
@@ -45,7 +45,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/knbench run --model smollm2-135m --editors none,ft,rome --tasks capital,det-noun-agreement \
-	  --limit 12 --known-only --output $(DEMO)
+	  --limit 10 --known-only --output $(DEMO)
 	$(BIN)/knbench site build $(DEMO) --output $(SITE)
 
 lint: install
