@@ -5,8 +5,8 @@ Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (NeurIPS), 
     W += (v* - W k) u^T / (k . u).
 
 Its direction is u = C^-1 k* / |C^-1 k*| with the second moment C of the keys (``mom2_adjustment``, as published), or
-k* / |k*| without it (as in Niu et al. 2024 and EasyEdit). Several facts are written one after the other, as in the released
-code.
+k* / |k*| without it (as in Niu et al. 2024 and EasyEdit). Several facts are written one after the other, as in the
+released code.
 """
 
 from __future__ import annotations
