@@ -179,10 +179,16 @@ def standings(section: Section, name: str, title: str, kind: TaskKind | None, ta
         )
         for method, members in entries.items()
     ]
-    rows.sort(key=lambda row: (bool(row.unranked), -(row.scored.value if row.scored else -1.0), row.method))
+    rows.sort(key=_order)
     kinds = {m: members[0].result.editor.kind for m, members in entries.items()}
     violations = control_violations({m: row.value for m, row in ranked.items()}, kinds)
     return Standings(name, title, kind, tasks, _with_tie_groups(rows), violations, {**draws, **more_draws})
+
+
+def _order(row: Standing) -> tuple[bool, int, float, str]:
+    """Return the sort key: ranked rows first; of the others, those with most tasks."""
+    value = row.scored.value if row.scored else -1.0
+    return bool(row.unranked), -len(row.entries) if row.unranked else 0, -value, row.method
 
 
 def _can_be_ranked(section: Section, entries: Sequence[Entry]) -> bool:

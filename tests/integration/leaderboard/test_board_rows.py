@@ -99,6 +99,13 @@ def test_a_missing_task_never_averages_away():
     assert {name: row.rank for name, row in found.items() if name != "best"} == HONEST
 
 
+def test_rows_with_fewer_tasks_stand_below_those_with_more():
+    """A mean over one easy task is no reason for the first place."""
+    perfect = [entry("made-up", task, records_of(CASES), CLAIMED) for task in TASKS]
+    found, _ = rows([entry("best", records=records_of(CASES)), *perfect, *honest()])
+    assert list(found) == [*HONEST, "made-up", "best"]
+
+
 def test_a_task_that_nobody_ran_leaves_every_row_unranked():
     found, _ = rows([entry("rome"), entry("none")])
     assert {row.unranked for row in found.values()} == {"1 of 2 tasks"}
