@@ -197,12 +197,12 @@ def measured(folder: Path, name: str = "records.jsonl", kind: str = "record") ->
     return [{k: v for k, v in row.items() if k != "timings"} for row in json_lines(folder / name)]
 
 
-def run_with(kind: Kind, cook: RunSpec, output: Path) -> list[Path]:
+def run_with(kind: Kind, run_spec: RunSpec, output: Path) -> list[Path]:
     """Run with an executor, of two workers where it has any, of one thread each."""
     with open_executor(ExecutorConfig(kind, workers=None if kind == "serial" else 2, threads=1)) as start_executor:
-        return [run.folder for run in execute(start_executor(cook), output, cook.settings, Reporter())]
+        return [run.folder for run in execute(start_executor(run_spec), output, run_spec.settings, Reporter())]
 
 
-def run_alone(cook: RunSpec, output: Path) -> None:
+def run_alone(run_spec: RunSpec, output: Path) -> None:
     """Run in this process."""
-    run_with("serial", cook, output)
+    run_with("serial", run_spec, output)

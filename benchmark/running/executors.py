@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["auto", "serial", "local", "ray"]
 KINDS: tuple[Kind, ...] = ("auto", "serial", "local", "ray")
 DEFAULT_LOCAL_WORKERS = 2
-SMALL_RUN = 64
+SMALL_RUN = 24
 """Edits below which a run has one process, because workers import torch and load the model first."""
 SMALL_MODEL = 64 * 2**20
 """Bytes of weights below which a run has one process: an edit of a toy model takes milliseconds."""

@@ -100,7 +100,7 @@ def test_a_missing_task_never_averages_away():
 
 
 def test_rows_with_fewer_tasks_stand_below_those_with_more():
-    """A mean over one easy task is no reason for the first place."""
+    """The mean over one task and the mean over two cannot be compared."""
     perfect = [entry("made-up", task, records_of(CASES), CLAIMED) for task in TASKS]
     found, _ = rows([entry("best", records=records_of(CASES)), *perfect, *honest()])
     assert list(found) == [*HONEST, "made-up", "best"]

@@ -32,20 +32,32 @@ from tests.workers import Broken, DifferentHere, Joint, Meet, Push, measured, ru
 SETTINGS = RunSettings(batch_size=8, new_tokens=2, editor_args={"rome": {"steps": "2"}})
 
 
-class Gone(Exception):
-    """A process ended."""
+class ProcessLost(Exception):
+    """The process of a worker ended."""
 
 
 class Threaded:
-    """A worker in this process, lost after so many lines of each of its lives, or with some cases."""
+    """A worker in a thread of this process, whose loss is simulated.
 
-    def __init__(self, cook, lives=(), victims=(), repeats=False):
-        self.cook, self.lives, self.victims, self.repeats = cook, list(lives), set(victims), repeats
+    Args:
+        run_spec: the run.
+        losses_after: for each start, the number of lines after which the worker is lost.
+        fatal_cases: ids of the cases that end the worker when they start.
+        duplicates: whether each line arrives twice.
+    """
+
+    def __init__(self, run_spec, losses_after=(), fatal_cases=(), duplicates=False):
+        self.run_spec, self.losses_after, self.fatal_cases, self.duplicates = (
+            run_spec,
+            list(losses_after),
+            set(fatal_cases),
+            duplicates,
+        )
         self.starts, self.measured = 0, []
 
     def start(self):
         self.starts += 1
-        self.left = self.lives.pop(0) if self.lives else None
+        self.left = self.losses_after.pop(0) if self.losses_after else None
         self.ended = False
         self.worker, self.calls = Worker(), ThreadPoolExecutor(1)
 
@@ -61,15 +73,15 @@ class Threaded:
                     break
                 self.left = self.left and self.left - 1
                 self.measured.append(message.line.case_id)
-                messages += [message] * self.repeats
+                messages += [message] * self.duplicates
             messages.append(message)
-            self.ended = isinstance(message, CasesStarted) and bool(self.victims & set(message.case_ids))
+            self.ended = isinstance(message, CasesStarted) and bool(self.fatal_cases & set(message.case_ids))
         if not messages:
-            raise Gone("was killed by SIGKILL")
+            raise ProcessLost("was killed by SIGKILL")
         return messages
 
     def loss(self, error):
-        if not isinstance(error, Gone):
+        if not isinstance(error, ProcessLost):
             return None
         self.start()
         return str(error)
@@ -84,7 +96,7 @@ def alone(output, settings, *editors, cases=20):
 
 def run_workers(workers, output, settings=SETTINGS):
     with WorkerPool("local", workers, pickle.dumps) as pool:
-        pool.configure(workers[0].cook, [WorkerDevice(threads=1)] * len(workers))
+        pool.configure(workers[0].run_spec, [WorkerDevice(threads=1)] * len(workers))
         return [run.folder for run in execute(pool, output, settings, Reporter())]
 
 
@@ -114,9 +126,9 @@ def test_two_workers_give_the_records_of_one_process(kind, tmp_path):
 @pytest.mark.parametrize("change", [{}, {"batch_edits": 3}, {"sequential": 12, "checkpoints": (5,)}])
 def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp_path):
     settings = replace(SETTINGS, **change)
-    cook = spec(settings, Push)
+    run_spec = spec(settings, Push)
     (one,) = alone(tmp_path / "one", settings, Push)
-    workers = [Threaded(cook, lives=[3, 0, 5]), Threaded(cook, lives=[2, 4], repeats=True)]
+    workers = [Threaded(run_spec, losses_after=[3, 0, 5]), Threaded(run_spec, losses_after=[2, 4], duplicates=True)]
     (many,) = run_workers(workers, tmp_path / "many", settings)
     assert measured(one) == measured(many)
     if "sequential" in change:
@@ -134,7 +146,7 @@ def test_a_lost_worker_s_cases_are_measured_elsewhere_and_stand_once(change, tmp
 def test_a_case_that_ends_its_workers_is_recorded_as_failed_after_three_attempts(tmp_path, change, failed, editor):
     settings = replace(SETTINGS, **change)
     run_spec = spec(settings, editor, cases=12)
-    workers = [Threaded(run_spec, victims=["Mexico 3"]) for _ in range(2)]
+    workers = [Threaded(run_spec, fatal_cases=["Mexico 3"]) for _ in range(2)]
     (folder,) = run_workers(workers, tmp_path, settings)
     failures = {r["case_id"]: r["failure"] for r in measured(folder) if r["failure"]}
     assert len(failures) == failed
@@ -146,30 +158,30 @@ def test_a_case_that_ends_its_workers_is_recorded_as_failed_after_three_attempts
 def test_a_run_with_workers_goes_on_where_another_stopped(tmp_path, monkeypatch):
     (whole,) = alone(tmp_path / "whole", SETTINGS, Push)
     monkeypatch.setattr(losses, "MAX_LOSSES", 3)
-    cook = spec(SETTINGS, Push)
+    run_spec = spec(SETTINGS, Push)
     with pytest.raises(KnbenchError, match=r"4 workers were lost in a row .* continue"):
-        run_workers([Threaded(cook, lives=[5] + 9 * [0])], tmp_path / "a")
+        run_workers([Threaded(run_spec, losses_after=[5] + 9 * [0])], tmp_path / "a")
     assert kinds(tmp_path / "a")[-1] == "run_stopped"
     assert len(measured(tmp_path / "a/push/towns")) == 5
-    worker = Threaded(cook)
+    worker = Threaded(run_spec)
     (resumed,) = run_workers([worker], tmp_path / "a")
     assert measured(resumed) == measured(whole)
     assert len(worker.measured) == len(measured(whole)) - 5
 
 
 def test_a_run_does_not_wait_for_workers_that_it_does_not_need(tmp_path):
-    cook, needed = spec(SETTINGS, Push, cases=4), Event()
-    slow = Threaded(cook)
+    run_spec, needed = spec(SETTINGS, Push, cases=4), Event()
+    slow = Threaded(run_spec)
     slow.receive = lambda: needed.wait(60) and [Done()]
-    (folder,) = run_workers([Threaded(cook), slow], tmp_path)
+    (folder,) = run_workers([Threaded(run_spec), slow], tmp_path)
     assert len(measured(folder)) == 4
     needed.set()
 
 
 def test_a_worker_that_prepared_something_else_is_refused(tmp_path):
-    cook = spec(SETTINGS, DifferentHere)
+    run_spec = spec(SETTINGS, DifferentHere)
     with pytest.raises(KnbenchError, match="'different' has other weights or prepared values here"):
-        run_workers([Threaded(cook), Threaded(cook)], tmp_path)
+        run_workers([Threaded(run_spec), Threaded(run_spec)], tmp_path)
 
 
 def test_an_editor_that_leaves_the_model_changed_stops_the_run(tmp_path):
