@@ -113,7 +113,7 @@ verify: install  # marks each result in results/status.json; skips those that ar
 	$(BIN)/knbench verify results --cases 3 --mark --resume
 
 site: install
-	$(BIN)/knbench site build results docs/analyses --output $(SITE)
+	$(BIN)/knbench site build results docs/analyses --output $(SITE) --check-controls
 
 docs: install  # every link is checked; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

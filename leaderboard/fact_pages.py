@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..benchmark.core.documents import TaskCard
 from . import paths
@@ -12,7 +11,7 @@ from .comparisons import CaseList
 from .entries import Entry, Section, protocol_notes, section_key
 from .facts import FactsView, MeasuredCases, counts_of, criteria_of, facts_view
 from .pages import result_view
-from .reading import load_cases
+from .reading import StoredCases
 from .writer import SiteWriter
 
 
@@ -21,11 +20,11 @@ class FactGroup:
     """Results of several methods on one task with one protocol.
 
     Attributes:
-        members: the results, each with the file of its cases and the kind of its method.
+        members: the results, each with its cases and the kind of its method.
         section: key of the section that the pages lead back to.
     """
 
-    members: Sequence[tuple[Entry, Path, str]]
+    members: Sequence[tuple[Entry, StoredCases, str]]
     section: str
 
 
@@ -55,9 +54,9 @@ def write_facts(writer: SiteWriter, group: FactGroup) -> FactList:
             kind,
             entry.result,
             float(entry.score.value) if entry.score else None,
-            load_cases(answers),
+            stored.load(),
         )
-        for entry, answers, kind in group.members
+        for entry, stored, kind in group.members
     ]
     view = facts_view(members)
     section = writer.navigation.section(group.section)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -29,8 +31,14 @@ def parallel_map(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], *
     workers = min(os.cpu_count() or 1, len(items))
     if not processes or workers < 2:
         return [function(item) for item in items]
-    with ProcessPoolExecutor(workers, initializer=_JOB.extend, initargs=((function, items),)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start, initargs=(function, items)) as pool:
         return list(pool.map(_call, range(len(items)), chunksize=max(1, len(items) // (50 * workers))))
+
+
+def _start(*job: Any) -> None:
+    """Prepare a worker process. The cores are taken: further threads of matrix products only wait for each other."""
+    _JOB.extend(job)
+    threadpool_limits(1)
 
 
 def _call(number: int) -> Any:

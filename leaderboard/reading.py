@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +21,48 @@ from .entries import BOARD_MEASURES, EditSize, Entry, values_of
 from .paths import facts_page
 
 
+@dataclass(frozen=True)
+class StoredCases:
+    """The place of the cases of a result, which are too large to keep in memory.
+
+    Attributes:
+        file: a file that holds the cases of many results: to delete one file per result takes longer than to read it.
+        start: position of the first byte.
+        size: number of bytes.
+    """
+
+    file: Path
+    start: int
+    size: int
+
+    @classmethod
+    def append(cls, file: Path, cases: Sequence[CaseView]) -> StoredCases:
+        """Store cases at the end of a file that no other process writes."""
+        content = msgspec.msgpack.encode(cases)
+        with file.open("ab") as opened:
+            start = opened.tell()
+            opened.write(content)
+        return cls(file, start, len(content))
+
+    def load(self) -> list[CaseView]:
+        """Return the cases."""
+        with self.file.open("rb") as opened:
+            opened.seek(self.start)
+            return msgspec.msgpack.decode(opened.read(self.size), type=list[CaseView])
+
+
 @dataclass(frozen=True, eq=False)
 class ReadResult:
     """A result that was read.
 
     Attributes:
-        answers: file with its cases, see :func:`load_cases`.
+        cases: its cases.
         extremes: its best and worst cases.
         example: a case that illustrates the task.
     """
 
     entry: Entry
-    answers: Path
+    cases: StoredCases
     extremes: Sequence[CaseLink]
     example: CaseView
 
@@ -42,17 +73,17 @@ class ReadValues:
 
     Attributes:
         about: the fields of an :class:`Entry` other than its result.
-        answers: see :class:`ReadResult`; likewise ``extremes`` and ``example``.
+        cases: see :class:`ReadResult`; likewise ``extremes`` and ``example``.
     """
 
     about: Mapping[str, Any]
-    answers: Path
+    cases: StoredCases
     extremes: Sequence[CaseLink]
     example: CaseView
 
     def of(self, run: Run) -> ReadResult:
         """Return the result with its values."""
-        return ReadResult(Entry(run, **self.about), self.answers, self.extremes, self.example)
+        return ReadResult(Entry(run, **self.about), self.cases, self.extremes, self.example)
 
 
 @dataclass(frozen=True)
@@ -61,27 +92,22 @@ class ResultReader:
 
     Attributes:
         status: see :func:`.store.read_status`.
-        scratch: folder for the answers, which are too large to keep in memory.
+        scratch: folder for the cases.
     """
 
     status: Mapping[Path, Mapping[str, Any]]
     scratch: Path
 
-    def read(self, numbered: tuple[int, Run]) -> ReadValues | KnbenchError:
-        """Return the values of a result, or the error if it cannot be shown.
-
-        Args:
-            numbered: a number that no other result has, and the result.
-        """
-        number, run = numbered
+    def read(self, run: Run) -> ReadValues | KnbenchError:
+        """Return the values of a result, or the error if it cannot be shown."""
         try:
-            return self._read(number, run)
+            return self._read(run)
         except KnbenchError as error:
             return error
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # valid by its schema, but inconsistent
             return KnbenchError(f"{run.result_path}: cannot be shown ({type(error).__name__}: {error})")
 
-    def _read(self, number: int, run: Run) -> ReadValues:
+    def _read(self, run: Run) -> ReadValues:
         records = in_order(run.final_records())
         table = case_table(records, BOARD_MEASURES)
         about = {
@@ -92,14 +118,8 @@ class ResultReader:
             "size": EditSize.of(records),
         }
         cases = [case_view(record) for record in records]
-        answers = self.scratch / f"{number}.msgpack"
-        answers.write_bytes(msgspec.msgpack.encode(cases))
+        stored = StoredCases.append(self.scratch / f"{os.getpid()}.msgpack", cases)
         extremes = ExtremeCases()
         folder = facts_page(run.result).removesuffix(".html")
         extremes.add(CaseLink(f"{folder}/{case.summary.name}.html", case.summary) for case in cases)
-        return ReadValues(about, answers, extremes.links, cases[0])
-
-
-def load_cases(path: Path) -> list[CaseView]:
-    """Return the cases of a result from the file that :class:`ResultReader` wrote."""
-    return msgspec.msgpack.decode(path.read_bytes(), type=list[CaseView])
+        return ReadValues(about, stored, extremes.links, cases[0])

@@ -26,7 +26,7 @@ from .fact_pages import FactGroup, FactList, write_facts
 from .models import KNOWN_COLUMNS, Model, model_view
 from .navigation import Navigation, navigation_of
 from .parallel import parallel_map
-from .reading import ReadResult, ResultReader
+from .reading import ReadResult, ResultReader, StoredCases
 from .standings import Standings
 from .writer import SiteWriter
 
@@ -100,7 +100,7 @@ class SiteRenderer:
         """Read the results that can be shown."""
         found = []
         reader = ResultReader(self.status, scratch)
-        for run, values in zip(runs, parallel_map(reader.read, [*enumerate(runs)], processes=processes), strict=True):
+        for run, values in zip(runs, parallel_map(reader.read, runs, processes=processes), strict=True):
             if isinstance(values, KnbenchError):
                 self.on_broken(values)
             else:
@@ -232,15 +232,15 @@ def _is_shown(entry: Entry, sections: Sequence[Section]) -> bool:
 
 def _fact_groups(sections: Sequence[Section], read: Sequence[ReadResult]) -> list[FactGroup]:
     """Group the results that are shown by task, model and protocol."""
-    answers = {id(found.entry.run): found.answers for found in read}
-    groups: dict[tuple[str, TaskKey], tuple[str, dict[str, tuple[Entry, Path, str]]]] = {}
+    cases = {id(found.entry.run): found.cases for found in read}
+    groups: dict[tuple[str, TaskKey], tuple[str, dict[str, tuple[Entry, StoredCases, str]]]] = {}
     for section in sections:
         for task, members in section.entries.items():
             for method, entry in members.items():
                 key = (entries.section_key(entry.result), task)
                 kind = entry.result.editor.kind or ("control" if method in LIMITS else "")
                 _, group = groups.setdefault(key, (section.key, {}))
-                group.setdefault(method, (entry, answers[id(entry.run)], kind))
+                group.setdefault(method, (entry, cases[id(entry.run)], kind))
     return [FactGroup(list(group.values()), section) for section, group in groups.values()]
 
 

@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -294,43 +294,97 @@ def score(values: CaseValues, weights: np.ndarray | None = None) -> Scores | Non
         Scores of the leading shape of ``weights``. None without a target criterion that has headroom, and
         without a preservation criterion.
     """
-    families = values.families
-    if not families or not values.kept:
-        return None
-    counts = np.ones(len(values.case_ids)) if weights is None else weights
-    by_family = {
-        family: np.mean([_gain(values, criterion, counts) for criterion in criteria], axis=0)
-        for family, criteria in families.items()
-    }
-    kept = {criterion: _mean(found, counts) for criterion, found in values.kept.items()}
-    gain = _mean_over_families(np.stack(list(by_family.values())), values.definition.mean_over_families)
-    preservation = _geometric(np.stack(list(kept.values())))
-    return Scores(gain * preservation, gain, preservation, by_family, kept)
+    (found,) = score_methods([values], weights)
+    return found
 
 
-def _gain(values: CaseValues, criterion: str, counts: np.ndarray) -> np.ndarray:
-    """Return the gain of a criterion. A resample without headroom takes the gain of all cases."""
-    ones = np.ones(len(values.case_ids))
-    before, after = values.before[criterion], values.after[criterion]
-    everyone = _relative_gain(_mean(before, ones), _mean(after, ones))
-    a, b = _mean(after, counts), _mean(before, counts)
-    return np.where(b < 1, _relative_gain(np.minimum(b, 1 - 1e-9), a), everyone)
+def score_methods(several: Sequence[CaseValues], weights: np.ndarray | None = None) -> list[Scores | None]:
+    """Return :func:`score` of several methods on the same cases, computed together where they have the same criteria.
+
+    Args:
+        several: values of each method, whose cases have the same order.
+        weights: see :func:`score`.
+    """
+    alike: dict[Any, list[int]] = {}
+    for n, values in enumerate(several):
+        if values.families and values.kept:
+            criteria = (*values.families.items(),), (*values.kept,), values.definition.mean_over_families
+            alike.setdefault(criteria, []).append(n)
+    found: list[Scores | None] = [None] * len(several)
+    for members in alike.values():
+        group = [several[n] for n in members]
+        counts = np.ones(len(group[0].case_ids)) if weights is None else weights
+        for n, scores in zip(members, _score_alike(group, counts), strict=True):
+            found[n] = scores
+    return found
+
+
+def _score_alike(group: Sequence[CaseValues], counts: np.ndarray) -> list[Scores]:
+    """Return the scores of methods with the same criteria. Arrays have the methods as last dimension."""
+    first = group[0]
+    targets = [criterion for criteria in first.families.values() for criterion in criteria]
+    before, after = [values.before for values in group], [values.after for values in group]
+    gains = _gains(_columns(before, targets), _columns(after, targets), counts)
+    gain_of = dict(zip(targets, gains, strict=True))
+    families = {name: np.mean([gain_of[c] for c in criteria], axis=0) for name, criteria in first.families.items()}
+    kept = _means_over_cases(_columns([values.kept for values in group], list(first.kept)), counts)
+    gain = _mean_over_families(np.stack(list(families.values())), first.definition.mean_over_families)
+    preservation = _geometric(kept)
+    return [
+        Scores(
+            gain[..., n] * preservation[..., n],
+            gain[..., n],
+            preservation[..., n],
+            {name: values[..., n] for name, values in families.items()},
+            {name: values[..., n] for name, values in zip(first.kept, kept, strict=True)},
+        )
+        for n in range(len(group))
+    ]
+
+
+def _columns(several: Sequence[Mapping[str, np.ndarray]], criteria: Sequence[str]) -> np.ndarray:
+    """Return the values of methods as an array of shape (cases, criteria, methods)."""
+    found = np.array([[values[c] for values in several] for c in criteria])
+    return np.asarray(found.transpose(2, 0, 1))
+
+
+def _gains(before: np.ndarray, after: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return gains of shape (criteria, ..., methods). A resample without headroom takes the gain of all cases."""
+    a, b = _means_over_cases(after, counts), _means_over_cases(before, counts)
+    gains = _relative_gain(np.minimum(b, 1 - 1e-9), a)
+    if (b < 1).all():
+        return gains
+    ones = np.ones(len(before))
+    everyone = _relative_gain(_means_over_cases(before, ones), _means_over_cases(after, ones))
+    middle = tuple(range(1, gains.ndim - 1))
+    return np.asarray(np.where(b < 1, gains, np.expand_dims(everyone, middle)))
 
 
 def _relative_gain(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(0.0, (after - before) / (1 - before)))
 
 
-def _mean(column: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the mean over the cases that have a value; of all of them where a resample contains none."""
-    present = ~np.isnan(column)
-    if present.all() and (number := counts.sum(axis=-1)).all():
-        return np.asarray((counts @ column) / number)
-    filled = np.where(present, column, 0.0)
-    number = counts @ present.astype(np.float64)
-    everyone = filled.sum() / present.sum()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(number > 0, (counts @ filled) / number, everyone))
+def _means_over_cases(columns: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return means over the cases that have a value; over all of them where a resample contains none.
+
+    Args:
+        columns: of shape (cases, criteria, methods).
+        counts: of shape (..., cases).
+
+    Returns:
+        Means of shape (criteria, ..., methods).
+    """
+    flat = columns.reshape(len(columns), -1)
+    present = ~np.isnan(flat)
+    if present.all() and (number := counts.sum(axis=-1, keepdims=True)).all():
+        means = (counts @ flat) / number
+    else:
+        filled = np.where(present, flat, 0.0)
+        number = counts @ present.astype(np.float64)
+        everyone = filled.sum(axis=0) / present.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = np.where(number > 0, (counts @ filled) / number, everyone)
+    return np.asarray(np.moveaxis(means.reshape(*counts.shape[:-1], *columns.shape[1:]), -2, 0))
 
 
 def _mean_over_families(gains: np.ndarray, kind: Literal["arithmetic", "geometric"]) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from ..core.documents import EditScore, Result
 from ..core.records import Record
 from ..core.schema import TaskKind
-from .edit_score import CaseValues, Scores, case_values, score
+from .edit_score import CaseValues, Scores, case_values, score, score_methods
 from .intervals import DRAWS, percentiles
 
 
@@ -104,11 +104,12 @@ def scores_over_tasks(tasks: Sequence[Mapping[str, CaseValues]]) -> dict[str, Me
         members = shared_cases(task)
         first = next(iter(members.values()))
         weights = _draw(rng, len(first.case_ids))
-        scores = {method: (score(values), score(values, weights)) for method, values in members.items()}
-        if not len(first.case_ids) or any(found is None for pair in scores.values() for found in pair):
+        several = list(members.values())
+        scores = list(zip(score_methods(several), score_methods(several, weights), strict=True))
+        if not len(first.case_ids) or any(found is None for pair in scores for found in pair):
             continue
         cases, count = cases + len(first.case_ids), count + 1
-        for method, (now, resampled) in scores.items():
+        for method, (now, resampled) in zip(members, scores, strict=True):
             if now is not None and resampled is not None:
                 observed.setdefault(method, []).append((first.kind, now))
                 drawn.setdefault(method, []).append((first.kind, resampled))

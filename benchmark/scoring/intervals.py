@@ -105,13 +105,13 @@ def mean_over_tasks(tasks: Sequence[Sequence[float]], *, share: bool, clusters: 
     """
     if not tasks or not all(tasks):
         raise ValueError("a mean over tasks needs at least one case of each")
-    means = [float(np.mean(values)) for values in tasks]
+    means = [math.fsum(values) / len(values) for values in tasks]  # of few values, faster than numpy
     if clusters or len(tasks) == 1:
         return mean_over_cases(means if len(tasks) > 1 else list(tasks[0]), share=share)
-    value, n = float(np.mean(means)), sum(map(len, tasks))
+    value, n = math.fsum(means) / len(means), sum(map(len, tasks))
     if any(len(values) < 2 for values in tasks):
         return Estimate(value, None, None, "none", n)
-    parts = [float(np.var(values, ddof=1)) / len(values) for values in tasks]  # each mean's variance
+    parts = [_variance_of_mean(values, mean) for values, mean in zip(tasks, means, strict=True)]
     variance = sum(parts) / len(tasks) ** 2
     if variance == 0:
         return (
@@ -127,6 +127,13 @@ def mean_over_tasks(tasks: Sequence[Sequence[float]], *, share: bool, clusters: 
         return Estimate(value, value - student * variance**0.5, value + student * variance**0.5, "t", n)
     worth = value * (1 - value) / variance * (Z / student) ** 2
     return Estimate(value, *_wilson(value, worth), "wilson-effective", n)
+
+
+def _variance_of_mean(values: Sequence[float], mean: float) -> float:
+    """Return the variance of a mean; exactly 0 for equal values, whose mean may be rounded."""
+    if min(values) == max(values):
+        return 0.0
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
 
 
 def harmonic_mean_over_cases(columns: Mapping[str, Sequence[float]]) -> Estimate | None:

@@ -1,4 +1,7 @@
-"""What the controls score on the default model, beside ROME: a fact task and a linguistic task, three cases each."""
+"""What the controls score on the default model, beside ROME: a fact task and a linguistic task, with the board's cases.
+
+Three cases cannot decide: on the first three capitals, not chosen as known, ``logit-bias`` scored 9.4 and ``rome`` 7.8.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ EDITORS = "none,random,destroyed,parrot,logit-bias,rome"
 def groups(tmp_path_factory):
     folder = tmp_path_factory.mktemp("controls")
     arguments = ["run", "--model", "smollm2-135m", "--editors", EDITORS, "--tasks", "capital,det-noun-agreement"]
-    knbench([*arguments, "--limit", "3", "--output", str(folder)], standalone_mode=False)
+    knbench([*arguments, "--known-only", "--subset", "lite", "--output", str(folder)], standalone_mode=False)
     return {group.task: group for group in group_by_task(find_runs([folder]))}
 
 

@@ -22,6 +22,7 @@ from knbench.benchmark.scoring.edit_score import (
     case_values,
     closeness,
     score,
+    score_methods,
 )
 from knbench.benchmark.scoring.edit_score_estimates import edit_score, scores_over_tasks
 
@@ -300,7 +301,10 @@ def test_score_equals_the_slow_version_and_stays_between_0_and_1(records, kind):
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.data())
 def test_score_is_monotone(records, data):
-    """An answer that becomes right, or a divergence that becomes smaller, never lowers the score."""
+    """An answer that becomes right, or a divergence that becomes smaller, never lowers the score.
+
+    The log-odds of the answer do not fall: the edit would shift its own prompt less, and other cues more by comparison.
+    """
     before = edit_score(records, "fact")
     if before is None:
         return
@@ -308,7 +312,8 @@ def test_score_is_monotone(records, data):
     number = data.draw(st.integers(0, len(records[which].probes) - 1))
     old = records[which].probes[number]
     if old.criterion in TARGETS:
-        after = observation(-1.0, -9.0, generated="x")
+        odds = old.after.target.logprob - old.after.rival.logprob
+        after = observation(-1.0, min(-9.0, -1.0 - odds), generated="x")
     elif old.kind == "passages":
         after = Observation(kl=old.after.kl / 2, js=0.0)
     else:
@@ -389,6 +394,27 @@ def test_resamples_equal_scores_of_repeated_records():
     for row, chosen in zip(range(2), ([0, 0, 2], [1, 1, 1]), strict=True):
         again = score(case_values([records[i] for i in chosen], "fact"))
         assert found.value[row] == pytest.approx(float(again.value))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(cases(), min_size=1, max_size=5), st.integers(0, 99))
+def test_methods_scored_together_equal_methods_scored_alone(methods, seed):
+    number = min(len(records) for records in methods) or 1
+    values = [case_values(records[:number], "fact") for records in methods]
+    values = [found for found in values if len(found.case_ids) == number]  # cases that nobody measured are left out
+    weights = np.random.default_rng(seed).multinomial(number, [1 / number] * number, size=(3, 2)).astype(float)
+    for counts in (None, weights):
+        for found, together in zip(values, score_methods(values, counts), strict=True):
+            alone = score(found, counts)
+            assert (alone is None) == (together is None)
+            if alone is not None:
+                for one, other in [
+                    (alone.value, together.value),
+                    *((alone.families[name], together.families[name]) for name in alone.families),
+                    *((alone.kept[name], together.kept[name]) for name in alone.kept),
+                ]:
+                    assert one.shape == other.shape == (() if counts is None else (3, 2))
+                    assert one == pytest.approx(other, abs=1e-12)
 
 
 def test_definition_names_known_criteria_and_measures():

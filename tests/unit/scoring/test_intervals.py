@@ -282,3 +282,8 @@ def test_shares_whose_mean_rounds_to_1_have_the_interval_of_that_many_cases():
     almost = mean_over_cases([1.0, 1.0, 1.0 - 1e-16], share=True)
     certain = mean_over_cases([1.0, 1.0, 1.0], share=True)
     assert (almost.value, almost.low) == pytest.approx((certain.value, certain.low))
+
+
+def test_mean_over_tasks_of_equal_values_has_no_variance_however_their_mean_is_rounded():
+    found = mean_over_tasks([[0.1] * 3, [0.7] * 3], share=False, clusters=False)
+    assert (found.low, found.high, found.method) == (None, None, "none")
