@@ -85,7 +85,7 @@ def timed_share(cases: int) -> None:
     for cls, name, phase in ((FineTuning, "edit", "editing"), (Prober, "observe", "probing")):
         setattr(cls, name, timed(phase, getattr(cls, name)))
     with tempfile.TemporaryDirectory() as folder:
-        main(command(cases, Path(folder), "--threads", "1", "--json"))
+        main(command(cases, Path(folder), "--threads", "1", "--executor", "serial", "--json"))
     print("\n" + json.dumps(spent))
 
 
