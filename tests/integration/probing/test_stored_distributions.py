@@ -36,14 +36,19 @@ def test_the_number_of_distributions_in_memory_does_not_grow_with_the_cases(monk
     lm = untrained("llama")
     prober = make_prober(lm, batch_size=32, new_tokens=0)
 
+    def in_memory():
+        """The number of vectors over the vocabulary in this process, also those that other tests left."""
+        gc.collect()
+        return sum(type(o) is torch.Tensor and o.shape == (lm.model.config.vocab_size,) for o in gc.get_objects())
+
     def vectors(cases):
         """The number of vectors over the vocabulary that a baseline of some cases keeps in memory."""
+        before = in_memory()
         baselines = Baselines(prober, SETTINGS, 8)
         found = baselines.of("towns", dict(enumerate(towns(cases).cases)))
         assert len(found.reference.distributions) == cases
-        gc.collect()
-        size = next(iter(found.reference.distributions.values())).shape
-        return sum(type(o) is torch.Tensor and o.shape == size for o in gc.get_objects())
+        assert next(iter(found.reference.distributions.values())).shape == (lm.model.config.vocab_size,)
+        return in_memory() - before
 
     assert [vectors(cases) for cases in (8, 16, 32)] == [8, 0, 0]
 
